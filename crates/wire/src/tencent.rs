@@ -1,0 +1,1 @@
+//! The Tencent Cloud API 3.0 wire.
