@@ -1,5 +1,395 @@
-//! What verification means. Knows no HTTP server.
+//! What verifying a bank card means. Knows no HTTP server; sees `wire` only where an outcome becomes
+//! a code (`projection.rs`) and, later, in connectors.
+//!
+//! Start with [`verify::verify`]: one verification from admission to settlement.
 
-pub mod outcome;
-pub mod subject;
+pub mod account;
+pub mod audit;
+pub mod caller;
+pub mod claim;
+pub mod clock;
+pub mod file;
+#[cfg(test)]
+mod golden;
 pub mod issuer;
+pub mod ledger;
+pub mod limit;
+pub mod outcome;
+pub mod projection;
+pub mod settle;
+pub mod store;
+pub mod subject;
+pub mod vault;
+pub mod verify;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::caller::{Application, Caller, CallerId, Credential, Directory};
+use crate::clock::Clock;
+use crate::issuer::Issuers;
+use crate::ledger::{Books, Credits, Entry, Totals};
+use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
+use crate::settle::{Desk, Post, Queue, Writer};
+use crate::store::{Accounts, Folder, LedgerFile, Opened, StoreError, UsageFile};
+use crate::subject::Subject;
+use crate::vault::{Cmac, KeyRing, RingError, Seal, Vault, random};
+use crate::verify::Refusal;
+
+/// What to answer for a card whose prefix no issuer is known for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IssuerPolicy {
+    /// The sources decide; the accounts of record alone know such a card as "no such account".
+    #[default]
+    AskSource,
+    /// ISSUER_UNKNOWN.
+    IssuerUnknown,
+}
+
+/// How this installation verifies, counts and charges. All of it is configuration.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Price of a charged answer.
+    pub price: Credits,
+    /// Requests a second per application and action; 0: no limit.
+    pub requests_per_second: u32,
+    /// Attempts a day.
+    pub attempts: AttemptPolicy,
+    /// Holder checks before card state; see [`outcome::DECISIONS`].
+    pub privacy_order: bool,
+    /// What an unknown prefix answers.
+    pub issuer: IssuerPolicy,
+    /// Accept identity numbers of the unassigned province 99.
+    pub test_land: bool,
+    /// Accept names in Tibetan, Uyghur, Mongolian and Cyrillic letters.
+    pub more_scripts: bool,
+    /// Keep masked elements for usage pages.
+    pub keep_masks: bool,
+    /// How long an answer is kept for its idempotency key, milliseconds.
+    pub key_kept_ms: i64,
+    /// How long a question is known by its content alone, milliseconds; 0: not at all.
+    pub content_window_ms: i64,
+    /// Questions under way at most; more are refused.
+    pub under_way_max: usize,
+    /// The ledger's log is grown to this at start, bytes.
+    pub log_bytes: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            price: Credits::whole(1),
+            requests_per_second: 20,
+            attempts: AttemptPolicy::default(),
+            privacy_order: false,
+            issuer: IssuerPolicy::default(),
+            test_land: false,
+            more_scripts: false,
+            keep_masks: true,
+            key_kept_ms: 24 * 3_600_000,
+            content_window_ms: 0,
+            under_way_max: 8192,
+            log_bytes: 32 << 20,
+        }
+    }
+}
+
+/// Counters of the engine, for `/metrics`.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Blocks committed since the start.
+    pub blocks: AtomicU64,
+    /// Blocks the projection has taken over since the start.
+    pub projected: AtomicU64,
+}
+
+/// Why an installation does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// No thread can be started.
+    #[error("no thread can be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Everything a verification needs, shared by all cores.
+pub struct Engine {
+    /// Tells the time.
+    pub clock: Clock,
+    /// How this installation verifies, counts and charges.
+    pub policy: Policy,
+    /// Keys at work.
+    pub vault: Vault,
+    /// Which prefix belongs to which bank.
+    pub issuers: Issuers,
+    /// Counters.
+    pub metrics: Metrics,
+    pub(crate) queue: Queue,
+    pub(crate) post: Post,
+    folder: Folder,
+    directory: RwLock<Arc<Directory>>,
+    books: Mutex<Books>,
+    rates: Mutex<Rates>,
+    day: Mutex<Option<DayKey>>,
+}
+
+/// The key of one Beijing day, under which that day's attempts are counted.
+struct DayKey {
+    day: u32,
+    cmac: Cmac,
+}
+
+/// An engine at work: its threads end, in order, with [`Running::stop`].
+pub struct Running {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    writer: JoinHandle<()>,
+    projector: JoinHandle<()>,
+}
+
+/// Callers that must exist, whatever the data folder holds: the sandbox's public ones.
+pub struct Seed {
+    /// Callers.
+    pub callers: Vec<Caller>,
+    /// Applications and what each is granted when it is new.
+    pub applications: Vec<(Application, Credits)>,
+    /// Credentials, built with the vault because tokens are kept as keyed hashes.
+    pub credentials: fn(&Vault) -> Vec<Credential>,
+}
+
+impl Seed {
+    /// Nobody.
+    pub fn nobody() -> Seed {
+        Seed { callers: Vec::new(), applications: Vec::new(), credentials: |_| Vec::new() }
+    }
+}
+
+impl Engine {
+    /// Opens a data folder and sets its threads to work.
+    pub fn open(
+        folder: &Path,
+        root_key: &[u8; 32],
+        policy: Policy,
+        issuers: Issuers,
+        seed: Seed,
+    ) -> Result<Running, OpenError> {
+        let folder = Folder::take(folder)?;
+        let vault = Vault::new(&KeyRing::open_or_create(&folder.file("keys.json"), root_key)?);
+        Accounts::open(&folder.file("accounts.db"))?;
+        let Opened { mut file, books, tree, directory } =
+            LedgerFile::open(&folder.file("ledger.db"), &vault)?;
+        let (directory, grants) = seeded(&mut file, directory, seed, &vault)?;
+        let usage = UsageFile::open(&folder.file("usage.db"), file.reader()?)?;
+        let grow_log_bytes = policy.log_bytes;
+        let engine = Arc::new(Engine {
+            clock: Clock::default(),
+            policy,
+            vault,
+            issuers,
+            metrics: Metrics::default(),
+            queue: Queue::default(),
+            post: Post::default(),
+            folder,
+            directory: RwLock::new(Arc::new(directory)),
+            books: Mutex::new(books),
+            rates: Mutex::default(),
+            day: Mutex::default(),
+        });
+        let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes };
+        let running = Running {
+            writer: thread("card4e-ledger", move || writer.run())?,
+            projector: projector(Arc::clone(&engine), usage)?,
+            engine,
+        };
+        for grant in grants {
+            running.engine.record(grant);
+        }
+        Ok(running)
+    }
+
+    /// A core's place; call it on the thread that will use it.
+    pub fn desk(self: &Arc<Engine>) -> Result<Desk, StoreError> {
+        let accounts = Accounts::open_reader(&self.folder.file("accounts.db"))?;
+        Ok(Desk::new(Arc::clone(self), accounts))
+    }
+
+    /// The accounts file, to change it.
+    pub fn accounts_to_change(&self) -> Result<Accounts, StoreError> {
+        Accounts::open(&self.folder.file("accounts.db"))
+    }
+
+    /// The newest rows of the projection, of one application or of all.
+    pub fn usage(&self, application: Option<u32>, most: u32) -> Result<Vec<store::UsageRow>, StoreError> {
+        UsageFile::newest(&self.folder.file("usage.db"), application, most, &self.vault)
+    }
+
+    /// Everybody who may ask, as of now.
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes an entry durable that is no answer; `false` when the store is stopped.
+    pub fn record(&self, entry: Entry) -> bool {
+        self.queue.record(entry)
+    }
+
+    /// Whether the store is stopped: a commit failed, and only a restart knows what is on the disk.
+    pub fn is_stopped(&self) -> bool {
+        self.queue.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Questions handed to the writer and not yet settled.
+    pub fn under_way(&self) -> usize {
+        self.queue.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Sums over all entries.
+    pub fn totals(&self) -> Totals {
+        self.books().totals
+    }
+
+    /// What is left to an application; `None`: unlimited.
+    pub fn balance(&self, application: &Application) -> Option<Credits> {
+        self.books().balance(application)
+    }
+
+    /// Forgets the requests of the current second.
+    pub fn forget_rates(&self) {
+        *self.rates() = Rates::default();
+    }
+
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        // A panic while the books were changed leaves them unknown; nobody may be answered from them.
+        #[expect(clippy::expect_used, reason = "fails closed: each request becomes an internal error")]
+        self.books.lock().expect("the books are whole")
+    }
+
+    pub(crate) fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn attempt_refs(
+        &self,
+        caller: CallerId,
+        subject: &Subject,
+        policy: &AttemptPolicy,
+    ) -> Result<AttemptRefs, Refusal> {
+        let today = clock::beijing_day(self.clock.now_ms());
+        let mut key = self.day.lock().unwrap_or_else(PoisonError::into_inner);
+        if key.as_ref().is_none_or(|key| key.day != today) {
+            *key = Some(self.day_key(today).map_err(|error| {
+                tracing::error!(%error, "the key of the day cannot be kept; attempts cannot be counted");
+                Refusal::Stopped
+            })?);
+        }
+        let Some(DayKey { cmac, .. }) = key.as_ref() else { return Err(Refusal::Stopped) };
+        let value = |field: u8, counted: bool, text: &[u8]| counted.then(|| cmac.mac(&[&[field], text]));
+        let card = subject.card.as_str().as_bytes();
+        Ok(AttemptRefs {
+            day: today,
+            caller,
+            values: [
+                value(0, policy.count_card, card),
+                value(1, policy.count_name, subject.name.e1()),
+                value(2, policy.count_id, subject.id.as_str().as_bytes()),
+                value(3, policy.count_mobile, subject.mobile.as_str().as_bytes()),
+            ],
+            card: cmac.mac(&[&[0], card]),
+        })
+    }
+
+    /// Today's key from its file, or a new one in its place; yesterday's is overwritten first.
+    fn day_key(&self, today: u32) -> std::io::Result<DayKey> {
+        let path = self.folder.file("day.key");
+        let place = |day: u32| format!("card4e day key {day}");
+        if let Ok(kept) = std::fs::read(&path)
+            && let Some((day, sealed)) = kept.split_first_chunk::<4>()
+        {
+            let day = u32::from_be_bytes(*day);
+            let opened = self.vault.open(Seal::Credential, place(day).as_bytes(), sealed);
+            if day == today
+                && let Ok(key) = opened
+                && let Ok(key) = key[..].try_into()
+            {
+                return Ok(DayKey { day, cmac: Cmac::new(&key) });
+            }
+            file::overwrite(&path)?;
+        }
+        let key: [u8; 32] = random();
+        let sealed = self.vault.seal(Seal::Credential, place(today).as_bytes(), &key);
+        file::write_durably(&path, &[&today.to_be_bytes()[..], &sealed].concat())?;
+        Ok(DayKey { day: today, cmac: Cmac::new(&key) })
+    }
+}
+
+impl Running {
+    /// Settles what waits, keeps a snapshot, ends the threads.
+    pub fn stop(self) {
+        self.engine.queue.close();
+        for thread in [self.writer, self.projector] {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine ended in a panic");
+            }
+        }
+    }
+}
+
+/// Adds what the seed asks for and the folder does not have yet.
+fn seeded(
+    file: &mut LedgerFile,
+    directory: Directory,
+    seed: Seed,
+    vault: &Vault,
+) -> Result<(Directory, Vec<Entry>), StoreError> {
+    if seed.callers.is_empty() {
+        return Ok((directory, Vec::new()));
+    }
+    let known: Vec<_> = directory.applications().map(|application| application.id).collect();
+    seed.callers.iter().try_for_each(|caller| file.put_caller(caller))?;
+    let mut grants = Vec::new();
+    for (application, amount) in &seed.applications {
+        file.put_application(application)?;
+        if !known.contains(&application.id) && *amount > Credits::ZERO {
+            grants.push(Entry::Grant { at_ms: 0, application: application.id, amount: *amount });
+        }
+    }
+    (seed.credentials)(vault).iter().try_for_each(|credential| file.put_credential(credential, vault))?;
+    Ok((file.directory(vault)?, grants))
+}
+
+fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>, OpenError> {
+    const PAUSE: Duration = Duration::from_millis(200);
+    thread("card4e-usage", move || {
+        loop {
+            // Asked before, so that what was settled until the end is still taken over.
+            let closing = engine.queue.is_closed();
+            match usage.catch_up(&engine.vault) {
+                Ok(taken) => {
+                    engine.metrics.projected.fetch_add(taken, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the usage rows lag behind the ledger; they are tried again")
+                }
+            }
+            if closing {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    })
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::Thread)
+}

@@ -1,0 +1,229 @@
+//! What a bank's record says besides the four elements: the document shown when the account was
+//! opened, and the state of the card.
+//!
+//! Both are words in an import file and one byte in the store. Numbers for kinds of document are
+//! in use in the field and differ between vendors, so they are not used here.
+
+use crate::outcome::{Outcome, Row};
+
+/// The kind of document an account was opened with. The codes are stored: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DocumentKind {
+    /// The resident identity card, 18 characters (or 15, in old records).
+    ResidentId = 0,
+    /// A passport.
+    Passport = 1,
+    /// The permit with which people from Hong Kong and Macau travel to the mainland.
+    HkMacauPermit = 2,
+    /// The permit with which people from Taiwan travel to the mainland.
+    TaiwanPermit = 3,
+    /// The residence permit for people from Hong Kong, Macau or Taiwan: 18 characters beginning
+    /// with 81, 82 or 83.
+    ResidencePermit = 4,
+    /// The card of a foreigner with permanent residence.
+    ForeignPermanent = 5,
+    /// The card of an officer of the armed forces.
+    Officer = 6,
+    /// The card of a soldier.
+    Soldier = 7,
+    /// The card of a police officer.
+    Police = 8,
+    /// Anything else.
+    Other = 9,
+}
+
+impl DocumentKind {
+    /// Every kind, in the order of the codes.
+    pub const ALL: [DocumentKind; 10] = [
+        DocumentKind::ResidentId,
+        DocumentKind::Passport,
+        DocumentKind::HkMacauPermit,
+        DocumentKind::TaiwanPermit,
+        DocumentKind::ResidencePermit,
+        DocumentKind::ForeignPermanent,
+        DocumentKind::Officer,
+        DocumentKind::Soldier,
+        DocumentKind::Police,
+        DocumentKind::Other,
+    ];
+
+    /// The kind an import names by that word, blanks at the ends aside; no word is a resident
+    /// identity card.
+    pub fn from_word(word: &str) -> Option<DocumentKind> {
+        match word.trim() {
+            "" => Some(DocumentKind::ResidentId),
+            word => DocumentKind::ALL.into_iter().find(|kind| kind.word() == word),
+        }
+    }
+
+    /// The word for it in import files and documentation.
+    pub const fn word(self) -> &'static str {
+        match self {
+            DocumentKind::ResidentId => "resident_id",
+            DocumentKind::Passport => "passport",
+            DocumentKind::HkMacauPermit => "hk_macau_permit",
+            DocumentKind::TaiwanPermit => "taiwan_permit",
+            DocumentKind::ResidencePermit => "residence_permit",
+            DocumentKind::ForeignPermanent => "foreign_permanent",
+            DocumentKind::Officer => "officer",
+            DocumentKind::Soldier => "soldier",
+            DocumentKind::Police => "police",
+            DocumentKind::Other => "other",
+        }
+    }
+
+    /// The byte stored for it.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind stored as that byte.
+    pub fn from_code(code: u8) -> Option<DocumentKind> {
+        DocumentKind::ALL.get(code as usize).copied()
+    }
+
+    /// Whether its number can be compared with the resident identity number of a claim: a
+    /// residence permit's number has the same form and is given in the same place.
+    pub const fn counts_as_resident_id(self) -> bool {
+        matches!(self, DocumentKind::ResidentId | DocumentKind::ResidencePermit)
+    }
+}
+
+/// The state of a card. The codes are stored: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AccountState {
+    /// May be used.
+    Normal = 0,
+    /// Confiscated, or reported stolen.
+    Seized = 1,
+    /// Marked as fraudulent.
+    Fraud = 2,
+    /// Reported lost.
+    Lost = 3,
+    /// Past its expiry.
+    Expired = 4,
+    /// Restricted, frozen or black-listed.
+    Restricted = 5,
+    /// Too many wrong PINs.
+    PinLocked = 6,
+    /// Not activated, or dormant.
+    Inactive = 7,
+    /// Card-not-present payment is switched off.
+    CnpDisabled = 8,
+    /// Any other state that is not normal.
+    Abnormal = 9,
+    /// Closed: as if there were no such account.
+    Closed = 10,
+}
+
+impl AccountState {
+    /// Every state, in the order of the codes.
+    pub const ALL: [AccountState; 11] = [
+        AccountState::Normal,
+        AccountState::Seized,
+        AccountState::Fraud,
+        AccountState::Lost,
+        AccountState::Expired,
+        AccountState::Restricted,
+        AccountState::PinLocked,
+        AccountState::Inactive,
+        AccountState::CnpDisabled,
+        AccountState::Abnormal,
+        AccountState::Closed,
+    ];
+
+    /// The state an import names by that word, blanks at the ends aside; no word is normal.
+    pub fn from_word(word: &str) -> Option<AccountState> {
+        match word.trim() {
+            "" => Some(AccountState::Normal),
+            word => AccountState::ALL.into_iter().find(|state| state.word() == word),
+        }
+    }
+
+    /// The word for it in import files and documentation.
+    pub const fn word(self) -> &'static str {
+        match self {
+            AccountState::Normal => "normal",
+            AccountState::Seized => "seized",
+            AccountState::Fraud => "fraud",
+            AccountState::Lost => "lost",
+            AccountState::Expired => "expired",
+            AccountState::Restricted => "restricted",
+            AccountState::PinLocked => "pin_locked",
+            AccountState::Inactive => "inactive",
+            AccountState::CnpDisabled => "cnp_disabled",
+            AccountState::Abnormal => "abnormal",
+            AccountState::Closed => "closed",
+        }
+    }
+
+    /// The byte stored for it.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The state stored as that byte.
+    pub fn from_code(code: u8) -> Option<AccountState> {
+        AccountState::ALL.get(code as usize).copied()
+    }
+
+    /// What the state alone decides, and in which row of
+    /// [`DECISIONS`](crate::outcome::DECISIONS) (10 to 19); nothing if it is normal.
+    pub const fn decision(self) -> Option<(Outcome, Row)> {
+        Some(match self {
+            AccountState::Normal => return None,
+            AccountState::Closed => (Outcome::PanInvalid, Row(10)),
+            AccountState::Seized => (Outcome::CardSeized, Row(11)),
+            AccountState::Fraud => (Outcome::CardFraud, Row(12)),
+            AccountState::Lost => (Outcome::CardLost, Row(13)),
+            AccountState::Expired => (Outcome::CardExpired, Row(14)),
+            AccountState::Restricted => (Outcome::CardRestricted, Row(15)),
+            AccountState::PinLocked => (Outcome::CardPinLocked, Row(16)),
+            AccountState::Inactive => (Outcome::CardInactive, Row(17)),
+            AccountState::CnpDisabled => (Outcome::CnpDisabled, Row(18)),
+            AccountState::Abnormal => (Outcome::CardAbnormal, Row(19)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::DECISIONS;
+
+    #[test]
+    fn words_and_codes_are_found_again() {
+        for (code, kind) in DocumentKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.code() as usize, code);
+            assert_eq!(DocumentKind::from_code(kind.code()), Some(kind));
+            assert_eq!(DocumentKind::from_word(kind.word()), Some(kind));
+        }
+        for (code, state) in AccountState::ALL.into_iter().enumerate() {
+            assert_eq!(state.code() as usize, code);
+            assert_eq!(AccountState::from_code(state.code()), Some(state));
+            assert_eq!(AccountState::from_word(state.word()), Some(state));
+        }
+        assert_eq!(DocumentKind::from_word(" "), Some(DocumentKind::ResidentId));
+        assert_eq!(AccountState::from_word(""), Some(AccountState::Normal));
+        assert_eq!(DocumentKind::from_word("Passport"), None);
+        assert_eq!(AccountState::from_word("stolen"), None);
+        assert_eq!(DocumentKind::from_code(10), None);
+        assert_eq!(AccountState::from_code(11), None);
+    }
+
+    #[test]
+    fn states_decide_what_the_table_says() {
+        assert_eq!(AccountState::Normal.decision(), None);
+        let mut rows: Vec<u8> = (AccountState::ALL.into_iter())
+            .filter_map(AccountState::decision)
+            .map(|(outcome, row)| {
+                assert_eq!(DECISIONS[row.0 as usize - 1].outcome, outcome);
+                row.0
+            })
+            .collect();
+        rows.sort();
+        assert_eq!(rows, (10..=19).collect::<Vec<_>>());
+    }
+}

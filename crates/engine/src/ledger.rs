@@ -1,0 +1,614 @@
+//! Money and evidence: entries, blocks, and the books they add up to.
+//!
+//! One answered question is one entry: its charge and its audit record are the same bytes, durable
+//! in the same commit. Balances and counters live in memory ([`Books`]) and are rebuilt from a
+//! snapshot and the blocks after it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit::{self, Frontier, Hash};
+use crate::caller::{Action, Application, ApplicationId, CredentialId, Wire};
+use crate::claim::Masks;
+use crate::clock::Millis;
+use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
+use crate::outcome::{Class, Outcome, Row};
+use crate::subject::NameClass;
+use crate::vault::{KeyedRef, random};
+
+/// An amount of credits, in millionths; AceData keeps amounts to six decimals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Credits(pub i64);
+
+impl Credits {
+    /// Nothing.
+    pub const ZERO: Credits = Credits(0);
+
+    /// Whole credits.
+    pub const fn whole(credits: i64) -> Credits {
+        Credits(credits * 1_000_000)
+    }
+}
+
+impl fmt::Display for Credits {
+    /// `1`, `0.057`, `-2.5`: no trailing zeros.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let micros = self.0.unsigned_abs();
+        let text = format!("{sign}{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+impl FromStr for Credits {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Credits, String> {
+        let wrong = || format!("`{text}` is not an amount such as 1 or 0.057 (at most six decimals)");
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 6 {
+            return Err(wrong());
+        }
+        let micros = format!("{whole}{fraction:0<6}").parse().map_err(|_| wrong())?;
+        Ok(Credits(micros))
+    }
+}
+
+/// One line of the ledger and one leaf of the audit tree.
+///
+/// Written with postcard: variants and members are positional, so only ever append.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A question was answered.
+    Answer(Answer),
+    /// Credits were given to an application.
+    Grant {
+        /// When, Unix milliseconds.
+        at_ms: Millis,
+        /// To whom.
+        application: ApplicationId,
+        /// How much.
+        amount: Credits,
+    },
+    /// The sandbox was put back to its beginning: balances as first granted, nothing counted.
+    SandboxReset {
+        /// When, Unix milliseconds.
+        at_ms: Millis,
+    },
+}
+
+/// The record of an answered question. Nothing in it tells about whom it was: that is in [`Side`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The id the caller saw (`RequestId`, `trace_id`): a version 4 UUID.
+    pub request: [u8; 16],
+    /// When it was settled, Unix milliseconds.
+    pub at_ms: Millis,
+    /// Who pays.
+    pub application: ApplicationId,
+    /// Which credential asked.
+    pub credential: CredentialId,
+    /// Over which wire.
+    pub wire: Wire,
+    /// What was asked.
+    pub action: Action,
+    /// What was answered.
+    pub outcome: Outcome,
+    /// Which row of the decision table answered; 0: the sandbox's script.
+    pub row: Row,
+    /// How the name was found equal, under which policy: `name-v1`.
+    pub name_class: Option<NameClass>,
+    /// What was charged.
+    pub charged: Credits,
+    /// The balance afterwards; `None`: unlimited.
+    pub balance: Option<Credits>,
+    /// From the first byte of the request to the settlement, microseconds.
+    pub elapsed_us: u32,
+}
+
+/// What belongs to an entry and can be erased without touching the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// Hides the rest of the row behind the commitment.
+    pub salt: [u8; 16],
+    /// Keyed reference to the card asked about.
+    pub subject: Option<KeyedRef>,
+    /// For people who look after the system; absent where the operator switched masks off.
+    pub masks: Option<Masks>,
+    /// The answer can be asked for again by this key.
+    pub idempotency: Option<IdempotencyRef>,
+    /// What was counted.
+    pub attempts: Option<AttemptRefs>,
+}
+
+/// The identity of a question for whoever sends it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdempotencyRef {
+    /// Keyed hash of application and key, or of application and payload.
+    pub key: KeyedRef,
+    /// Keyed hash of action and canonical elements.
+    pub payload: KeyedRef,
+    /// Forgotten then, Unix milliseconds.
+    pub until_ms: Millis,
+}
+
+/// All entries of one commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Number of leaves before this block.
+    pub first_leaf: u64,
+    /// Commitment to the side row, then the entry as postcard bytes.
+    pub entries: Vec<(Hash, Vec<u8>)>,
+}
+
+/// Version byte in front of a block's bytes.
+pub const BLOCK_VERSION: u8 = 1;
+
+/// Why bytes are no block.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// Written by a later card4e.
+    #[error("block version {0} is newer than this card4e")]
+    Version(u8),
+    /// Not what postcard wrote.
+    #[error("the bytes are not a block: {0}")]
+    Damaged(#[from] postcard::Error),
+    /// A block without its version byte.
+    #[error("the block is empty")]
+    Empty,
+}
+
+impl Block {
+    /// The bytes that are stored.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&[BLOCK_VERSION], &encoded(self)[..]].concat()
+    }
+
+    /// Reads what [`Block::to_bytes`] wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Block, BlockError> {
+        match bytes.split_first() {
+            None => Err(BlockError::Empty),
+            Some((&BLOCK_VERSION, rest)) => Ok(postcard::from_bytes(rest)?),
+            Some((&version, _)) => Err(BlockError::Version(version)),
+        }
+    }
+
+    /// The entries, decoded.
+    pub fn decoded(&self) -> Result<Vec<Entry>, BlockError> {
+        self.entries.iter().map(|(_, bytes)| Ok(postcard::from_bytes(bytes)?)).collect()
+    }
+
+    /// Adds an entry and its leaf.
+    pub fn push(&mut self, entry: &Entry, side: &mut Side, tree: &mut Frontier) {
+        side.salt = random();
+        let commitment = audit::commitment(&side.salt, &encoded(side));
+        let bytes = encoded(entry);
+        tree.push(audit::leaf(&commitment, &bytes));
+        self.entries.push((commitment, bytes));
+    }
+}
+
+/// Whether a side row is the one that was committed to.
+pub fn side_matches(side: &Side, commitment: &Hash) -> bool {
+    audit::commitment(&side.salt, &encoded(side)) == *commitment
+}
+
+/// Postcard bytes of plain data.
+pub(crate) fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    #[expect(clippy::expect_used, reason = "plain data of known length goes into a growing vector")]
+    postcard::to_stdvec(value).expect("plain data can be encoded")
+}
+
+/// The state all entries add up to.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Books {
+    accounts: HashMap<ApplicationId, Account>,
+    pub(crate) attempts: Attempts,
+    pub(crate) memory: Memory,
+    /// Totals since the beginning.
+    pub(crate) totals: Totals,
+}
+
+/// Sums over all entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Answered questions.
+    pub answers: u64,
+    /// Answers that were charged.
+    pub charges: u64,
+    /// Sum of the charges.
+    pub charged: Credits,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Account {
+    granted: Credits,
+    charged: Credits,
+    #[serde(skip)]
+    held: Credits,
+}
+
+impl Account {
+    fn balance(&self) -> Credits {
+        Credits(self.granted.0 - self.charged.0)
+    }
+}
+
+/// A balance does not cover the price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrears;
+
+impl Books {
+    /// What is left to an application; `None`: unlimited.
+    pub fn balance(&self, application: &Application) -> Option<Credits> {
+        let account = self.accounts.get(&application.id).copied().unwrap_or_default();
+        (!application.unlimited).then(|| account.balance())
+    }
+
+    /// Sets the price aside, so that requests in flight cannot overspend a balance.
+    pub fn hold(&mut self, application: &Application, price: Credits) -> Result<(), Arrears> {
+        if application.unlimited {
+            return Ok(());
+        }
+        let account = self.accounts.entry(application.id).or_default();
+        if account.balance().0 - account.held.0 < price.0 {
+            return Err(Arrears);
+        }
+        account.held.0 += price.0;
+        Ok(())
+    }
+
+    /// Gives back what [`Books::hold`] set aside.
+    pub fn release(&mut self, application: &Application, price: Credits) {
+        if !application.unlimited
+            && let Some(account) = self.accounts.get_mut(&application.id)
+        {
+            account.held.0 = (account.held.0 - price.0).max(0);
+        }
+    }
+
+    /// Adds an entry, when it is settled and again when it is replayed after a restart.
+    pub fn apply(&mut self, entry: &Entry, side: &Side) {
+        match entry {
+            Entry::Answer(answer) => self.answered(answer, side),
+            Entry::Grant { application, amount, .. } => {
+                self.accounts.entry(*application).or_default().granted.0 += amount.0;
+            }
+            Entry::SandboxReset { .. } => self.reset(),
+        }
+    }
+
+    fn answered(&mut self, answer: &Answer, side: &Side) {
+        self.totals.answers += 1;
+        self.totals.charges += u64::from(answer.charged > Credits::ZERO);
+        self.totals.charged.0 += answer.charged.0;
+        if answer.balance.is_some() {
+            self.accounts.entry(answer.application).or_default().charged.0 += answer.charged.0;
+        }
+        if let Some(refs) = &side.attempts {
+            self.attempts.settle(refs, answer.outcome);
+        }
+        if let Some(idempotency) = &side.idempotency {
+            self.memory.settled(idempotency, answer);
+        }
+    }
+
+    fn reset(&mut self) {
+        self.accounts.values_mut().for_each(|account| account.charged = Credits::ZERO);
+        self.attempts = Attempts::default();
+        self.memory = Memory::default();
+    }
+
+    /// Decides, at the last moment before the commit, what a question costs and whether it may still
+    /// be answered at all; then counts it. What was held for it is given back first.
+    ///
+    /// # Errors
+    /// [`Arrears`] when the operator took back credits that were set aside; nothing is recorded then.
+    pub fn settle(&mut self, draft: &mut Draft, now: Millis) -> Result<Entry, Arrears> {
+        self.release(&draft.application, draft.price);
+        let held = draft.attempts.take();
+        if let Some((refs, policy)) = &held {
+            self.attempts.release(refs, policy);
+            if self.attempts.locked(refs, policy).is_err() {
+                // Another question of the same pair was settled meanwhile and locked it.
+                draft.outcome = Outcome::AttemptsExceeded;
+                draft.row = Row(6);
+                draft.name_class = None;
+            }
+        }
+        let charged = if draft.outcome.billable() { draft.price } else { Credits::ZERO };
+        let before = self.balance(&draft.application);
+        if before.is_some_and(|before| before < charged) {
+            return Err(Arrears);
+        }
+        let answer = Answer {
+            request: draft.request,
+            at_ms: now,
+            application: draft.application.id,
+            credential: draft.credential,
+            wire: draft.wire,
+            action: draft.action,
+            outcome: draft.outcome,
+            row: draft.row,
+            name_class: draft.name_class,
+            charged,
+            balance: before.map(|before| Credits(before.0 - charged.0)),
+            elapsed_us: u32::try_from(draft.began.elapsed().as_micros()).unwrap_or(u32::MAX),
+        };
+        draft.side.attempts = held.map(|(refs, _)| refs);
+        let entry = Entry::Answer(answer);
+        self.apply(&entry, &draft.side);
+        if let Some(asked) = &draft.side.idempotency {
+            self.memory.settling.insert(asked.key);
+        }
+        Ok(entry)
+    }
+}
+
+/// A question on its way to the ledger, with what is held for it.
+pub struct Draft {
+    /// The id the caller will see.
+    pub request: [u8; 16],
+    /// Who pays.
+    pub application: std::sync::Arc<Application>,
+    /// Which credential asked.
+    pub credential: CredentialId,
+    /// Over which wire.
+    pub wire: Wire,
+    /// What was asked.
+    pub action: Action,
+    /// What is to be answered.
+    pub outcome: Outcome,
+    /// Which row decided it.
+    pub row: Row,
+    /// How the name was found equal.
+    pub name_class: Option<NameClass>,
+    /// What is set aside for it, and charged if the outcome is billable.
+    pub price: Credits,
+    /// Attempts that are held for it.
+    pub attempts: Option<(AttemptRefs, AttemptPolicy)>,
+    /// What belongs to it and can be erased.
+    pub side: Side,
+    /// When its request began.
+    pub began: std::time::Instant,
+}
+
+/// Answers that can be asked for again, and questions under way that others can join.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Memory {
+    #[serde(with = "memory_as_list")]
+    known: HashMap<KeyedRef, Known>,
+    /// Decided, but not durable yet: nobody may be answered from it.
+    #[serde(skip)]
+    settling: HashSet<KeyedRef>,
+    /// Swept of what has expired when it has grown to this.
+    #[serde(skip)]
+    sweep_at: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Known {
+    payload: KeyedRef,
+    until_ms: Millis,
+    /// `None` while the first is under way.
+    answer: Option<Answer>,
+}
+
+mod memory_as_list {
+    use super::*;
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(map: &HashMap<KeyedRef, Known>, to: S) -> Result<S::Ok, S::Error> {
+        // Collected first: postcard writes a length before the items.
+        let settled: Vec<_> = map.iter().filter(|(_, known)| known.answer.is_some()).collect();
+        to.collect_seq(settled)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<HashMap<KeyedRef, Known>, D::Error> {
+        Ok(Vec::<(KeyedRef, Known)>::deserialize(from)?.into_iter().collect())
+    }
+}
+
+/// What is known about a question that may have been asked before.
+pub enum Recall {
+    /// Never asked, or forgotten: go on.
+    New,
+    /// Under way: its answer will be this one's too.
+    UnderWay,
+    /// Answered.
+    Answered(Answer),
+    /// The key was used for another question.
+    Conflict,
+}
+
+impl Memory {
+    /// Looks a question up.
+    pub fn recall(&self, asked: &IdempotencyRef, now: Millis) -> Recall {
+        match self.known.get(&asked.key) {
+            None => Recall::New,
+            Some(known) if known.answer.is_some() && known.until_ms <= now => Recall::New,
+            Some(known) if known.payload != asked.payload => Recall::Conflict,
+            Some(_) if self.settling.contains(&asked.key) => Recall::UnderWay,
+            Some(Known { answer: Some(answer), .. }) => Recall::Answered(answer.clone()),
+            Some(_) => Recall::UnderWay,
+        }
+    }
+
+    /// Notes that a question is under way, so that a twin joins it instead of being asked itself.
+    pub fn begin(&mut self, asked: &IdempotencyRef, now: Millis) {
+        self.sweep(now);
+        let known = Known { payload: asked.payload, until_ms: asked.until_ms, answer: None };
+        self.known.insert(asked.key, known);
+    }
+
+    /// The question is durable, or will never be asked: whoever comes now need not join.
+    pub fn over(&mut self, key: &KeyedRef, durable: bool) {
+        self.settling.remove(key);
+        if !durable {
+            self.known.remove(key);
+        }
+    }
+
+    fn settled(&mut self, asked: &IdempotencyRef, answer: &Answer) {
+        // "Busy" and "too many attempts" invite to ask again: the next one must be asked, not recalled.
+        if answer.outcome.class() == Class::Retryable {
+            self.known.remove(&asked.key);
+            return;
+        }
+        let known = Known { payload: asked.payload, until_ms: asked.until_ms, answer: Some(answer.clone()) };
+        self.known.insert(asked.key, known);
+    }
+
+    /// Drops what has expired, whenever the map has doubled since it was last swept.
+    fn sweep(&mut self, now: Millis) {
+        if self.known.len() < self.sweep_at.max(1024) {
+            return;
+        }
+        self.known.retain(|_, known| known.answer.is_none() || known.until_ms > now);
+        self.sweep_at = self.known.len() * 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::CallerId;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn application(unlimited: bool) -> Arc<Application> {
+        Arc::new(Application {
+            id: ApplicationId(1),
+            caller: CallerId(1),
+            name: "shop".into(),
+            actions: vec![Action::FourElements],
+            unlimited,
+            price: None,
+            requests_per_second: None,
+            attempts: None,
+        })
+    }
+
+    fn draft(application: &Arc<Application>, outcome: Outcome) -> Draft {
+        Draft {
+            request: random(),
+            application: Arc::clone(application),
+            credential: CredentialId(1),
+            wire: Wire::AceData,
+            action: Action::FourElements,
+            outcome,
+            row: Row(25),
+            name_class: None,
+            price: Credits::whole(1),
+            attempts: None,
+            side: Side::default(),
+            began: std::time::Instant::now(),
+        }
+    }
+
+    fn granted(amount: i64) -> Books {
+        let mut books = Books::default();
+        let amount = Credits::whole(amount);
+        books.apply(&Entry::Grant { at_ms: 0, application: ApplicationId(1), amount }, &Side::default());
+        books
+    }
+
+    #[test]
+    fn requests_in_flight_cannot_overspend() {
+        let app = application(false);
+        let mut books = granted(2);
+        assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
+        assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
+        assert_eq!(books.hold(&app, Credits::whole(1)), Err(Arrears));
+        books.settle(&mut draft(&app, Outcome::Pass), 0).unwrap();
+        books.settle(&mut draft(&app, Outcome::NameInvalid), 0).unwrap();
+        assert_eq!(books.balance(&app), Some(Credits::whole(1)), "rejected input is free");
+        assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
+    }
+
+    #[test]
+    fn an_unlimited_application_is_charged_on_paper() {
+        let app = application(true);
+        let mut books = Books::default();
+        assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
+        let settled = books.settle(&mut draft(&app, Outcome::CardLost), 7).unwrap();
+        let Entry::Answer(answer) = settled else { panic!("an answer") };
+        assert_eq!((answer.charged, answer.balance), (Credits::whole(1), None));
+        assert_eq!(books.totals.charges, 1);
+    }
+
+    #[test]
+    fn a_question_is_recalled_until_it_expires_unless_it_should_be_asked_again() {
+        let app = application(true);
+        let mut books = Books::default();
+        let asked = IdempotencyRef { key: [1; 16], payload: [2; 16], until_ms: 100 };
+        assert!(matches!(books.memory.recall(&asked, 0), Recall::New));
+        books.memory.begin(&asked, 0);
+        assert!(matches!(books.memory.recall(&asked, 0), Recall::UnderWay));
+
+        let mut busy = draft(&app, Outcome::SourceBusy);
+        busy.side.idempotency = Some(asked);
+        books.settle(&mut busy, 0).unwrap();
+        books.memory.over(&asked.key, true);
+        assert!(matches!(books.memory.recall(&asked, 0), Recall::New), "busy is asked again");
+
+        let mut pass = draft(&app, Outcome::Pass);
+        pass.side.idempotency = Some(asked);
+        books.settle(&mut pass, 0).unwrap();
+        assert!(matches!(books.memory.recall(&asked, 99), Recall::UnderWay), "not durable yet");
+        books.memory.over(&asked.key, true);
+        assert!(matches!(books.memory.recall(&asked, 99), Recall::Answered(_)));
+        assert!(matches!(books.memory.recall(&asked, 100), Recall::New));
+        let other = IdempotencyRef { payload: [3; 16], ..asked };
+        assert!(matches!(books.memory.recall(&other, 99), Recall::Conflict));
+    }
+
+    #[test]
+    fn amounts_read_and_print() {
+        for text in ["0", "1", "0.057", "12.000001"] {
+            assert_eq!(text.parse::<Credits>().unwrap().to_string(), text);
+        }
+        for text in ["", "-1", "1.0000001", "1,5", ".5"] {
+            assert!(text.parse::<Credits>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn replaying_the_entries_gives_the_same_books(
+            outcomes in proptest::collection::vec(0usize..23, 1..60),
+        ) {
+            let app = application(false);
+            let mut live = granted(40);
+            let mut replayed = granted(40);
+            for index in outcomes {
+                if live.hold(&app, Credits::whole(1)).is_err() { break; }
+                let mut draft = draft(&app, Outcome::ALL[index]);
+                let entry = live.settle(&mut draft, 5).unwrap();
+                replayed.apply(&entry, &draft.side);
+            }
+            prop_assert_eq!(live.balance(&app), replayed.balance(&app));
+            prop_assert_eq!(live.totals, replayed.totals);
+            prop_assert!(live.balance(&app).unwrap() >= Credits::ZERO);
+        }
+
+        #[test]
+        fn a_block_reads_back(count in 0usize..20) {
+            let mut block = Block { first_leaf: 3, ..Block::default() };
+            let mut tree = Frontier::default();
+            for at in 0..count {
+                let entry = Entry::SandboxReset { at_ms: at as i64 };
+                block.push(&entry, &mut Side::default(), &mut tree);
+            }
+            let read = Block::from_bytes(&block.to_bytes()).unwrap();
+            prop_assert_eq!(&read, &block);
+            prop_assert_eq!(read.decoded().unwrap().len(), count);
+        }
+    }
+}

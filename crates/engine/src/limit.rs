@@ -1,0 +1,375 @@
+//! Limits: requests a second, and attempts a day on the same card or person.
+//!
+//! Guessing works where every shop counts alone and each checks other fields; so attempts on a card
+//! are counted across all callers and wires. They are counted under a key of the day that is deleted
+//! afterwards, so that old counters tell nothing about anybody.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::caller::{Action, ApplicationId, CallerId};
+use crate::clock::Millis;
+use crate::outcome::Outcome;
+use crate::vault::KeyedRef;
+
+/// How often a day the same element may be asked about. `None` switches a limit off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttemptPolicy {
+    /// On the same card, across callers and wires.
+    pub per_card: Option<u32>,
+    /// By one caller with the same value of an element that is switched on below.
+    pub per_value: Option<u32>,
+    /// Consecutive HOLDER_MISMATCH of one caller on one card that lock that pair until midnight.
+    pub lock_after: Option<u32>,
+    /// `per_value` counts card numbers.
+    pub count_card: bool,
+    /// `per_value` counts names; a common name can use up the limit alone.
+    pub count_name: bool,
+    /// `per_value` counts identity numbers.
+    pub count_id: bool,
+    /// `per_value` counts mobile numbers.
+    pub count_mobile: bool,
+}
+
+impl Default for AttemptPolicy {
+    /// 10 a day on a card, 500 a day by a caller on one value, a lock after 3 mismatches.
+    fn default() -> Self {
+        AttemptPolicy {
+            per_card: Some(10),
+            per_value: Some(500),
+            lock_after: Some(3),
+            count_card: true,
+            count_name: true,
+            count_id: true,
+            count_mobile: true,
+        }
+    }
+}
+
+impl AttemptPolicy {
+    /// Nothing is counted.
+    pub const OFF: AttemptPolicy = AttemptPolicy {
+        per_card: None,
+        per_value: None,
+        lock_after: None,
+        count_card: false,
+        count_name: false,
+        count_id: false,
+        count_mobile: false,
+    };
+
+    /// Whether anything is counted.
+    pub fn counts(&self) -> bool {
+        self.per_card.is_some() || self.per_value.is_some() || self.lock_after.is_some()
+    }
+}
+
+/// The elements of one question as that day's counters know them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRefs {
+    /// Beijing day under whose key they were made.
+    pub day: u32,
+    /// Who asked.
+    pub caller: CallerId,
+    /// Card, name, identity number, mobile; `None` where it is not counted.
+    pub values: [Option<KeyedRef>; 4],
+    /// The card, counted across callers and for the lock.
+    pub card: KeyedRef,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Counter {
+    /// `None`: across callers.
+    caller: Option<CallerId>,
+    field: u8,
+    value: KeyedRef,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Count {
+    settled: u32,
+    #[serde(skip)]
+    held: u32,
+}
+
+/// Today's attempts, settled and under way.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Attempts {
+    day: u32,
+    #[serde(with = "pairs")]
+    counts: HashMap<Counter, Count>,
+    #[serde(with = "pairs")]
+    mismatches: HashMap<(CallerId, KeyedRef), u32>,
+}
+
+/// Maps with keys that are not text, as lists of pairs.
+mod pairs {
+    use super::*;
+    use serde::{Deserializer, Serializer};
+    use std::hash::Hash;
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &HashMap<K, V>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(from: D) -> Result<HashMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Eq + Hash,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(from)?.into_iter().collect())
+    }
+}
+
+impl Attempts {
+    /// Takes one attempt on each counted element, or says that one of them is used up.
+    ///
+    /// What is taken here is given back by [`Attempts::release`] or counted by [`Attempts::settle`].
+    pub fn hold(&mut self, refs: &AttemptRefs, policy: &AttemptPolicy) -> Result<(), UsedUp> {
+        self.turn(refs.day);
+        if refs.day < self.day {
+            // Asked just before midnight, held just after: yesterday's key is gone, nothing to count.
+            return Ok(());
+        }
+        self.locked(refs, policy)?;
+        for (counter, limit) in counters(refs, policy) {
+            let count = self.counts.get(&counter).copied().unwrap_or_default();
+            if count.settled + count.held >= limit {
+                return Err(UsedUp);
+            }
+        }
+        for (counter, _) in counters(refs, policy) {
+            self.counts.entry(counter).or_default().held += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether the pair of caller and card is locked; asked again when a question is settled, because
+    /// questions under way at the same time can each still look innocent.
+    pub fn locked(&self, refs: &AttemptRefs, policy: &AttemptPolicy) -> Result<(), UsedUp> {
+        let run = self.mismatches.get(&(refs.caller, refs.card)).copied().unwrap_or(0);
+        match policy.lock_after {
+            Some(limit) if refs.day == self.day && run >= limit => Err(UsedUp),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives back what [`Attempts::hold`] took.
+    pub fn release(&mut self, refs: &AttemptRefs, policy: &AttemptPolicy) {
+        if refs.day != self.day {
+            return;
+        }
+        for (counter, _) in counters(refs, policy) {
+            if let Some(count) = self.counts.get_mut(&counter) {
+                count.held = count.held.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Counts an answered question; the same when a block is replayed after a restart.
+    pub fn settle(&mut self, refs: &AttemptRefs, outcome: Outcome) {
+        self.turn(refs.day);
+        if refs.day < self.day || matches!(outcome, Outcome::SourceBusy | Outcome::AttemptsExceeded) {
+            return;
+        }
+        let values = refs.values.iter().enumerate();
+        let own = values.filter_map(|(field, value)| {
+            Some(Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? })
+        });
+        for counter in own.chain([across(refs)]) {
+            self.counts.entry(counter).or_default().settled += 1;
+        }
+        let pair = (refs.caller, refs.card);
+        match outcome {
+            Outcome::HolderMismatch => *self.mismatches.entry(pair).or_default() += 1,
+            Outcome::Pass => {
+                self.mismatches.remove(&pair);
+            }
+            _ => {}
+        }
+    }
+
+    /// A new day: all counters start again.
+    fn turn(&mut self, day: u32) {
+        if day > self.day {
+            *self = Attempts { day, ..Attempts::default() };
+        }
+    }
+}
+
+/// A counter has no attempt left today.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsedUp;
+
+fn across(refs: &AttemptRefs) -> Counter {
+    Counter { caller: None, field: 0, value: refs.card }
+}
+
+fn counters<'a>(
+    refs: &'a AttemptRefs,
+    policy: &AttemptPolicy,
+) -> impl Iterator<Item = (Counter, u32)> + use<'a> {
+    let per_value = policy.per_value;
+    let values = refs.values.iter().enumerate();
+    let own = values.filter_map(move |(field, value)| {
+        let counter = Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? };
+        Some((counter, per_value?))
+    });
+    own.chain(policy.per_card.map(|limit| (across(refs), limit)))
+}
+
+/// Requests in the current second, per application and action.
+///
+/// One-second windows with a burst equal to the limit, so that a refusal can say how many were sent.
+#[derive(Default)]
+pub struct Rates(HashMap<(ApplicationId, Action), Window>);
+
+#[derive(Clone, Copy, Default)]
+struct Window {
+    second: i64,
+    sent: u32,
+}
+
+/// How an application stands in the current second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests allowed a second; 0: no limit.
+    pub limit: u32,
+    /// Requests sent in this second, this one included.
+    pub sent: u32,
+}
+
+impl Rate {
+    /// Whether this request is one too many.
+    pub fn exceeded(&self) -> bool {
+        self.limit != 0 && self.sent > self.limit
+    }
+
+    /// Requests left in this second.
+    pub fn remaining(&self) -> u32 {
+        self.limit.saturating_sub(self.sent)
+    }
+}
+
+impl Rates {
+    /// Counts a request.
+    pub fn count(&mut self, application: ApplicationId, action: Action, limit: u32, now: Millis) -> Rate {
+        if limit == 0 {
+            return Rate { limit, sent: 0 };
+        }
+        let second = now.div_euclid(1000);
+        let window = self.0.entry((application, action)).or_default();
+        if window.second != second {
+            *window = Window { second, sent: 0 };
+        }
+        window.sent = window.sent.saturating_add(1);
+        Rate { limit, sent: window.sent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: AttemptPolicy = AttemptPolicy {
+        per_card: Some(10),
+        per_value: Some(4),
+        lock_after: Some(3),
+        count_card: true,
+        count_name: false,
+        count_id: true,
+        count_mobile: true,
+    };
+
+    fn refs(caller: u32, card: u8, day: u32) -> AttemptRefs {
+        AttemptRefs {
+            day,
+            caller: CallerId(caller),
+            values: [Some([card; 16]), None, Some([0x1d; 16]), Some([0x0b; 16])],
+            card: [card; 16],
+        }
+    }
+
+    fn ask(attempts: &mut Attempts, refs: &AttemptRefs, outcome: Outcome) -> Result<(), UsedUp> {
+        attempts.hold(refs, &POLICY)?;
+        attempts.release(refs, &POLICY);
+        attempts.settle(refs, outcome);
+        Ok(())
+    }
+
+    #[test]
+    fn the_same_value_may_be_asked_so_often_by_one_caller() {
+        let mut attempts = Attempts::default();
+        for card in 0..4 {
+            assert_eq!(ask(&mut attempts, &refs(1, card, 1), Outcome::Pass), Ok(()));
+        }
+        assert_eq!(ask(&mut attempts, &refs(1, 9, 1), Outcome::Pass), Err(UsedUp), "same id, fifth time");
+        assert_eq!(ask(&mut attempts, &refs(2, 9, 1), Outcome::Pass), Ok(()), "another caller");
+        assert_eq!(ask(&mut attempts, &refs(1, 9, 2), Outcome::Pass), Ok(()), "another day");
+    }
+
+    #[test]
+    fn a_card_is_counted_across_callers() {
+        let mut attempts = Attempts::default();
+        for caller in 0..10 {
+            assert_eq!(ask(&mut attempts, &refs(caller, 7, 1), Outcome::CardLost), Ok(()));
+        }
+        assert_eq!(ask(&mut attempts, &refs(11, 7, 1), Outcome::Pass), Err(UsedUp));
+    }
+
+    #[test]
+    fn three_mismatches_in_a_row_lock_the_pair_and_a_pass_resets() {
+        let mut attempts = Attempts::default();
+        let pair = refs(1, 7, 1);
+        let mismatch = |attempts: &mut Attempts| ask(attempts, &pair, Outcome::HolderMismatch);
+        assert_eq!(mismatch(&mut attempts), Ok(()));
+        assert_eq!(mismatch(&mut attempts), Ok(()));
+        assert_eq!(ask(&mut attempts, &pair, Outcome::Pass), Ok(()));
+        assert_eq!(mismatch(&mut attempts), Ok(()));
+
+        let mut attempts = Attempts::default();
+        for _ in 0..3 {
+            assert_eq!(mismatch(&mut attempts), Ok(()));
+        }
+        assert_eq!(mismatch(&mut attempts), Err(UsedUp));
+        assert_eq!(ask(&mut attempts, &refs(2, 7, 1), Outcome::Pass), Ok(()), "only that caller is locked");
+        assert_eq!(ask(&mut attempts, &refs(1, 7, 2), Outcome::Pass), Ok(()), "until midnight");
+    }
+
+    #[test]
+    fn questions_under_way_hold_their_attempts() {
+        let mut attempts = Attempts::default();
+        for card in 0..4 {
+            assert_eq!(attempts.hold(&refs(1, card, 1), &POLICY), Ok(()));
+        }
+        assert_eq!(attempts.hold(&refs(1, 4, 1), &POLICY), Err(UsedUp));
+        attempts.release(&refs(1, 0, 1), &POLICY);
+        assert_eq!(attempts.hold(&refs(1, 4, 1), &POLICY), Ok(()));
+    }
+
+    #[test]
+    fn busy_takes_no_attempt() {
+        let mut attempts = Attempts::default();
+        for _ in 0..20 {
+            assert_eq!(ask(&mut attempts, &refs(1, 7, 1), Outcome::SourceBusy), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_second_holds_as_many_requests_as_the_limit_says() {
+        let mut rates = Rates::default();
+        let mut at = |now| rates.count(ApplicationId(1), Action::FourElements, 2, now);
+        assert!(!at(1000).exceeded());
+        assert!(!at(1999).exceeded());
+        let third = at(1999);
+        assert!(third.exceeded());
+        assert_eq!((third.sent, third.limit), (3, 2));
+        assert!(!at(2000).exceeded());
+    }
+}

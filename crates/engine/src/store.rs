@@ -1,0 +1,101 @@
+//! Where everything is kept: one folder, three SQLite files, each with one writer.
+//!
+//! * `accounts.db`: accounts of record, written by imports;
+//! * `ledger.db`: blocks of entries with their side rows, checkpoints, callers; written by the
+//!   settlement thread alone;
+//! * `usage.db`: the ledger as rows to query; derived, droppable, rebuilt from the blocks.
+//!
+//! Three files, so that neither an import nor a report ever stands in the way of a settlement.
+//! Verbs are domain verbs; no row, statement or transaction leaves this module.
+
+mod accounts;
+mod ledger;
+mod sqlite;
+mod usage;
+
+pub use accounts::{AccountRow, Accounts};
+pub use ledger::{Check, Commit, LedgerFile, Listed, Opened};
+pub use usage::{UsageFile, UsageRow};
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Why a store cannot do what it was asked. Internal: never a pass, never a charge.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("{file}: {cause}")]
+    Sqlite {
+        /// Which file.
+        file: &'static str,
+        /// What SQLite said.
+        #[source]
+        cause: rusqlite::Error,
+    },
+    /// The folder cannot be used.
+    #[error("{}: {cause}", .path.display())]
+    Folder {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// Another server works in this folder.
+    #[error("{} is in use by another card4e; stop that one first, or give this one a folder of its own", .0.display())]
+    InUse(PathBuf),
+    /// What was read is not what was written.
+    #[error("{file} is damaged: {what}")]
+    Damaged {
+        /// Which file.
+        file: &'static str,
+        /// What does not fit.
+        what: String,
+    },
+}
+
+/// A data folder that this process has to itself.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder if need be and takes it; a second server is refused.
+    pub fn take(path: &Path) -> Result<Folder, StoreError> {
+        let failed = |cause| StoreError::Folder { path: path.to_owned(), cause };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Folder { path: path.to_owned(), _lock: lock }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+            Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
+        }
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Folder::take(dir.path()).unwrap();
+        let error = Folder::take(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("in use by another card4e"), "{error}");
+        drop(first);
+        Folder::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,650 @@
+//! The ledger file: blocks, their erasable side rows, checkpoints, snapshots, and callers.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::StoreError;
+use super::sqlite::{Durability, Schema, grow_log};
+use crate::audit::{self, Checkpoint, Frontier};
+use crate::caller::{
+    Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Directory, Proof, Secret,
+};
+use crate::ledger::{Block, Books, Credits, Entry, Side, encoded, side_matches};
+use crate::vault::{Seal, Vault};
+
+const SCHEMA: Schema = Schema {
+    file: "ledger.db",
+    durability: Durability::Full,
+    versions: &["
+        CREATE TABLE block (
+            seq   INTEGER PRIMARY KEY,
+            at_ms INTEGER NOT NULL,
+            size  INTEGER NOT NULL,       -- leaves of the audit tree after this block
+            root  BLOB NOT NULL,          -- its root then
+            bytes BLOB NOT NULL
+        );
+        CREATE TABLE side (               -- what can be erased; sealed
+            seq   INTEGER PRIMARY KEY,
+            bytes BLOB NOT NULL
+        );
+        CREATE TABLE checkpoint (
+            size      INTEGER PRIMARY KEY,
+            root      BLOB NOT NULL,
+            at_ms     INTEGER NOT NULL,
+            signature BLOB NOT NULL
+        );
+        CREATE TABLE snapshot (           -- state after a block; sealed, replaced
+            seq   INTEGER PRIMARY KEY,
+            bytes BLOB NOT NULL
+        );
+        CREATE TABLE caller (
+            id       INTEGER PRIMARY KEY,
+            name     TEXT NOT NULL,
+            standing TEXT NOT NULL
+        );
+        CREATE TABLE application (
+            id                  INTEGER PRIMARY KEY,
+            caller              INTEGER NOT NULL REFERENCES caller,
+            name                TEXT NOT NULL,
+            actions             TEXT NOT NULL,
+            unlimited           INTEGER NOT NULL,
+            price               INTEGER,   -- millionths of a credit
+            requests_per_second INTEGER,
+            attempts            TEXT
+        );
+        CREATE TABLE credential (
+            id                  INTEGER PRIMARY KEY,
+            application         INTEGER NOT NULL REFERENCES application,
+            kind                TEXT NOT NULL,
+            secret_id           TEXT UNIQUE,
+            secret_key          BLOB,      -- sealed, bound to this row
+            session_token       BLOB,      -- sealed, bound to this row
+            signed_payload_only INTEGER NOT NULL DEFAULT 0,
+            token_hash          BLOB UNIQUE,
+            token_last4         TEXT,
+            expires_at_ms       INTEGER
+        );
+    "],
+};
+
+/// A snapshot is written after so many blocks, so that a start replays a bounded tail.
+const BLOCKS_PER_SNAPSHOT: i64 = 10_000;
+
+/// The ledger file in the hands of its one writer.
+#[derive(Debug)]
+pub struct LedgerFile {
+    db: Connection,
+    path: PathBuf,
+    next_seq: i64,
+    snapshot_seq: i64,
+}
+
+/// What a ledger file holds when it is opened.
+pub struct Opened {
+    /// The file.
+    pub file: LedgerFile,
+    /// The state all entries add up to.
+    pub books: Books,
+    /// The audit tree.
+    pub tree: Frontier,
+    /// Who may ask.
+    pub directory: Directory,
+}
+
+impl LedgerFile {
+    /// Opens the file and replays what is not in the snapshot.
+    pub fn open(path: &Path, vault: &Vault) -> Result<Opened, StoreError> {
+        let db = SCHEMA.open(path)?;
+        let mut file = LedgerFile { db, path: path.to_owned(), next_seq: 1, snapshot_seq: 0 };
+        let (mut books, mut tree) = file.snapshot(vault)?;
+        loop {
+            let page = page_after(&file.db, file.next_seq - 1)?;
+            let Some(last) = page.last() else { break };
+            file.next_seq = last.seq + 1;
+            for read in &page {
+                file.replay(&read.checked(&mut tree)?, &mut books, vault)?;
+            }
+        }
+        let directory = file.directory(vault)?;
+        Ok(Opened { file, books, tree, directory })
+    }
+
+    /// A second connection that only reads.
+    pub fn reader(&self) -> Result<Connection, StoreError> {
+        SCHEMA.open_reader(&self.path)
+    }
+
+    /// Makes room for commits; see `sqlite::grow_log`.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), StoreError> {
+        grow_log(&mut self.db, bytes).map_err(|cause| SCHEMA.error(cause))
+    }
+
+    /// Makes a block durable: the one commit that charges and audits.
+    pub fn append(&mut self, block: &Commit<'_>, vault: &Vault) -> Result<(), StoreError> {
+        let seq = self.next_seq;
+        let sealed = seal_sides(seq, block.sides, vault);
+        let run = |db: &mut Connection| {
+            let transaction = db.transaction()?;
+            block.write(&transaction, seq, &sealed)?;
+            transaction.commit()
+        };
+        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))?;
+        self.next_seq += 1;
+        Ok(())
+    }
+
+    /// Whether a snapshot is due.
+    pub fn snapshot_is_due(&self) -> bool {
+        self.next_seq - 1 - self.snapshot_seq >= BLOCKS_PER_SNAPSHOT
+    }
+
+    /// Keeps the state, so that a start need not replay everything.
+    pub fn save_snapshot(&mut self, books: &Books, tree: &Frontier, vault: &Vault) -> Result<(), StoreError> {
+        let seq = self.next_seq - 1;
+        if seq == self.snapshot_seq {
+            return Ok(());
+        }
+        let plain = encoded(&(tree, books));
+        let sealed = vault.seal(Seal::Side, place("snapshot", seq).as_bytes(), &plain);
+        let run = |db: &mut Connection| {
+            let transaction = db.transaction()?;
+            transaction.execute("DELETE FROM snapshot", [])?;
+            transaction.execute("INSERT INTO snapshot VALUES (?1, ?2)", params![seq, sealed])?;
+            transaction.commit()
+        };
+        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))?;
+        self.snapshot_seq = seq;
+        Ok(())
+    }
+
+    /// Keeps a signed statement of how the tree looks.
+    pub fn save_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        save_checkpoint(&self.db, checkpoint).map_err(|cause| SCHEMA.error(cause))
+    }
+
+    fn snapshot(&mut self, vault: &Vault) -> Result<(Books, Frontier), StoreError> {
+        let newest = "SELECT seq, bytes FROM snapshot ORDER BY seq DESC LIMIT 1";
+        let found: Option<(i64, Vec<u8>)> = self
+            .db
+            .query_row(newest, [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(|cause| SCHEMA.error(cause))?;
+        let Some((seq, sealed)) = found else { return Ok(Default::default()) };
+        let plain = vault
+            .open(Seal::Side, place("snapshot", seq).as_bytes(), &sealed)
+            .map_err(|cause| damaged(cause.to_string()))?;
+        let (tree, books) = postcard::from_bytes(&plain).map_err(|cause| damaged(cause.to_string()))?;
+        self.snapshot_seq = seq;
+        self.next_seq = seq + 1;
+        Ok((books, tree))
+    }
+
+    fn replay(&self, block: &CheckedBlock, books: &mut Books, vault: &Vault) -> Result<(), StoreError> {
+        let sides = read_sides(&self.db, block.seq, vault)?;
+        let erased = Side::default();
+        for (at, entry) in block.entries.iter().enumerate() {
+            books.apply(entry, sides.get(at).unwrap_or(&erased));
+        }
+        Ok(())
+    }
+}
+
+/// What goes into one commit.
+pub struct Commit<'a> {
+    /// The entries.
+    pub block: &'a Block,
+    /// Their side rows.
+    pub sides: &'a [Side],
+    /// The tree after them.
+    pub tree: &'a Frontier,
+    /// A checkpoint of that tree, when one is due.
+    pub checkpoint: Option<&'a Checkpoint>,
+    /// When, Unix milliseconds.
+    pub at_ms: i64,
+}
+
+impl Commit<'_> {
+    fn write(&self, db: &Transaction<'_>, seq: i64, sealed: &[u8]) -> rusqlite::Result<()> {
+        let size = self.tree.size() as i64;
+        db.prepare_cached("INSERT INTO block VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            seq,
+            self.at_ms,
+            size,
+            &self.tree.root()[..],
+            self.block.to_bytes()
+        ])?;
+        db.prepare_cached("INSERT INTO side VALUES (?1, ?2)")?.execute(params![seq, sealed])?;
+        self.checkpoint.map_or(Ok(()), |checkpoint| save_checkpoint(db, checkpoint))
+    }
+}
+
+fn save_checkpoint(db: &Connection, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        checkpoint.size as i64,
+        &checkpoint.root[..],
+        checkpoint.at_ms,
+        &checkpoint.signature[..]
+    ])?;
+    Ok(())
+}
+
+fn seal_sides(seq: i64, sides: &[Side], vault: &Vault) -> Vec<u8> {
+    vault.seal(Seal::Side, place("side", seq).as_bytes(), &encoded(sides))
+}
+
+/// The side rows of a block; none where they were erased.
+pub(super) fn read_sides(db: &Connection, seq: i64, vault: &Vault) -> Result<Vec<Side>, StoreError> {
+    let sealed: Option<Vec<u8>> = db
+        .prepare_cached("SELECT bytes FROM side WHERE seq = ?1")
+        .and_then(|mut find| find.query_row([seq], |row| row.get(0)).optional())
+        .map_err(|cause| SCHEMA.error(cause))?;
+    let Some(sealed) = sealed else { return Ok(Vec::new()) };
+    let plain = vault
+        .open(Seal::Side, place("side", seq).as_bytes(), &sealed)
+        .map_err(|cause| damaged(format!("side row {seq}: {cause}")))?;
+    postcard::from_bytes(&plain).map_err(|cause| damaged(format!("side row {seq}: {cause}")))
+}
+
+fn place(what: &str, seq: i64) -> String {
+    format!("card4e {what} {seq}")
+}
+
+fn damaged(what: String) -> StoreError {
+    StoreError::Damaged { file: SCHEMA.file, what }
+}
+
+/// A block as it was read.
+pub(super) struct ReadBlock {
+    pub(super) seq: i64,
+    size: i64,
+    root: [u8; 32],
+    bytes: Vec<u8>,
+}
+
+/// A block whose leaves were found to give the root that is stored with it.
+pub(super) struct CheckedBlock {
+    pub(super) seq: i64,
+    pub(super) block: Block,
+    pub(super) entries: Vec<Entry>,
+}
+
+impl ReadBlock {
+    pub(super) fn decoded(&self) -> Result<CheckedBlock, StoreError> {
+        let seq = self.seq;
+        let failed = |cause: crate::ledger::BlockError| damaged(format!("block {seq}: {cause}"));
+        let block = Block::from_bytes(&self.bytes).map_err(failed)?;
+        let entries = block.decoded().map_err(failed)?;
+        Ok(CheckedBlock { seq, block, entries })
+    }
+
+    fn checked(&self, tree: &mut Frontier) -> Result<CheckedBlock, StoreError> {
+        let decoded = self.decoded()?;
+        if decoded.block.first_leaf != tree.size() {
+            return Err(damaged(format!("block {} does not follow the one before it", self.seq)));
+        }
+        for (commitment, bytes) in &decoded.block.entries {
+            tree.push(audit::leaf(commitment, bytes));
+        }
+        if tree.size() != self.size as u64 || tree.root() != self.root {
+            return Err(damaged(format!("block {} does not give the root stored with it", self.seq)));
+        }
+        Ok(decoded)
+    }
+}
+
+/// The next few blocks. Pages are short, because a long reader keeps the log from being reused.
+pub(super) fn page_after(db: &Connection, after: i64) -> Result<Vec<ReadBlock>, StoreError> {
+    let find = "SELECT seq, size, root, bytes FROM block WHERE seq > ?1 ORDER BY seq LIMIT 256";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(ReadBlock { seq: row.get(0)?, size: row.get(1)?, root: row.get(2)?, bytes: row.get(3)? })
+    };
+    let run = || -> rusqlite::Result<Vec<ReadBlock>> {
+        db.prepare_cached(find)?.query_map([after], read)?.collect()
+    };
+    run().map_err(|cause| SCHEMA.error(cause))
+}
+
+/// What an audit check found.
+#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Check {
+    /// Blocks read.
+    pub blocks: u64,
+    /// Entries in them, each a leaf.
+    pub entries: u64,
+    /// Answered questions among them.
+    pub answers: u64,
+    /// Answers that were charged.
+    pub charges: u64,
+    /// Sum of the charges, in credits.
+    pub charged: String,
+    /// Entries whose side row was erased; their leaves hold all the same.
+    pub erased: u64,
+    /// Signed checkpoints that hold.
+    pub checkpoints: u64,
+    /// Root of the tree, hex.
+    pub root: String,
+}
+
+/// One answer, for lists.
+#[derive(Debug, serde::Serialize)]
+pub struct Listed {
+    /// The id the caller saw.
+    pub request_id: String,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// Who paid.
+    pub application: u32,
+    /// `tencent` or `acedata`.
+    pub wire: &'static str,
+    /// What was answered.
+    pub outcome: &'static str,
+    /// Credits.
+    pub charged: String,
+    /// Credits left, absent when unlimited.
+    pub balance: Option<String>,
+}
+
+impl LedgerFile {
+    /// Recomputes the whole tree from the blocks of a file nobody writes to, holds every side row
+    /// against its commitment and every checkpoint against the tree and the signature.
+    pub fn check(path: &Path, vault: &Vault) -> Result<Check, StoreError> {
+        let db = SCHEMA.open_reader(path)?;
+        let mut checkpoints =
+            read_checkpoints(&db).map_err(|cause| SCHEMA.error(cause))?.into_iter().peekable();
+        let public_key = vault.audit_public_key();
+        let mut check = Check::default();
+        let mut tree = Frontier::default();
+        let mut charged = Credits::ZERO;
+        let mut after = 0;
+        loop {
+            let page = page_after(&db, after)?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            for read in page {
+                let block = read.checked(&mut tree)?;
+                check.blocks += 1;
+                check_sides(&block, &read_sides(&db, block.seq, vault)?, &mut check)?;
+                charged.0 += block.entries.iter().map(|entry| check.count(entry).0).sum::<i64>();
+                while let Some(checkpoint) = checkpoints.next_if(|c| c.size == tree.size()) {
+                    if checkpoint.root != tree.root() || !checkpoint.holds(&public_key) {
+                        return Err(damaged(format!("the checkpoint at {} does not hold", checkpoint.size)));
+                    }
+                    check.checkpoints += 1;
+                }
+            }
+        }
+        if let Some(checkpoint) = checkpoints.next() {
+            // Blocks before a signed size are missing: the tree was cut.
+            return Err(damaged(format!("no block ends at the checkpoint of size {}", checkpoint.size)));
+        }
+        check.root = crate::file::hex(&tree.root());
+        check.charged = charged.to_string();
+        Ok(check)
+    }
+
+    /// Calls `each` for every answer of a file, oldest first.
+    pub fn list(path: &Path, mut each: impl FnMut(Listed)) -> Result<(), StoreError> {
+        let db = SCHEMA.open_reader(path)?;
+        let mut after = 0;
+        loop {
+            let page = page_after(&db, after)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.seq;
+            for read in &page {
+                read.decoded()?.entries.iter().filter_map(listed).for_each(&mut each);
+            }
+        }
+    }
+}
+
+impl Check {
+    fn count(&mut self, entry: &Entry) -> Credits {
+        self.entries += 1;
+        let Entry::Answer(answer) = entry else { return Credits::ZERO };
+        self.answers += 1;
+        self.charges += u64::from(answer.charged > Credits::ZERO);
+        answer.charged
+    }
+}
+
+fn check_sides(block: &CheckedBlock, sides: &[Side], check: &mut Check) -> Result<(), StoreError> {
+    check.erased += (block.entries.len() - sides.len().min(block.entries.len())) as u64;
+    for (side, (commitment, _)) in sides.iter().zip(&block.block.entries) {
+        if !side_matches(side, commitment) {
+            return Err(damaged(format!("a side row of block {} is not what was committed to", block.seq)));
+        }
+    }
+    Ok(())
+}
+
+fn listed(entry: &Entry) -> Option<Listed> {
+    let Entry::Answer(answer) = entry else { return None };
+    Some(Listed {
+        request_id: crate::verify::uuid_text(&answer.request),
+        at_ms: answer.at_ms,
+        application: answer.application.0,
+        wire: answer.wire.name(),
+        outcome: answer.outcome.name(),
+        charged: answer.charged.to_string(),
+        balance: answer.balance.map(|balance| balance.to_string()),
+    })
+}
+
+fn read_checkpoints(db: &Connection) -> rusqlite::Result<Vec<Checkpoint>> {
+    let mut find = db.prepare("SELECT size, root, at_ms, signature FROM checkpoint ORDER BY size")?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let size: i64 = row.get(0)?;
+        Ok(Checkpoint { size: size as u64, root: row.get(1)?, at_ms: row.get(2)?, signature: row.get(3)? })
+    };
+    find.query_map([], read)?.collect()
+}
+
+/// Callers, applications, credentials.
+impl LedgerFile {
+    /// Adds or replaces a caller.
+    pub fn put_caller(&mut self, caller: &Caller) -> Result<(), StoreError> {
+        let standing = json(&caller.standing);
+        self.db
+            .execute(
+                "INSERT INTO caller VALUES (?1, ?2, ?3)
+                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, standing = excluded.standing",
+                params![caller.id.0, caller.name, standing],
+            )
+            .map_err(|cause| SCHEMA.error(cause))?;
+        Ok(())
+    }
+
+    /// Adds or replaces an application.
+    pub fn put_application(&mut self, application: &Application) -> Result<(), StoreError> {
+        self.db
+            .execute(
+                "INSERT INTO application VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                 ON CONFLICT (id) DO UPDATE SET caller = excluded.caller, name = excluded.name,
+                   actions = excluded.actions, unlimited = excluded.unlimited, price = excluded.price,
+                   requests_per_second = excluded.requests_per_second, attempts = excluded.attempts",
+                params![
+                    application.id.0,
+                    application.caller.0,
+                    application.name,
+                    json(&application.actions),
+                    application.unlimited,
+                    application.price.map(|price| price.0),
+                    application.requests_per_second,
+                    application.attempts.as_ref().map(json),
+                ],
+            )
+            .map_err(|cause| SCHEMA.error(cause))?;
+        Ok(())
+    }
+
+    /// Adds or replaces a credential; secrets are sealed, tokens kept as hashes.
+    pub fn put_credential(&mut self, credential: &Credential, vault: &Vault) -> Result<(), StoreError> {
+        let row = StoredCredential::of(credential, vault);
+        self.db
+            .execute(
+                "INSERT OR REPLACE INTO credential VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    credential.id.0,
+                    credential.application.0,
+                    row.kind,
+                    row.secret_id,
+                    row.secret_key,
+                    row.session_token,
+                    row.signed_payload_only,
+                    row.token_hash,
+                    row.token_last4,
+                    credential.expires_at_ms,
+                ],
+            )
+            .map_err(|cause| SCHEMA.error(cause))?;
+        Ok(())
+    }
+
+    /// Everybody who may ask.
+    pub fn directory(&self, vault: &Vault) -> Result<Directory, StoreError> {
+        let callers = self.rows("SELECT id, name, standing FROM caller", |row| {
+            let standing: String = row.get(2)?;
+            Ok(Caller { id: CallerId(row.get(0)?), name: row.get(1)?, standing: from_json(&standing)? })
+        })?;
+        let applications = self.rows("SELECT * FROM application", read_application)?;
+        let credentials = self.rows("SELECT * FROM credential", read_credential)?;
+        let credentials: Result<Vec<_>, _> = credentials
+            .into_iter()
+            .map(|(id, application, row)| row.opened(id, application, vault))
+            .collect();
+        Ok(Directory::new(callers, applications, credentials?))
+    }
+
+    fn rows<T>(
+        &self,
+        sql: &str,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let run = || -> rusqlite::Result<Vec<T>> { self.db.prepare(sql)?.query_map([], read)?.collect() };
+        run().map_err(|cause| SCHEMA.error(cause))
+    }
+}
+
+fn read_application(row: &rusqlite::Row<'_>) -> rusqlite::Result<Application> {
+    let actions: String = row.get(3)?;
+    let attempts: Option<String> = row.get(7)?;
+    let price: Option<i64> = row.get(5)?;
+    Ok(Application {
+        id: ApplicationId(row.get(0)?),
+        caller: CallerId(row.get(1)?),
+        name: row.get(2)?,
+        actions: from_json(&actions)?,
+        unlimited: row.get(4)?,
+        price: price.map(Credits),
+        requests_per_second: row.get(6)?,
+        attempts: attempts.map(|text| from_json(&text)).transpose()?,
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    // Plain enums and structs of numbers: nothing that JSON cannot say.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text).map_err(|cause| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, cause.into())
+    })
+}
+
+#[derive(Default)]
+struct StoredCredential {
+    kind: String,
+    secret_id: Option<String>,
+    secret_key: Option<Vec<u8>>,
+    session_token: Option<Vec<u8>>,
+    signed_payload_only: bool,
+    token_hash: Option<[u8; 16]>,
+    token_last4: Option<String>,
+    expires_at_ms: Option<i64>,
+}
+
+impl StoredCredential {
+    fn of(credential: &Credential, vault: &Vault) -> StoredCredential {
+        let seal = |what: &str, secret: &Secret| {
+            let place = credential_place(what, credential.id);
+            vault.seal(Seal::Credential, place.as_bytes(), secret.expose().as_bytes())
+        };
+        let token = |kind: &str, hash: &[u8; 16], last4: &String| StoredCredential {
+            kind: kind.into(),
+            token_hash: Some(*hash),
+            token_last4: Some(last4.clone()),
+            ..StoredCredential::default()
+        };
+        match &credential.proof {
+            Proof::Bearer { hash, last4 } => token("bearer", hash, last4),
+            Proof::Platform { hash, last4 } => token("platform", hash, last4),
+            Proof::Signature { secret_id, secret_key, session_token, signed_payload_only } => {
+                StoredCredential {
+                    kind: "signature".into(),
+                    secret_id: Some(secret_id.clone()),
+                    secret_key: Some(seal("secret key", secret_key)),
+                    session_token: session_token.as_ref().map(|token| seal("session token", token)),
+                    signed_payload_only: *signed_payload_only,
+                    ..StoredCredential::default()
+                }
+            }
+        }
+    }
+
+    fn opened(
+        self,
+        id: CredentialId,
+        application: ApplicationId,
+        vault: &Vault,
+    ) -> Result<Credential, StoreError> {
+        let open = |what: &str, sealed: &[u8]| {
+            let place = credential_place(what, id);
+            let plain = vault.open(Seal::Credential, place.as_bytes(), sealed);
+            let plain = plain.map_err(|cause| damaged(format!("credential {}: {cause}", id.0)))?;
+            Ok(Secret::new(String::from_utf8_lossy(&plain)))
+        };
+        let hash = self.token_hash.unwrap_or_default();
+        let last4 = self.token_last4.unwrap_or_default();
+        let proof = match self.kind.as_str() {
+            "bearer" => Proof::Bearer { hash, last4 },
+            "platform" => Proof::Platform { hash, last4 },
+            "signature" => Proof::Signature {
+                secret_id: self.secret_id.unwrap_or_default(),
+                secret_key: open("secret key", &self.secret_key.unwrap_or_default())?,
+                session_token: self.session_token.map(|sealed| open("session token", &sealed)).transpose()?,
+                signed_payload_only: self.signed_payload_only,
+            },
+            other => return Err(damaged(format!("credential {} is of unknown kind `{other}`", id.0))),
+        };
+        Ok(Credential { id, application, proof, expires_at_ms: self.expires_at_ms })
+    }
+}
+
+fn credential_place(what: &str, id: CredentialId) -> String {
+    format!("card4e credential {} {what}", id.0)
+}
+
+fn read_credential(
+    row: &rusqlite::Row<'_>,
+) -> rusqlite::Result<(CredentialId, ApplicationId, StoredCredential)> {
+    let stored = StoredCredential {
+        kind: row.get(2)?,
+        secret_id: row.get(3)?,
+        secret_key: row.get(4)?,
+        session_token: row.get(5)?,
+        signed_payload_only: row.get(6)?,
+        token_hash: row.get(7)?,
+        token_last4: row.get(8)?,
+        expires_at_ms: row.get(9)?,
+    };
+    Ok((CredentialId(row.get(0)?), ApplicationId(row.get(1)?), stored))
+}
+
+/// Test only: what somebody could do to the file behind card4e's back.
+#[cfg(test)]
+pub(crate) fn tamper(path: &Path, sql: &str) {
+    let db = Connection::open(path).unwrap();
+    db.execute_batch(sql).unwrap();
+}

@@ -1,0 +1,70 @@
+//! Short ASCII text that stays in place and is wiped; and how wide letters are folded.
+
+use zeroize::Zeroize;
+
+/// At most `N` ASCII characters, held without the heap so that no copy is left behind.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: u8,
+}
+
+impl<const N: usize> Text<N> {
+    /// No characters yet.
+    pub(super) fn new() -> Self {
+        const { assert!(N <= u8::MAX as usize) };
+        Text { bytes: [0; N], len: 0 }
+    }
+
+    /// Those characters, if they are ASCII and not more than fit.
+    pub(super) fn collect(chars: impl IntoIterator<Item = char>) -> Option<Self> {
+        let mut text = Text::new();
+        for c in chars {
+            text.push(c)?;
+        }
+        Some(text)
+    }
+
+    /// Appends a character; `None` if it is not ASCII or does not fit.
+    pub(super) fn push(&mut self, c: char) -> Option<()> {
+        let place = self.bytes.get_mut(self.len as usize)?;
+        *place = u8::try_from(c).ok().filter(u8::is_ascii)?;
+        self.len += 1;
+        Some(())
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len as usize]
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        str::from_utf8(self.as_bytes()).expect("only ASCII is ever pushed")
+    }
+}
+
+impl<const N: usize> Drop for Text<N> {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+/// A full-width form (U+FF01 to U+FF5E, U+3000) as the ASCII character it stands for.
+///
+/// Chinese input methods write digits and letters in this form when the wide mode is left on.
+pub(super) fn fold_wide(c: char) -> char {
+    match c {
+        '\u{FF01}'..='\u{FF5E}' => char::from_u32(c as u32 - 0xFEE0).expect("the result lies in ASCII"),
+        '\u{3000}' => ' ',
+        _ => c,
+    }
+}
+
+/// Signs people set between groups of digits: blanks and hyphens of every kind.
+pub(super) fn is_separator(c: char) -> bool {
+    c.is_whitespace() || is_hyphen(c)
+}
+
+/// Everything that is typed for a hyphen.
+pub(super) fn is_hyphen(c: char) -> bool {
+    matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{FE58}' | '\u{FE63}' | '\u{FF0D}')
+}

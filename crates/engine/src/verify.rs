@@ -1,0 +1,454 @@
+//! One verification from admission to settlement: the product.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use subtle::Choice;
+
+use crate::caller::{Action, Application, ApplicationId, Credential, Standing, Wire};
+use crate::claim::Claim;
+use crate::issuer::Issuer;
+use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, Side};
+use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
+use crate::outcome::{Outcome, Row};
+use crate::settle::{Desk, Settled, Settlement};
+use crate::store::AccountRow;
+use crate::subject::{Date, NameClass, ParseOptions, Subject};
+use crate::vault::{Elements, Verifier, Verifiers, random};
+use crate::{Engine, IssuerPolicy};
+
+/// Why a question is not answered. Never charged, never written to the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The application never activated this service.
+    NotActivated,
+    /// The balance does not cover the price.
+    Arrears,
+    /// The operator suspended the caller.
+    Suspended,
+    /// The operator has not confirmed the caller.
+    Unconfirmed,
+    /// Too many requests in this second.
+    TooFast(Rate),
+    /// The idempotency key was used for another question.
+    KeyReused,
+    /// More questions are under way than may be.
+    Overloaded,
+    /// The store is stopped or does not answer.
+    Stopped,
+}
+
+/// Leave to ask one question, with its price set aside.
+pub struct Admission {
+    /// Who asks.
+    pub application: Arc<Application>,
+    /// How the application stands in this second; absent when it was refused before.
+    pub rate: Option<Rate>,
+    hold: Result<Hold, Refusal>,
+}
+
+/// A price that is set aside; given back when the question is not asked after all.
+struct Hold {
+    engine: Arc<Engine>,
+    application: Arc<Application>,
+    price: Credits,
+    kept: bool,
+}
+
+impl Hold {
+    /// The hold goes to the writer with the question.
+    fn keep(mut self) -> Credits {
+        self.kept = true;
+        self.price
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.engine.books().release(&self.application, self.price);
+        }
+    }
+}
+
+/// What is asked, once the wire has been read.
+pub struct Question<'a> {
+    /// Over which wire.
+    pub wire: Wire,
+    /// What is asked.
+    pub action: Action,
+    /// With which credential.
+    pub credential: &'a Credential,
+    /// The elements as received.
+    pub claim: &'a Claim,
+    /// The caller's own key for this question, if it sent one.
+    pub idempotency_key: Option<&'a str>,
+    /// What the sandbox's script answers, before any validation.
+    pub scripted: Option<Outcome>,
+    /// The id the caller will see.
+    pub request: [u8; 16],
+    /// When the request began.
+    pub began: Instant,
+}
+
+impl Engine {
+    /// Entitlement, standing, balance, rate: in this order.
+    ///
+    /// A stored answer is returned even when balance or rate would refuse now; so with `may_recall`
+    /// those two refusals wait in the admission until [`verify`] has looked the key up.
+    pub fn admit(
+        self: &Arc<Engine>,
+        application: ApplicationId,
+        action: Action,
+        may_recall: bool,
+    ) -> Result<Admission, Refusal> {
+        let directory = self.directory();
+        let (application, standing) = directory.application(application).ok_or(Refusal::NotActivated)?;
+        if !application.actions.contains(&action) {
+            return Err(Refusal::NotActivated);
+        }
+        match standing {
+            Standing::Active => {}
+            Standing::Suspended => return Err(Refusal::Suspended),
+            Standing::Unconfirmed => return Err(Refusal::Unconfirmed),
+        }
+        if self.is_stopped() {
+            return Err(Refusal::Stopped);
+        }
+        if self.queue.under_way.load(Ordering::Relaxed) >= self.policy.under_way_max {
+            return Err(Refusal::Overloaded);
+        }
+        let (hold, rate) = self.hold_and_count(&application, action);
+        match hold {
+            Err(refusal) if !may_recall => Err(refusal),
+            hold => Ok(Admission { application, rate, hold }),
+        }
+    }
+
+    fn hold_and_count(
+        self: &Arc<Engine>,
+        application: &Arc<Application>,
+        action: Action,
+    ) -> (Result<Hold, Refusal>, Option<Rate>) {
+        let price = application.price.unwrap_or(self.policy.price);
+        if self.books().hold(application, price).is_err() {
+            return (Err(Refusal::Arrears), None);
+        }
+        let hold =
+            Hold { engine: Arc::clone(self), application: Arc::clone(application), price, kept: false };
+        let limit = application.requests_per_second.unwrap_or(self.policy.requests_per_second);
+        let rate = self.rates().count(application.id, action, limit, self.clock.now_ms());
+        if rate.exceeded() {
+            return (Err(Refusal::TooFast(rate)), Some(rate));
+        }
+        (Ok(hold), Some(rate))
+    }
+
+    /// Whether an answer may be recalled for this question without a key of the caller's own.
+    pub fn recalls_by_content(&self) -> bool {
+        self.policy.content_window_ms > 0
+    }
+}
+
+/// Answers one question: recall, script or format, limits, look-up, decision, settlement.
+///
+/// There is nothing to wait for before the question is handed to the writer, so a client that goes
+/// away can not leave it half asked; and after that it is settled in any case.
+///
+/// # Errors
+/// A [`Refusal`]: nothing was charged or recorded.
+pub async fn verify(desk: &Desk, admission: Admission, question: Question<'_>) -> Settlement {
+    let ticket = match ask(desk, admission, &question)? {
+        Asked::Recalled(settled) => return Ok(settled),
+        Asked::HandedOver(ticket) => ticket,
+    };
+    desk.settled(ticket).await
+}
+
+enum Asked {
+    Recalled(Settled),
+    HandedOver(crate::settle::Ticket),
+}
+
+fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Asked, Refusal> {
+    let engine = &desk.engine;
+    let options = ParseOptions {
+        test_land: engine.policy.test_land,
+        more_scripts: engine.policy.more_scripts,
+        today: Date::in_beijing(engine.clock.now_ms().div_euclid(1000)),
+    };
+    let claim = question.claim;
+    let subject =
+        Subject::parse(&claim.name, &claim.card, &claim.id, &claim.mobile, claim.document_kind, &options);
+    let asked = identity(engine, &admission.application, question, subject.as_ref().ok());
+    if let Some(asked) = &asked {
+        let mut books = engine.books();
+        let now = engine.clock.now_ms();
+        match books.memory.recall(asked, now) {
+            Recall::Answered(answer) => return Ok(Asked::Recalled(Settled { answer, replayed: true })),
+            Recall::Conflict => return Err(Refusal::KeyReused),
+            Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key))),
+            Recall::New if admission.hold.is_ok() => books.memory.begin(asked, now),
+            Recall::New => {}
+        }
+    }
+    let hold = admission.hold?;
+    let begun = Begun { engine, asked: asked.as_ref() };
+    let found = find_out(desk, &admission.application, question, &subject)?;
+    let side = Side {
+        subject: Some(engine.vault.subject(&claim.card)),
+        masks: engine.policy.keep_masks.then(|| claim.masked()),
+        idempotency: asked,
+        ..Side::default()
+    };
+    let draft = Draft {
+        request: question.request,
+        application: Arc::clone(&admission.application),
+        credential: question.credential.id,
+        wire: question.wire,
+        action: question.action,
+        outcome: found.outcome,
+        row: found.row,
+        name_class: found.name_class,
+        price: hold.keep(),
+        attempts: found.attempts,
+        side,
+        began: question.began,
+    };
+    begun.goes_on();
+    Ok(Asked::HandedOver(desk.hand_over(draft)))
+}
+
+/// A question that others may join; should it end before it is handed over, they must not wait.
+struct Begun<'a> {
+    engine: &'a Engine,
+    asked: Option<&'a IdempotencyRef>,
+}
+
+impl Begun<'_> {
+    fn goes_on(mut self) {
+        self.asked = None;
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if let Some(asked) = self.asked {
+            self.engine.forget(&asked.key);
+        }
+    }
+}
+
+/// What a question is known by when it is sent again: the caller's key, or its content.
+fn identity(
+    engine: &Engine,
+    application: &Application,
+    question: &Question<'_>,
+    subject: Option<&Subject>,
+) -> Option<IdempotencyRef> {
+    let window_ms = match question.idempotency_key {
+        Some(_) => engine.policy.key_kept_ms,
+        None if engine.recalls_by_content() => engine.policy.content_window_ms,
+        None => return None,
+    };
+    let claim = question.claim;
+    // Canonical where there is a canonical form: clients escape and pad the same text differently.
+    let (name, card, id, mobile) = match subject {
+        Some(s) => (s.name.as_str(), s.card.as_str(), s.id.as_str(), s.mobile.as_str()),
+        None => (claim.name.trim(), claim.card.trim(), claim.id.trim(), claim.mobile.trim()),
+    };
+    let owner = application.id.0.to_be_bytes();
+    let action = [question.action as u8];
+    let kind = claim.document_kind.to_be_bytes();
+    let payload = engine.vault.idempotency(&[
+        b"payload",
+        &owner,
+        &action,
+        &kind,
+        name.as_bytes(),
+        card.as_bytes(),
+        id.as_bytes(),
+        mobile.as_bytes(),
+    ]);
+    let key = match question.idempotency_key {
+        Some(key) => engine.vault.idempotency(&[b"key", &owner, key.as_bytes()]),
+        None => payload,
+    };
+    let until_ms = engine.clock.now_ms().saturating_add(window_ms);
+    Some(IdempotencyRef { key, payload, until_ms })
+}
+
+struct Found {
+    outcome: Outcome,
+    row: Row,
+    name_class: Option<NameClass>,
+    attempts: Option<(AttemptRefs, AttemptPolicy)>,
+}
+
+impl Found {
+    fn by(decision: (Outcome, Row)) -> Found {
+        Found { outcome: decision.0, row: decision.1, name_class: None, attempts: None }
+    }
+}
+
+fn find_out(
+    desk: &Desk,
+    application: &Application,
+    question: &Question<'_>,
+    subject: &Result<Subject, (Outcome, Row)>,
+) -> Result<Found, Refusal> {
+    if let Some(outcome) = question.scripted {
+        return Ok(Found::by((outcome, Row::SCRIPT)));
+    }
+    let subject = match subject {
+        Ok(subject) => subject,
+        Err(decision) => return Ok(Found::by(*decision)),
+    };
+    let engine = &desk.engine;
+    let policy = application.attempts.unwrap_or(engine.policy.attempts);
+    let attempts = if policy.counts() {
+        let refs = engine.attempt_refs(application.caller, subject, &policy)?;
+        if engine.books().attempts.hold(&refs, &policy).is_err() {
+            return Ok(Found::by((Outcome::AttemptsExceeded, Row(6))));
+        }
+        Some((refs, policy))
+    } else {
+        None
+    };
+    match look_up(desk, subject) {
+        Ok(found) => Ok(Found { attempts, ..found }),
+        Err(refusal) => {
+            if let Some((refs, policy)) = &attempts {
+                engine.books().attempts.release(refs, policy);
+            }
+            Err(refusal)
+        }
+    }
+}
+
+fn look_up(desk: &Desk, subject: &Subject) -> Result<Found, Refusal> {
+    let engine = &desk.engine;
+    let card = subject.card.as_str();
+    let index = engine.vault.index(card);
+    let claimed = engine.vault.verifiers(&Elements {
+        card,
+        name_exact: subject.name.e0(),
+        name_loose: subject.name.e1(),
+        id: subject.id.as_str(),
+        mobile: subject.mobile.as_str(),
+    });
+    let record = desk.accounts.find(&index, &engine.vault).map_err(|error| {
+        tracing::error!(%error, "an account could not be read");
+        Refusal::Stopped
+    })?;
+    // Without a record the comparison is made all the same, so that its time tells nothing.
+    let compared = Compared::of(record.as_ref().map_or(&dummy(), |row| &row.verifiers), &claimed);
+    let facts = Facts {
+        record: record.as_ref(),
+        compared,
+        issuer: engine.issuers.lookup(&subject.card),
+        issuer_policy: engine.policy.issuer,
+        privacy_order: engine.policy.privacy_order,
+    };
+    let decision = decide(&facts);
+    let name_class = (decision.0 == Outcome::Pass).then_some(compared.name_class);
+    Ok(Found { name_class, ..Found::by(decision) })
+}
+
+/// Verifiers that nothing matches.
+fn dummy() -> Verifiers {
+    let verifier = || Verifier(random());
+    Verifiers { name_exact: verifier(), name_loose: verifier(), id: verifier(), mobile: verifier() }
+}
+
+/// How the elements of a claim stand to those of a record; all are always compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Compared {
+    name: bool,
+    id: bool,
+    mobile: bool,
+    name_class: NameClass,
+}
+
+impl Compared {
+    fn of(record: &Verifiers, claimed: &Verifiers) -> Compared {
+        let exact: Choice = record.name_exact.matches(&claimed.name_exact);
+        let loose: Choice = record.name_loose.matches(&claimed.name_loose);
+        let id = record.id.matches(&claimed.id);
+        let mobile = record.mobile.matches(&claimed.mobile);
+        Compared {
+            name: (exact | loose).into(),
+            id: id.into(),
+            mobile: mobile.into(),
+            name_class: if exact.into() { NameClass::E0 } else { NameClass::E1 },
+        }
+    }
+}
+
+/// Everything rows 7 to 25 look at.
+struct Facts<'a> {
+    record: Option<&'a AccountRow>,
+    compared: Compared,
+    issuer: Option<&'a Issuer>,
+    issuer_policy: IssuerPolicy,
+    privacy_order: bool,
+}
+
+/// Rows 7 to 25 of the decision table, in their order.
+fn decide(facts: &Facts<'_>) -> (Outcome, Row) {
+    let record = facts.record;
+    if record.is_none() && facts.issuer.is_none() && facts.issuer_policy == IssuerPolicy::IssuerUnknown {
+        return (Outcome::IssuerUnknown, Row(7));
+    }
+    if facts.issuer.is_some_and(|issuer| !issuer.verifies) {
+        return (Outcome::IssuerUnsupported, Row(8));
+    }
+    let state = record.map(|record| record.state.decision());
+    let state = match state {
+        None => Some((Outcome::PanInvalid, Row(10))),
+        Some(decision) => decision,
+    };
+    let elements = record.and_then(|record| elements(record, facts));
+    let first = if facts.privacy_order {
+        // Only somebody who knows the holder is told how the card stands; to everybody else a card
+        // that does not exist looks like any other mismatch.
+        match state {
+            Some((Outcome::PanInvalid, row)) => Some((Outcome::HolderMismatch, row)),
+            _ => elements.or(state),
+        }
+    } else {
+        state.or(elements)
+    };
+    first.unwrap_or((Outcome::Pass, Row(25)))
+}
+
+/// Rows 20 to 23.
+fn elements(record: &AccountRow, facts: &Facts<'_>) -> Option<(Outcome, Row)> {
+    let compared = &facts.compared;
+    if !record.kind.counts_as_resident_id() {
+        Some((Outcome::HolderMismatch, Row(20)))
+    } else if !record.has_mobile {
+        Some((Outcome::HolderMismatch, Row(21)))
+    } else if facts.issuer.is_some_and(|issuer| !issuer.phone_checked) {
+        Some((Outcome::PhoneUncheckable, Row(22)))
+    } else if !(compared.name && compared.id && compared.mobile) {
+        Some((Outcome::HolderMismatch, Row(23)))
+    } else {
+        None
+    }
+}
+
+/// A new version 4 UUID: `RequestId` on one wire, `trace_id` on the other.
+pub fn new_request_id() -> [u8; 16] {
+    let mut id: [u8; 16] = random();
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
+}
+
+/// `74e742e8-f91d-49c3-9744-c20f3baca117`
+pub fn uuid_text(id: &[u8; 16]) -> String {
+    let hex = crate::file::hex(id);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
