@@ -5,7 +5,7 @@ import json
 import pytest
 
 from acedata_clients import PATH, CurlSnippet, Refused, RequestsSnippet, Sdk, SdkAsync, body_of
-from harness import CODES, MISMATCH, PUBLIC, SAMPLE, UUID4
+from harness import CODES, MISMATCH, PUBLIC, SAMPLE, UUID4, Sandbox
 
 CLIENTS = [CurlSnippet, RequestsSnippet, Sdk, SdkAsync]
 
@@ -98,11 +98,27 @@ def test_every_magic_card(sandbox, code, language):
     assert answer.description == code[f"acedata_{language}"]
 
 
-@pytest.mark.parametrize("code", [code for code in CODES if code["tencent"] in ("-4", "-13", "-20")],
-                         ids=lambda code: code["tencent"])
+@pytest.mark.parametrize(
+    "code",
+    [code for code in CODES if code["tencent"] in ("-4", "-13", "-20")],
+    ids=lambda code: code["tencent"],
+)
 def test_some_magic_cards(client, sandbox, code):
     answer = client.call(sandbox.url, {**SAMPLE, "BankCard": code["card"]})
     assert (answer.result, answer.description) == (code["acedata"], code["acedata_en"])
+
+
+def test_upstream_numbering(tmp_path):
+    """By configuration the wire answers the four-element numbers of the page it was copied from."""
+    server = Sandbox(tmp_path / "sandbox", config='[acedata]\nnumbering = "upstream_4e"\n')
+    try:
+        for code in CODES:
+            answer = Sdk().call(server.url, {**SAMPLE, "BankCard": code["card"]})
+            assert answer.result == code["tencent"]
+        assert Sdk().call(server.url, MISMATCH).result == "-6"
+        assert CurlSnippet().call(server.url).result == "0"
+    finally:
+        server.stop()
 
 
 # What no official client reads and no page documents, but ours promise.

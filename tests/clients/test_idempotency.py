@@ -105,8 +105,11 @@ def test_a_stored_answer_outlives_the_quota(sandbox):
         assert sdk.call(sandbox.url, SAMPLE, token=token, headers=headers).result == "0"
 
 
-@pytest.mark.parametrize("adapter", [acedata_clients.Sdk, acedata_clients.SdkAsync],
-                         ids=["acedatacloud", "acedatacloud-async"])
+@pytest.mark.parametrize(
+    "adapter",
+    [acedata_clients.Sdk, acedata_clients.SdkAsync],
+    ids=["acedatacloud", "acedatacloud-async"],
+)
 @pytest.mark.parametrize(
     "effect", [{"status": 502, "when": "after"}, {"drop": "after"}], ids=["502", "drop"]
 )

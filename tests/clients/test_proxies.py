@@ -28,8 +28,11 @@ def node(address, elements, client="domestic"):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("adapter", [tencent_clients.PythonSync, tencent_clients.PythonAsync],
-                         ids=["python", "python-async"])
+@pytest.mark.parametrize(
+    "adapter",
+    [tencent_clients.PythonSync, tencent_clients.PythonAsync],
+    ids=["python", "python-async"],
+)
 @pytest.mark.parametrize("sign_method", ["TC3-HMAC-SHA256", "HmacSHA1", "HmacSHA256"])
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_python_through_nginx(sandbox, nginx, adapter, sign_method, method):
@@ -49,8 +52,11 @@ def test_node_through_nginx(sandbox, nginx, client):
     assert node(nginx.keeping, MISMATCH, client)["result"] == "-6"
 
 
-@pytest.mark.parametrize("adapter", [acedata_clients.CurlSnippet, acedata_clients.RequestsSnippet,
-                                     acedata_clients.Sdk], ids=["curl", "requests", "acedatacloud"])
+@pytest.mark.parametrize(
+    "adapter",
+    [acedata_clients.CurlSnippet, acedata_clients.RequestsSnippet, acedata_clients.Sdk],
+    ids=["curl", "requests", "acedatacloud"],
+)
 def test_acedata_through_nginx(sandbox, nginx, adapter):
     url = f"http://{nginx.keeping}"
     assert adapter().call(url).result == "0"
@@ -67,8 +73,11 @@ def test_a_refusal_through_nginx_is_still_readable(sandbox, nginx):
     assert (refused.value.status, refused.value.code) == (401, "invalid_token")
 
 
-@pytest.mark.parametrize("adapter", [tencent_clients.PythonSync, tencent_clients.PythonAsync],
-                         ids=["python", "python-async"])
+@pytest.mark.parametrize(
+    "adapter",
+    [tencent_clients.PythonSync, tencent_clients.PythonAsync],
+    ids=["python", "python-async"],
+)
 def test_nginx_as_installed_rewrites_host_and_breaks_signatures(sandbox, nginx, adapter):
     """`proxy_pass` alone sends the upstream's address as Host, which nobody signed."""
     with sandbox.charged(0, records=0):

@@ -1,4 +1,4 @@
-"""The same story for every Python client of the Tencent wire: pass, mismatch, every mapped error."""
+"""One story for every Python client of the Tencent wire: pass, mismatch, every mapped error."""
 
 import threading
 import time
@@ -71,7 +71,9 @@ def test_unknown_key(client, sandbox):
 
 
 def test_wrong_secret(client, sandbox):
-    refused(client, sandbox, "AuthFailure.SignatureFailure", secret_key="not" + PUBLIC["secret_key"])
+    refused(
+        client, sandbox, "AuthFailure.SignatureFailure", secret_key="not" + PUBLIC["secret_key"]
+    )
 
 
 def test_clock_a_thousand_seconds_off(client, sandbox):
@@ -158,8 +160,11 @@ def test_every_magic_card(sandbox, code, language):
     assert UUID4.match(answer.request_id)
 
 
-@pytest.mark.parametrize("code", [code for code in CODES if code["tencent"] in ("0", "-2", "-13", "-21")],
-                         ids=lambda code: code["tencent"])
+@pytest.mark.parametrize(
+    "code",
+    [code for code in CODES if code["tencent"] in ("0", "-2", "-13", "-21")],
+    ids=lambda code: code["tencent"],
+)
 def test_some_magic_cards(client, sandbox, code):
     answer = client.call(sandbox.address, {**SAMPLE, "BankCard": code["card"]})
     assert (answer.result, answer.description) == (code["tencent"], code["tencent_zh"])

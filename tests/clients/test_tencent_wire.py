@@ -1,4 +1,4 @@
-"""What the SDKs can be set to: signatures, methods, hosts, tokens, proxies; and what they send wrong."""
+"""What the SDKs can be set to: signatures, methods, hosts, proxies; and what they send wrong."""
 
 import json
 
@@ -62,9 +62,7 @@ class TestSignatures:
     def test_clock(self, sandbox, adapter, method, sign_method):
         sandbox.shift_clock(1000)
         error = refusal_of(
-            lambda: adapter().call(
-                sandbox.address, SAMPLE, method=method, sign_method=sign_method
-            )
+            lambda: adapter().call(sandbox.address, SAMPLE, method=method, sign_method=sign_method)
         )
         assert error.code == "AuthFailure.SignatureExpire"
 
@@ -216,7 +214,9 @@ def test_unknown_action_and_version(sandbox, version, action, code, names):
 
 
 @pytest.mark.parametrize("member", ["Name", "BankCard", "Phone", "IdCard"])
-@pytest.mark.parametrize("value", [13800000000, ["x"], {"a": "b"}, True], ids=["number", "list", "object", "bool"])
+@pytest.mark.parametrize(
+    "value", [13800000000, ["x"], {"a": "b"}, True], ids=["number", "list", "object", "bool"]
+)
 def test_wrong_type(sandbox, member, value):
     from tencentcloud.common.exception import TencentCloudSDKException
 

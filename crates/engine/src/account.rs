@@ -4,7 +4,12 @@
 //! Both are words in an import file and one byte in the store. Numbers for kinds of document are
 //! in use in the field and differ between vendors, so they are not used here.
 
+use zeroize::Zeroizing;
+
 use crate::outcome::{Outcome, Row};
+use crate::store::AccountRow;
+use crate::subject::{CardNumber, HolderName, Mobile, ParseOptions, ResidentId};
+use crate::vault::{Elements, Vault};
 
 /// The kind of document an account was opened with. The codes are stored: never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -186,6 +191,87 @@ impl AccountState {
             AccountState::Abnormal => (Outcome::CardAbnormal, Row(19)),
         })
     }
+}
+
+/// One account as somebody hands it over: text of the import columns, not yet checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AccountText<'a> {
+    /// Column `bank_card`.
+    pub card: &'a str,
+    /// Column `name`.
+    pub name: &'a str,
+    /// Column `id_type`.
+    pub kind: &'a str,
+    /// Column `id_number`.
+    pub id: &'a str,
+    /// Column `phone`; empty: the bank has none on file.
+    pub mobile: &'a str,
+    /// Column `status`.
+    pub state: &'a str,
+}
+
+/// Why an account is not taken. Names the column, never the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    /// Not 13 to 19 digits.
+    #[error("bank_card: not 13 to 19 digits")]
+    Card,
+    /// Cards of the sandbox's own prefix.
+    #[error("bank_card: 620000 is reserved for test cards")]
+    TestCard,
+    /// Not a name after canonicalisation.
+    #[error("name: not a name of 1 to 50 letters")]
+    Name,
+    /// A word nobody knows.
+    #[error("id_type: unknown; use one of resident_id, passport, hk_macau_permit, taiwan_permit, residence_permit, foreign_permanent, officer, soldier, police, other")]
+    Kind,
+    /// Not an identity number of its kind.
+    #[error("id_number: not a number of that document: length, check digit, date or province")]
+    Id,
+    /// Not a mobile number.
+    #[error("phone: not a mobile number")]
+    Mobile,
+    /// A word nobody knows.
+    #[error("status: unknown; use one of normal, seized, fraud, lost, expired, restricted, pin_locked, inactive, cnp_disabled, abnormal, closed")]
+    State,
+}
+
+impl AccountText<'_> {
+    /// Checks the text and makes the row that is stored; no plaintext survives in it.
+    pub fn row(&self, options: &ParseOptions, vault: &Vault) -> Result<AccountRow, AccountError> {
+        let card = CardNumber::parse(self.card).ok_or(AccountError::Card)?;
+        if card.is_test_card() && !options.test_land {
+            return Err(AccountError::TestCard);
+        }
+        let name = HolderName::parse(self.name, options.more_scripts).ok_or(AccountError::Name)?;
+        let kind = DocumentKind::from_word(self.kind).ok_or(AccountError::Kind)?;
+        let id = document_number(self.id, kind, options).ok_or(AccountError::Id)?;
+        let mobile = match self.mobile.trim() {
+            "" => None,
+            text => Some(Mobile::parse_lenient(text).ok_or(AccountError::Mobile)?),
+        };
+        let state = AccountState::from_word(self.state).ok_or(AccountError::State)?;
+        let verifiers = vault.verifiers(&Elements {
+            card: card.as_str(),
+            name_exact: name.e0(),
+            name_loose: name.e1(),
+            id: &id,
+            mobile: mobile.as_ref().map_or("", Mobile::as_str),
+        });
+        let index = vault.index(card.as_str());
+        Ok(AccountRow { index, verifiers, has_mobile: mobile.is_some(), state, kind })
+    }
+}
+
+/// The number as claims are compared with it: a 15-digit one is brought to 18 digits.
+fn document_number(text: &str, kind: DocumentKind, options: &ParseOptions) -> Option<Zeroizing<String>> {
+    if kind.counts_as_resident_id() {
+        let id = ResidentId::parse(text, options.test_land, options.today)
+            .or_else(|| ResidentId::upgrade_15(text, options.test_land))?;
+        return Some(Zeroizing::new(id.as_str().to_owned()));
+    }
+    let text = text.trim();
+    (!text.is_empty() && text.chars().count() <= 64).then(|| Zeroizing::new(text.to_uppercase()))
 }
 
 #[cfg(test)]

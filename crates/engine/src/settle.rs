@@ -18,7 +18,7 @@ use crate::ledger::{Answer, Block, Draft, Entry, Side};
 use crate::store::Commit;
 use crate::store::{Accounts, LedgerFile, StoreError};
 use crate::vault::KeyedRef;
-use crate::verify::Refusal;
+use crate::verify::{Differs, Refusal};
 
 /// What became of a question: an answer that is durable, or nothing at all.
 pub type Settlement = Result<Settled, Refusal>;
@@ -30,6 +30,9 @@ pub struct Settled {
     pub answer: Answer,
     /// It is the answer of an earlier request with the same idempotency key.
     pub replayed: bool,
+    /// Which elements differed, where a record was compared. For the sandbox only: telling a caller
+    /// which element differs would let it guess one at a time.
+    pub differs: Option<Differs>,
 }
 
 /// Where the answer is awaited.
@@ -497,7 +500,7 @@ impl Engine {
 
 fn answered(entry: Entry) -> Settlement {
     match entry {
-        Entry::Answer(answer) => Ok(Settled { answer, replayed: false }),
+        Entry::Answer(answer) => Ok(Settled { answer, replayed: false, differs: None }),
         Entry::Grant { .. } | Entry::SandboxReset { .. } => Err(Refusal::Stopped),
     }
 }

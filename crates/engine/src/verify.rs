@@ -159,16 +159,17 @@ impl Engine {
 /// # Errors
 /// A [`Refusal`]: nothing was charged or recorded.
 pub async fn verify(desk: &Desk, admission: Admission, question: Question<'_>) -> Settlement {
-    let ticket = match ask(desk, admission, &question)? {
+    let (ticket, differs) = match ask(desk, admission, &question)? {
         Asked::Recalled(settled) => return Ok(settled),
-        Asked::HandedOver(ticket) => ticket,
+        Asked::HandedOver(ticket, differs) => (ticket, differs),
     };
-    desk.settled(ticket).await
+    let settled = desk.settled(ticket).await?;
+    Ok(Settled { differs, ..settled })
 }
 
 enum Asked {
     Recalled(Settled),
-    HandedOver(crate::settle::Ticket),
+    HandedOver(crate::settle::Ticket, Option<Differs>),
 }
 
 fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Asked, Refusal> {
@@ -186,9 +187,9 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
         let mut books = engine.books();
         let now = engine.clock.now_ms();
         match books.memory.recall(asked, now) {
-            Recall::Answered(answer) => return Ok(Asked::Recalled(Settled { answer, replayed: true })),
+            Recall::Answered(answer) => return Ok(Asked::Recalled(Settled { answer, replayed: true, differs: None })),
             Recall::Conflict => return Err(Refusal::KeyReused),
-            Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key))),
+            Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key), None)),
             Recall::New if admission.hold.is_ok() => books.memory.begin(asked, now),
             Recall::New => {}
         }
@@ -217,7 +218,7 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
         began: question.began,
     };
     begun.goes_on();
-    Ok(Asked::HandedOver(desk.hand_over(draft)))
+    Ok(Asked::HandedOver(desk.hand_over(draft), found.differs))
 }
 
 /// A question that others may join; should it end before it is handed over, they must not wait.
@@ -284,11 +285,12 @@ struct Found {
     row: Row,
     name_class: Option<NameClass>,
     attempts: Option<(AttemptRefs, AttemptPolicy)>,
+    differs: Option<Differs>,
 }
 
 impl Found {
     fn by(decision: (Outcome, Row)) -> Found {
-        Found { outcome: decision.0, row: decision.1, name_class: None, attempts: None }
+        Found { outcome: decision.0, row: decision.1, name_class: None, attempts: None, differs: None }
     }
 }
 
@@ -353,7 +355,8 @@ fn look_up(desk: &Desk, subject: &Subject) -> Result<Found, Refusal> {
     };
     let decision = decide(&facts);
     let name_class = (decision.0 == Outcome::Pass).then_some(compared.name_class);
-    Ok(Found { name_class, ..Found::by(decision) })
+    let differs = record.is_some().then(|| compared.differs());
+    Ok(Found { name_class, differs, ..Found::by(decision) })
 }
 
 /// Verifiers that nothing matches.
@@ -364,14 +367,29 @@ fn dummy() -> Verifiers {
 
 /// How the elements of a claim stand to those of a record; all are always compared.
 #[derive(Clone, Copy, Debug)]
-pub struct Compared {
+struct Compared {
     name: bool,
     id: bool,
     mobile: bool,
     name_class: NameClass,
 }
 
+/// Which elements of a claim differ from the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Differs {
+    /// The holder name.
+    pub name: bool,
+    /// The identity number.
+    pub id: bool,
+    /// The mobile number.
+    pub mobile: bool,
+}
+
 impl Compared {
+    fn differs(&self) -> Differs {
+        Differs { name: !self.name, id: !self.id, mobile: !self.mobile }
+    }
+
     fn of(record: &Verifiers, claimed: &Verifiers) -> Compared {
         let exact: Choice = record.name_exact.matches(&claimed.name_exact);
         let loose: Choice = record.name_loose.matches(&claimed.name_loose);

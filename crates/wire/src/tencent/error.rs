@@ -119,15 +119,16 @@ impl Fault {
     /// protocol, so the text carries what is needed to see it.
     pub fn signature_expire(timestamp: i64, now: i64) -> Self {
         let server = calendar::iso8601(now);
-        let late_s = now.saturating_sub(timestamp);
+        let off_s = now.abs_diff(timestamp);
+        let (zh, en) = if timestamp < now { ("慢", "behind") } else { ("快", "ahead of") };
         Fault::new(
             ErrorCode::SignatureExpire,
             format!(
-                "签名已过期，请重新请求。服务器时间为 `{server}`（`{now}`），与请求的 `Timestamp` 相差 `{late_s}` 秒，允许 `300` 秒。"
+                "签名已过期，请重新请求。请求的 `Timestamp` 比服务器时间 `{server}`（`{now}`）{zh} `{off_s}` 秒，允许相差 `300` 秒。"
             ),
             format!(
-                "The signature is expired, please request again. The server's time is `{server}` (`{now}`), \
-                 `{late_s}` seconds from the request's `Timestamp`; `300` are allowed."
+                "The signature is expired, please request again. The request's `Timestamp` is `{off_s}` seconds \
+                 {en} the server's time `{server}` (`{now}`), `300` are allowed."
             ),
         )
     }

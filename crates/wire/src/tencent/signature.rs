@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::Write as _;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::{STANDARD as BASE64, STANDARD_NO_PAD as BASE64_UNPADDED};
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderValue;
 use sha1::Sha1;
@@ -501,8 +501,7 @@ impl<'a> V1<'a> {
         let method = parameters.iter().find(|(name, _)| name == "SignatureMethod");
         V1 {
             method: V1Method::named(method.map(|(_, value)| value.as_ref())),
-            // Ruby's base64 ends in a newline; a `+` that was not escaped arrives as a space.
-            signature: BASE64.decode(signature.trim_ascii().replace(' ', "+")).ok(),
+            signature: v1_signature(&signature),
             parameters,
         }
     }
@@ -523,6 +522,13 @@ impl<'a> V1<'a> {
         }
         sorted
     }
+}
+
+/// Ruby's base64 ends in a newline; a `+` that was not escaped arrives as a space; padding does not
+/// matter.
+fn v1_signature(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_ascii().trim_end_matches('=').replace(' ', "+");
+    BASE64_UNPADDED.decode(text).ok()
 }
 
 /// Verifies a signature v1.

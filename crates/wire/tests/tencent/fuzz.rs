@@ -128,7 +128,7 @@ proptest! {
     fn what_tc3_signs_it_verifies(
         secret in ".{0,40}",
         host in "[A-Za-z0-9.]{1,20}(:[0-9]{1,4})?",
-        query in "([A-Za-z]{1,9}=[A-Za-z0-9%]{0,9})?",
+        query in "([A-Za-z]{1,9}=[A-Za-z0-9]{0,9})?",
         body in "[ -~]{0,40}",
         service in "[a-z0-9:/]{1,12}",
         timestamp in 0_i64..253_402_300_799,

@@ -155,10 +155,8 @@ fn messages() {
         (
             Fault::signature_expire(NOW - 301, NOW),
             [
-                "签名已过期，请重新请求。服务器时间为 `2026-11-21T18:06:12Z`（`1795284372`），与请求的 `Timestamp` 相差 `301` 秒，允许 `300` 秒。",
-                "The signature is expired, please request again. The server's time is \
-                 `2026-11-21T18:06:12Z` (`1795284372`), `301` seconds from the request's \
-                 `Timestamp`; `300` are allowed.",
+                "签名已过期，请重新请求。请求的 `Timestamp` 比服务器时间 `2026-11-21T18:06:12Z`（`1795284372`）慢 `301` 秒，允许相差 `300` 秒。",
+                "The signature is expired, please request again. The request's `Timestamp` is `301` seconds behind the server's time `2026-11-21T18:06:12Z` (`1795284372`), `300` are allowed.",
             ],
         ),
         (

@@ -63,12 +63,6 @@ impl Request {
         self.with(name, value)
     }
 
-    /// The same without a header.
-    pub(crate) fn without(mut self, name: &str) -> Request {
-        self.headers.remove(name);
-        self
-    }
-
     pub(crate) fn header(&self, name: &str) -> String {
         self.headers[name].to_str().unwrap().to_owned()
     }

@@ -2,8 +2,8 @@
 
 use card4e_wire::tencent::error::ErrorCode;
 use card4e_wire::tencent::signature::{
-    DEFAULT_PUBLIC_NAMES, HostMatch, Match, Mismatch, PUBLIC_NAMES_MAX, Unsigned, sign_tc3, verify,
-    within_clock_window,
+    DEFAULT_PUBLIC_NAMES, HostMatch, Match, Mismatch, PUBLIC_NAMES_MAX, Unsigned, V1Method, sign_tc3,
+    sign_v1, verify, within_clock_window,
 };
 
 use crate::support::{NOW, Request, SAMPLE, SECRET_ID, SECRET_KEY, sign, signed_tc3, unsigned_tc3};
@@ -126,19 +126,8 @@ fn the_real_path_may_be_signed() {
     let prefixed = Request { path: "/tc/".to_owned(), ..signed };
     assert!(!prefixed.verified().unwrap().real_path);
 
-    let v1 = "Action=A&Name=x&Nonce=1&SecretId=I&Timestamp=1795284372&Version=V";
-    let signature = card4e_wire::tencent::signature::sign_v1(
-        "GETh/tc/",
-        &v1.split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect::<Vec<_>>(),
-        SECRET_KEY,
-        card4e_wire::tencent::signature::V1Method::HmacSha1,
-    );
-    let signature = signature.replace('+', "%2B");
-    let request = Request::parse(&format!("GET /tc/?{v1}&Signature={signature} HTTP/1.1\nHost: h"));
-    assert!(request.verified().unwrap().real_path);
+    assert!(!signed_v1("POSTh/", "x").verified().unwrap().real_path);
+    assert!(signed_v1("POSTh/tc/", "x").verified().unwrap().real_path);
 }
 
 #[test]
@@ -158,19 +147,38 @@ fn only_the_first_public_names_are_tried() {
     }
 }
 
-/// A query of 32 KB is not hashed once for every candidate there could be.
+/// A large form is not hashed once for every name it could have been signed with.
 #[test]
-fn a_large_query_gets_fewer_candidates() {
+fn a_large_form_is_tried_less_often() {
     let names: Vec<String> = (0..PUBLIC_NAMES_MAX).map(|n| format!("name{n}.example")).collect();
-    let request = unsigned_tc3("").having("Host", "Gateway:1");
-    let mut request = request.having("X-TC-Timestamp", &NOW.to_string());
-    request.method = http::Method::GET;
-    request.path = "/Tc".to_owned();
-    request.query = format!("Name={}", "x".repeat(32_000));
-    let signed = sign(request).having("Host", "Other:1");
-    let call = signed.read().unwrap();
-    let found = verify(&call, &signed.incoming(), SECRET_KEY, &names);
-    assert_eq!(found, Err(Mismatch::Signature));
+    for (len, accepted) in [(1_000, true), (300_000, false)] {
+        let request = signed_v1("POSTname7.example/", &"x".repeat(len));
+        let call = request.read().unwrap();
+        let found = verify(&call, &request.incoming(), SECRET_KEY, &names);
+        assert_eq!(found.is_ok(), accepted, "{len}");
+    }
+}
+
+/// A form sent to `h/tc/`, signed for `target`.
+fn signed_v1(target: &str, name: &str) -> Request {
+    let parameters = [
+        ("Action", "BankCard4EVerification"),
+        ("Name", name),
+        ("Nonce", "1"),
+        ("SecretId", SECRET_ID),
+        ("Timestamp", "1795284372"),
+        ("Version", "2018-03-01"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let signature = sign_v1(target, &parameters, SECRET_KEY, V1Method::HmacSha1);
+    let form = parameters.map(|(name, value)| format!("{name}={value}")).join("&");
+    Request::parse(&format!(
+        "POST /tc/ HTTP/1.1\n\
+         Host: h\n\
+         Content-Type: application/x-www-form-urlencoded\n\n\
+         {form}&Signature={}",
+        signature.replace('+', "%2B")
+    ))
 }
 
 #[test]

@@ -164,8 +164,8 @@ fn v1_as_a_third_party_sdk_signs_it() {
     let products = [("Action", "DescribeProducts"), ("Version", "2022-06-27")];
     let cvm = "cvm.tencentcloudapi.com";
     let region = "region.tencentcloudapi.com";
-    let vectors: [(&str, &str, &str, &[(&str, &str)], &str); 4] = [
-        ("GET", cvm, "8938", &instances, "tJ8iV7prk8YIzmTwwnjVmN9hlTQ="),
+    let vectors = [
+        ("GET", cvm, "8938", &instances[..], "tJ8iV7prk8YIzmTwwnjVmN9hlTQ="),
         ("POST", cvm, "5860", &instances, "ve2J8iIYWjHzJpsAFONELiSMbNA="),
         ("GET", region, "2173", &regions, "hMNWNgTcFjUZB7yVetq2wxeUjzE="),
         ("POST", region, "6457", &products, "orvrFH0/X202yBYL1kDjJ2RG+go="),

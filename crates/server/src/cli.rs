@@ -1,0 +1,132 @@
+//! The command line: what can be said, and help with examples.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::sandbox::PUBLIC_TOKEN;
+
+/// Self-hosted four-element bank card verification.
+///
+/// Verifies that card number, holder name, identity number and mobile number belong to one person,
+/// for clients of Tencent Cloud (BankCard4EVerification) and AceData (bankcard/check-4e).
+#[derive(Parser)]
+#[command(name = "card4e", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What card4e can do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a sandbox: public test keys, made-up people, every result code on demand.
+    Sandbox(Sandbox),
+    /// Check the audit tree of a data folder that was used by a sandbox.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Read the ledger of a data folder that was used by a sandbox.
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Print completions for a shell.
+    ///
+    /// Example: card4e completions bash > /etc/bash_completion.d/card4e
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `card4e sandbox`
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  card4e sandbox                                      on http://127.0.0.1:4400
+  card4e sandbox --listen 127.0.0.1:0 --ready-file F  any free port, its address in F
+  card4e sandbox --data ./card4e-data                 keep ledger and accounts
+
+While it runs, GET / shows a page with all test keys and cards, and /_sandbox/ controls it:
+  curl -X POST http://127.0.0.1:4400/_sandbox/reset
+  curl http://127.0.0.1:4400/_sandbox/journal")]
+pub struct Sandbox {
+    /// Where to listen; port 0 is any free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4400")]
+    pub listen: SocketAddr,
+
+    /// Write the address here once it answers.
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+
+    /// Keep everything in this folder; without it, in a temporary one that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Settings (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Seed of the fault rules' random draws.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub seed: u64,
+
+    /// Threads that serve; by default one for each core.
+    #[arg(long, value_name = "N")]
+    pub cores: Option<usize>,
+
+    /// Listen on an address that others can reach, with test keys that everybody knows.
+    #[arg(long)]
+    pub expose_test_keys_to_the_network: bool,
+}
+
+/// `card4e audit`
+#[derive(Subcommand)]
+pub enum Audit {
+    /// Recompute the tree, hold every record, side row and signed checkpoint against it.
+    ///
+    /// Ends with 1 when anything does not hold.
+    #[command(after_help = "Example:\n  card4e audit check --data ./card4e-data")]
+    Check(Data),
+}
+
+/// `card4e ledger`
+#[derive(Subcommand)]
+pub enum Ledger {
+    /// List all answered questions, oldest first, without elements.
+    #[command(after_help = "Example:\n  card4e ledger list --data ./card4e-data --json | jq -r .outcome | sort | uniq -c")]
+    List(Data),
+}
+
+/// Which data, and how to print it.
+#[derive(Args)]
+pub struct Data {
+    /// The data folder.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A line that can be pasted and answers at once.
+pub fn curl_line(base: &str) -> String {
+    format!(
+        "curl -s {base}/identity/bankcard/check-4e \\
+  -H 'authorization: Bearer {PUBLIC_TOKEN}' \\
+  -H 'content-type: application/json' \\
+  -d '{{\"name\":\"韦小宝\",\"bank_card\":\"6225768888888888\",\"phone\":\"16137688175\",\"id_card\":\"11204416541220243X\"}}'"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,131 @@
+//! From a request to the front that understands it. One port, two wires.
+
+pub mod acedata;
+pub mod operate;
+pub mod tencent;
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+
+use engine::Engine;
+use engine::caller::Wire;
+use engine::settle::Desk;
+use engine::store::StoreError;
+use tokio::sync::Semaphore;
+use wire::{Incoming, Language};
+
+use crate::config::Settings;
+use crate::http::{Received, Reply, guarded};
+use crate::sandbox::Sandbox;
+use crate::telemetry::Metrics;
+
+/// Everything the fronts need, shared by all cores.
+pub struct Server {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// All settings.
+    pub settings: Settings,
+    /// The language for clients that send none.
+    pub language: Language,
+    /// What the server counts about itself.
+    pub metrics: Metrics,
+    /// Script, faults, journal; `None` when real people are verified.
+    pub sandbox: Option<Sandbox>,
+    /// How many more connections there may be.
+    pub connections: Arc<Semaphore>,
+    /// Where it listens.
+    pub port: u16,
+    /// Explaining a bad signature costs many times a check: so many a second, no more.
+    pub diagnoses: Mutex<(i64, u32)>,
+}
+
+/// One core's part of the server; stays on its thread.
+pub struct Core {
+    /// The server.
+    pub server: Arc<Server>,
+    /// Its place in the engine.
+    pub desk: Desk,
+    keys: RefCell<tencent::KeyCache>,
+}
+
+impl Core {
+    /// A core's place; call it on the thread that will use it.
+    pub fn new(server: Arc<Server>) -> Result<Core, StoreError> {
+        let desk = server.engine.desk()?;
+        Ok(Core { server, desk, keys: RefCell::default() })
+    }
+}
+
+/// Answers any request at all, a panic included.
+pub async fn answer(core: &Core, received: &Received) -> Reply {
+    let incoming = Incoming {
+        method: &received.head.method,
+        path: received.head.uri.path(),
+        query: received.head.uri.query().unwrap_or_default(),
+        headers: &received.head.headers,
+        body: received.body.as_deref().unwrap_or_default(),
+    };
+    let is_tencent = tencent_claims(&incoming);
+    match guarded(route(core, &incoming, received, is_tencent)).await {
+        Ok(reply) => reply,
+        Err(_) => {
+            core.server.metrics.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("a request ended in a panic; its caller was told of an internal error");
+            if is_tencent { tencent::panicked(core, &incoming) } else { acedata::panicked(core) }
+        }
+    }
+}
+
+fn tencent_claims(incoming: &Incoming<'_>) -> bool {
+    wire::tencent::claims(incoming)
+}
+
+async fn route(core: &Core, incoming: &Incoming<'_>, received: &Received, is_tencent: bool) -> Reply {
+    if is_tencent {
+        return tencent::answer(core, incoming, received).await;
+    }
+    if let Some(reply) = operate::answer(&core.server, incoming) {
+        return reply;
+    }
+    match &core.server.sandbox {
+        Some(sandbox) if Sandbox::owns(incoming.path) => sandbox.control(&core.server, incoming),
+        _ => acedata::answer(core, incoming, received).await,
+    }
+}
+
+/// What became of a request, for the journal and the sandbox's headers.
+#[derive(Default)]
+pub struct Note {
+    /// `BankCard4EVerification`, `check-4e`, or whatever was asked for.
+    pub action: String,
+    /// Name of the application that asked.
+    pub application: Option<String>,
+    /// The elements, masked.
+    pub masks: Option<engine::claim::Masks>,
+    /// What was answered.
+    pub answered: Option<engine::settle::Settled>,
+    /// The number on the wire.
+    pub result: Option<i8>,
+    /// The error code on the wire.
+    pub error: Option<&'static str>,
+    /// Who decided, where it was not the engine: `fault`, `header`, `magic-card`, `sample`.
+    pub script: Option<&'static str>,
+    /// What to do about an error, for its author.
+    pub hint: Option<String>,
+    /// A fault rule that applies to the reply.
+    pub effect: Option<crate::sandbox::Effect>,
+}
+
+/// Counts what was answered and lets the sandbox have its way with the reply.
+pub async fn finish(core: &Core, wire: Wire, request: &[u8; 16], received: &Received, note: Note, reply: Reply) -> Reply {
+    if let Some(settled) = &note.answered {
+        core.server.metrics.answered(wire, settled.answer.outcome, received.began.elapsed());
+    } else if let Some(code) = note.error {
+        core.server.metrics.refused(wire, code);
+    }
+    match &core.server.sandbox {
+        Some(sandbox) => sandbox.finish(&core.server, wire, request, note, reply).await,
+        None => reply,
+    }
+}

@@ -1,0 +1,215 @@
+//! The AceData wire: a bearer token, HTTP statuses, and `error` envelopes with a trace id.
+
+use std::sync::Arc;
+
+use engine::caller::{Action, Credential, Proof, Wire};
+use engine::claim::Claim;
+use engine::ledger::Credits;
+use engine::limit::Rate;
+use engine::projection::{self, AceDataNumbering};
+use engine::settle::Settled;
+use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
+use http::StatusCode;
+use wire::acedata::{self, Accept, CheckFourElements, ErrorCode, Fault};
+use wire::{Incoming, Language};
+
+use super::{Core, Note, Server, finish};
+use crate::http::{BodyError, Received, Reply};
+
+/// Answers a request of this wire, unknown paths included.
+pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply {
+    let mut request = new_request_id();
+    let mut note = Note::default();
+    let mut rate = None;
+    let asked = ask(core, incoming, received, request, &mut note, &mut rate).await;
+    let mut reply = match asked {
+        Ok(settled) => {
+            // A stored answer keeps its id, so that caller and ledger speak of the same record.
+            request = settled.answer.request;
+            let reply = success(&core.server, incoming, &settled, &mut note);
+            note.answered = Some(settled);
+            reply
+        }
+        Err(fault) => {
+            note.error = Some(fault.code.as_str());
+            failure(&fault, &uuid_text(&request))
+        }
+    };
+    if let Some(rate) = rate.filter(|rate| rate.limit > 0) {
+        reply.header("ratelimit-limit", rate.limit);
+        reply.header("ratelimit-remaining", rate.remaining());
+        reply.header("ratelimit-reset", 1);
+    }
+    reply.header("x-trace-id", uuid_text(&request));
+    if let Some(asked) = acedata::trace_id(incoming) {
+        reply.header("x-request-id", asked);
+    }
+    finish(core, Wire::AceData, &request, received, note, reply).await
+}
+
+/// The reply to a request whose handling panicked.
+pub fn panicked(core: &Core) -> Reply {
+    let fault = Fault::from(ErrorCode::ApiError);
+    core.server.metrics.refused(Wire::AceData, fault.code.as_str());
+    let request = uuid_text(&new_request_id());
+    let mut reply = failure(&fault, &request);
+    reply.header("x-trace-id", request);
+    reply
+}
+
+fn success(server: &Server, incoming: &Incoming<'_>, settled: &Settled, note: &mut Note) -> Reply {
+    let accept = Accept::of(incoming);
+    let answer = &settled.answer;
+    let (number, text) = code(server.settings.acedata.numbering, answer.outcome, acedata::language(incoming));
+    note.result = Some(number);
+    let mut reply =
+        Reply::new(StatusCode::OK, accept.content_type(), acedata::success(number, text, accept));
+    // A stored answer was charged when it was given.
+    let charged = if settled.replayed { Credits::ZERO } else { answer.charged };
+    reply.header("x-charged", u8::from(charged > Credits::ZERO));
+    reply.header("x-credits-charged", charged);
+    if let Some(balance) = answer.balance {
+        reply.header("x-credits-remaining", balance);
+    }
+    if settled.replayed {
+        reply.header("x-idempotent-replay", "true");
+    }
+    reply
+}
+
+fn code(numbering: AceDataNumbering, outcome: engine::outcome::Outcome, language: Language) -> (i8, &'static str) {
+    match numbering {
+        AceDataNumbering::Documented => {
+            let code = projection::acedata(outcome);
+            (code.number(), code.text(language))
+        }
+        AceDataNumbering::Upstream4E => {
+            let code = projection::tencent(outcome);
+            (code.number(), code.text(language))
+        }
+    }
+}
+
+fn failure(fault: &Fault, trace: &str) -> Reply {
+    let mut reply = Reply::new(fault.status, "application/json", acedata::failure(fault, trace));
+    reply.header("x-charged", 0);
+    match fault.code {
+        ErrorCode::TooManyRequests => reply.header("retry-after", 1),
+        ErrorCode::MethodNotAllowed => reply.header("allow", "POST"),
+        _ => {}
+    }
+    reply
+}
+
+async fn ask(
+    core: &Core,
+    incoming: &Incoming<'_>,
+    received: &Received,
+    request: [u8; 16],
+    note: &mut Note,
+    rate: &mut Option<Rate>,
+) -> Result<Settled, Fault> {
+    acedata::route(incoming)?;
+    note.action = "check-4e".into();
+    let server = &core.server;
+    let credential = authenticate(server, incoming)?;
+    let mut forced = None;
+    if let Some(sandbox) = &server.sandbox {
+        let peeked = CheckFourElements::read(incoming.body);
+        let card = peeked.as_ref().map_or("", |elements| &elements.bank_card);
+        let ordered = sandbox.order(Wire::AceData, "check-4e", card, incoming, note).map_err(Fault::bad_request)?;
+        if let Some(code) = ordered.error {
+            return Err(statused(server, fault_named(&code)));
+        }
+        forced = ordered.outcome;
+    }
+    let key = acedata::idempotency_key(incoming)?;
+    let may_recall = key.is_some() || server.engine.recalls_by_content();
+    let refused = |refusal| {
+        if let Refusal::TooFast(exceeded) = refusal {
+            *rate = Some(exceeded);
+        }
+        statused(server, fault_of(refusal, &public_url(server, incoming)))
+    };
+    let admission = server.engine.admit(credential.application, Action::FourElements, may_recall);
+    let admission = match admission {
+        Ok(admission) => admission,
+        Err(refusal) => return Err({ refused }(refusal)),
+    };
+    *rate = admission.rate;
+    note.application = server.sandbox.is_some().then(|| admission.application.name.clone());
+    match received.body {
+        Ok(_) => {}
+        Err(BodyError::TooLarge) => return Err(ErrorCode::RequestTooLarge.into()),
+        Err(BodyError::Incomplete) => return Err(Fault::bad_request("The body did not arrive completely.")),
+    }
+    let elements = CheckFourElements::read(incoming.body)?;
+    if elements.encryption.is_some() {
+        // Never verified as if it were text.
+        return Err(Fault::envelope_failed());
+    }
+    let CheckFourElements { name, bank_card, id_card, phone, cert_type, .. } = &elements;
+    let claim = Claim::new(name, bank_card, id_card, phone, *cert_type);
+    let question = Question {
+        wire: Wire::AceData,
+        action: Action::FourElements,
+        credential: &credential,
+        claim: &claim,
+        idempotency_key: key,
+        scripted: server.sandbox.as_ref().and_then(|sandbox| sandbox.script(Wire::AceData, &claim, forced, note)),
+        request,
+        began: received.began,
+    };
+    verify(&core.desk, admission, question)
+        .await
+        .map_err(|refusal| statused(server, fault_of(refusal, &public_url(server, incoming))))
+}
+
+/// A token that is known, of the right kind, and not expired.
+fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credential>, Fault> {
+    let bearer = acedata::bearer(incoming)?;
+    let engine = &server.engine;
+    let hash = engine.vault.token(bearer.secret());
+    let credential = engine.directory().token(&hash).ok_or(ErrorCode::InvalidToken)?;
+    if !matches!(credential.proof, Proof::Bearer { .. }) {
+        return Err(ErrorCode::InvalidToken.into());
+    }
+    if credential.expires_at_ms.is_some_and(|end| end <= engine.clock.now_ms()) {
+        return Err(ErrorCode::TokenExpired.into());
+    }
+    Ok(credential)
+}
+
+fn fault_of(refusal: Refusal, public_url: &str) -> Fault {
+    match refusal {
+        Refusal::NotActivated => Fault::not_entitled(public_url),
+        Refusal::Arrears => Fault::balance_used_up(public_url),
+        Refusal::Suspended => Fault::suspended(),
+        Refusal::Unconfirmed => Fault::caller_unconfirmed(),
+        Refusal::TooFast(rate) => Fault::rate_exceeded(rate.sent.into(), rate.limit.into()),
+        Refusal::KeyReused => Fault::idempotency_key_reused(),
+        Refusal::Overloaded => Fault::overloaded(),
+        Refusal::Stopped => ErrorCode::ApiError.into(),
+    }
+}
+
+/// `token_mismatched` is 400 on the identity pages and 401 on newer ones; a setting decides.
+fn statused(server: &Server, mut fault: Fault) -> Fault {
+    if fault.code == ErrorCode::TokenMismatched
+        && let Ok(status) = StatusCode::from_u16(server.settings.acedata.token_mismatched_status)
+    {
+        fault.status = status;
+    }
+    fault
+}
+
+/// The error a fault rule asks for.
+fn fault_named(code: &str) -> Fault {
+    let known = ErrorCode::ALL.iter().find(|known| known.as_str() == code);
+    Fault::from(known.copied().unwrap_or(ErrorCode::ApiError))
+}
+
+fn public_url(server: &Server, incoming: &Incoming<'_>) -> String {
+    let own = || format!("http://{}", incoming.header("host").unwrap_or("localhost"));
+    server.settings.acedata.public_url.clone().unwrap_or_else(own)
+}

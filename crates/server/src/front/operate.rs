@@ -1,0 +1,40 @@
+//! `/healthz`, `/readyz`, `/metrics`: for those who keep the server running.
+
+use http::StatusCode;
+use serde_json::json;
+use wire::Incoming;
+
+use super::Server;
+use crate::http::Reply;
+
+/// Answers if the path is one of these.
+pub fn answer(server: &Server, incoming: &Incoming<'_>) -> Option<Reply> {
+    let reply = match incoming.path {
+        // AceData's clients call `/health` as a harmless address.
+        "/healthz" | "/health" => Reply::new(StatusCode::OK, "application/json", "{\"status\":\"ok\"}\n"),
+        "/readyz" => ready(server),
+        "/metrics" => {
+            let text = server.metrics.render(&server.engine);
+            Reply::new(StatusCode::OK, "text/plain; version=0.0.4", text)
+        }
+        _ => return None,
+    };
+    Some(reply)
+}
+
+/// Ready to answer: the ledger can be written.
+fn ready(server: &Server) -> Reply {
+    let stopped = server.engine.is_stopped();
+    let status = if stopped { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let mut warnings = Vec::new();
+    if server.engine.policy.test_land {
+        warnings.push("test land is on: identity numbers of province 99 and test cards are accepted");
+    }
+    let body = json!({
+        "ready": !stopped,
+        "store": if stopped { "stopped: a commit failed; look at the log, mend the disk, restart" } else { "ok" },
+        "under_way": server.engine.under_way(),
+        "warnings": warnings,
+    });
+    Reply::new(status, "application/json", format!("{body:#}\n"))
+}

@@ -1,0 +1,275 @@
+//! The Tencent wire: always HTTP 200, always a `RequestId`, errors in `Response.Error`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::caller::{Action as Asked, Credential, Proof as Key, Wire};
+use engine::claim::Claim;
+use engine::clock::Millis;
+use engine::projection;
+use engine::settle::Settled;
+use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
+use http::StatusCode;
+use wire::Incoming;
+use wire::tencent::action::{Action, FourElements};
+use wire::tencent::error::{ErrorCode, Fault};
+use wire::tencent::signature::{
+    Diagnosis, Evidence, Proof, SigningKey, Tc3, diagnose, verify_tc3, verify_v1, within_clock_window,
+};
+use wire::tencent::{self, CONTENT_TYPE, Call};
+
+use super::{Core, Note, Server, finish};
+use crate::http::{BodyError, Received, Reply};
+
+/// Answers a request of this wire.
+pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply {
+    let language = tencent::language(incoming, core.server.language);
+    let mut request = new_request_id();
+    let mut note = Note::default();
+    let asked = ask(core, incoming, received, request, &mut note).await;
+    let body = match asked {
+        Ok(settled) => {
+            // A stored answer keeps its id, so that caller and ledger speak of the same record.
+            request = settled.answer.request;
+            let code = projection::tencent(settled.answer.outcome);
+            note.result = Some(code.number());
+            note.answered = Some(settled);
+            tencent::success(&uuid_text(&request), code, language)
+        }
+        Err(fault) => {
+            note.error = Some(fault.code.as_str());
+            tencent::failure(&uuid_text(&request), &fault, language)
+        }
+    };
+    let mut reply = reply(incoming, &uuid_text(&request), body);
+    if note.answered.as_ref().is_some_and(|settled| settled.replayed) {
+        reply.header("x-idempotent-replay", "true");
+    }
+    finish(core, Wire::Tencent, &request, received, note, reply).await
+}
+
+/// The reply to a request whose handling panicked.
+pub fn panicked(core: &Core, incoming: &Incoming<'_>) -> Reply {
+    let named = incoming.header("x-tc-action").is_some_and(|name| Action::named(name).is_some());
+    let fault = Fault::from(if named { ErrorCode::UnKnown } else { ErrorCode::InternalError });
+    let request = uuid_text(&new_request_id());
+    core.server.metrics.refused(Wire::Tencent, fault.code.as_str());
+    let language = tencent::language(incoming, core.server.language);
+    reply(incoming, &request, tencent::failure(&request, &fault, language))
+}
+
+fn reply(incoming: &Incoming<'_>, request: &str, body: Vec<u8>) -> Reply {
+    let mut reply = Reply::new(StatusCode::OK, CONTENT_TYPE, body);
+    reply.header("x-tc-requestid", request);
+    // Node shows this header in its error objects.
+    if let Some(trace) = incoming.header("x-tc-traceid").filter(|trace| trace.len() <= 128) {
+        reply.header("x-tc-traceid", trace);
+    }
+    reply
+}
+
+/// The order of errors: so that an unauthenticated caller learns nothing about business.
+async fn ask(
+    core: &Core,
+    incoming: &Incoming<'_>,
+    received: &Received,
+    request: [u8; 16],
+    note: &mut Note,
+) -> Result<Settled, Fault> {
+    match received.body {
+        Ok(_) => {}
+        Err(BodyError::TooLarge) => return Err(tencent::body_too_large(incoming)),
+        Err(BodyError::Incomplete) => {
+            return Err(Fault::from(ErrorCode::InvalidParameter).with_hint("the body did not arrive completely"));
+        }
+    }
+    let call = tencent::read(incoming)?;
+    note.action = call.action.chars().take(64).collect();
+    let credential = authenticate(core, incoming, &call, note)?;
+    Action::requested(&call)?;
+    let server = &core.server;
+    let mut forced = None;
+    if let Some(sandbox) = &server.sandbox {
+        let card = call.members.get("BankCard").and_then(|card| card.as_str()).unwrap_or_default();
+        let ordered = sandbox.order(Wire::Tencent, &call.action, card, incoming, note).map_err(invalid)?;
+        if let Some(code) = ordered.error {
+            return Err(fault_named(&code));
+        }
+        forced = ordered.outcome;
+    }
+    let may_recall = call.idempotency_key.is_some() || server.engine.recalls_by_content();
+    let admission = server.engine.admit(credential.application, Asked::FourElements, may_recall);
+    let admission = admission.map_err(refused)?;
+    note.application = server.sandbox.is_some().then(|| admission.application.name.clone());
+    let elements = FourElements::read(&call)?;
+    if elements.encryption.is_some() {
+        // Never verified as if it were text.
+        return Err(Fault::from(ErrorCode::DecryptSystemError)
+            .with_hint("this server cannot open encrypted elements; send them as text"));
+    }
+    let FourElements { name, bank_card, id_card, phone, cert_type, .. } = elements;
+    let claim = Claim::new(name, bank_card, id_card, phone, cert_type);
+    let question = Question {
+        wire: Wire::Tencent,
+        action: Asked::FourElements,
+        credential: &credential,
+        claim: &claim,
+        idempotency_key: call.idempotency_key,
+        scripted: server.sandbox.as_ref().and_then(|sandbox| sandbox.script(Wire::Tencent, &claim, forced, note)),
+        request,
+        began: received.began,
+    };
+    verify(&core.desk, admission, question).await.map_err(refused)
+}
+
+/// Clock, key, signature, token: who asks, proven.
+fn authenticate(
+    core: &Core,
+    incoming: &Incoming<'_>,
+    call: &Call<'_>,
+    note: &mut Note,
+) -> Result<Arc<Credential>, Fault> {
+    let engine = &core.server.engine;
+    let now = engine.clock.now_ms();
+    if !within_clock_window(call.timestamp, now.div_euclid(1000)) {
+        explain(core, incoming, call, None, note);
+        return Err(Fault::signature_expire(call.timestamp, now.div_euclid(1000)));
+    }
+    let directory = engine.directory();
+    let credential = directory.signing(&call.secret_id).ok_or_else(|| unknown_key(&call.secret_id))?;
+    let Key::Signature { secret_key, session_token, signed_payload_only, .. } = &credential.proof else {
+        return Err(ErrorCode::InvalidSecretId.into());
+    };
+    let names = &core.server.settings.tencent.public_names;
+    let fits = match &call.proof {
+        Proof::Tc3(tc3) => {
+            let key = core.keys.borrow_mut().key(&credential, tc3, call.timestamp, secret_key.expose());
+            verify_tc3(tc3, incoming, call.timestamp, &key, names).is_ok()
+        }
+        Proof::V1(v1) => verify_v1(v1, incoming, secret_key.expose(), names).is_ok(),
+    };
+    if !fits {
+        explain(core, incoming, call, Some(&credential), note);
+        return Err(ErrorCode::SignatureFailure.into());
+    }
+    if call.unsigned_payload && *signed_payload_only {
+        return Err(Fault::from(ErrorCode::SignatureFailure).with_hint("this key requires a signed payload"));
+    }
+    if expired(&credential, now) {
+        return Err(if session_token.is_some() { ErrorCode::TokenFailure } else { ErrorCode::SecretIdNotFound }.into());
+    }
+    // Only a temporary key checks the token: users of permanent keys often send an empty or old one.
+    match session_token {
+        Some(expected) if call.token.as_deref() != Some(expected.expose()) => Err(ErrorCode::TokenFailure.into()),
+        _ => Ok(credential),
+    }
+}
+
+fn expired(credential: &Credential, now: Millis) -> bool {
+    credential.expires_at_ms.is_some_and(|end| end <= now)
+}
+
+/// A key of another kind is told apart from one that does not exist.
+fn unknown_key(secret_id: &str) -> Fault {
+    let is_token = secret_id.starts_with("platform-v1-")
+        || (secret_id.len() == 32 && secret_id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if is_token { ErrorCode::InvalidSecretId } else { ErrorCode::SecretIdNotFound }.into()
+}
+
+/// Explanations of bad signatures a second; each costs dozens of checks, and anybody can ask for it.
+const DIAGNOSES_PER_SECOND: u32 = 5;
+
+/// Says in the log, and in the sandbox to the caller, what was probably done wrong.
+fn explain(core: &Core, incoming: &Incoming<'_>, call: &Call<'_>, credential: Option<&Credential>, note: &mut Note) {
+    let server = &core.server;
+    let now = server.engine.clock.now_ms().div_euclid(1000);
+    if server.sandbox.is_none() && !may_explain(server, now) {
+        return;
+    }
+    let siblings = credential.map(|own| server.engine.directory().siblings(own)).unwrap_or_default();
+    let others: Vec<(&str, &str)> = siblings.iter().filter_map(|other| key_pair(other)).collect();
+    let evidence = Evidence {
+        call,
+        incoming,
+        now,
+        secret_key: credential.and_then(key_pair).map(|(_, secret)| secret),
+        other_keys: &others,
+        port: Some(server.port),
+        public_names: &server.settings.tencent.public_names,
+    };
+    let advice = diagnose(&evidence).as_ref().map(Diagnosis::advice);
+    if let Some(advice) = &advice {
+        tracing::warn!(secret_id = %call.secret_id.chars().take(64).collect::<String>(), "a request was not signed as it should be: {advice}");
+    }
+    note.hint = advice;
+}
+
+fn may_explain(server: &Server, now: i64) -> bool {
+    let mut spent = server.diagnoses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if spent.0 != now {
+        *spent = (now, 0);
+    }
+    spent.1 += 1;
+    spent.1 <= DIAGNOSES_PER_SECOND
+}
+
+fn key_pair(credential: &Credential) -> Option<(&str, &str)> {
+    match &credential.proof {
+        Key::Signature { secret_id, secret_key, .. } => Some((secret_id, secret_key.expose())),
+        Key::Bearer { .. } | Key::Platform { .. } => None,
+    }
+}
+
+fn invalid(wrong: String) -> Fault {
+    Fault::from(ErrorCode::InvalidParameter).with_hint(&wrong)
+}
+
+/// The error a fault rule asks for.
+fn fault_named(code: &str) -> Fault {
+    let known = ErrorCode::ALL.iter().find(|known| known.as_str() == code);
+    Fault::from(known.copied().unwrap_or(ErrorCode::InternalError))
+}
+
+fn refused(refusal: Refusal) -> Fault {
+    match refusal {
+        Refusal::NotActivated => ErrorCode::Nonactivated.into(),
+        Refusal::Arrears => ErrorCode::Arrears.into(),
+        Refusal::Suspended => ErrorCode::ChargeStatusException.into(),
+        Refusal::Unconfirmed => ErrorCode::NonAuthorize.into(),
+        Refusal::TooFast(rate) => Fault::request_limit_exceeded(rate.sent.into(), rate.limit.into()),
+        Refusal::KeyReused => invalid("the idempotency key was used for another question".into()),
+        Refusal::Overloaded => ErrorCode::ServiceUnavailable.into(),
+        Refusal::Stopped => ErrorCode::UnKnown.into(),
+    }
+}
+
+/// Derived signing keys of one core; deriving costs more than a whole check.
+///
+/// Bounded, because the service in a scope is the client's choice: Java, Node and others write the
+/// first label of whatever host they call.
+#[derive(Default)]
+pub struct KeyCache(HashMap<String, (Arc<Credential>, SigningKey)>);
+
+const KEYS_MAX: usize = 4096;
+
+impl KeyCache {
+    fn key(&mut self, credential: &Arc<Credential>, tc3: &Tc3<'_>, timestamp: i64, secret: &str) -> SigningKey {
+        let derive = || SigningKey::derive(secret, tc3.date, tc3.service);
+        if !tc3.dated(timestamp) {
+            return derive();
+        }
+        let scope = [tc3.secret_id, tc3.date, tc3.service].join("/");
+        match self.0.get(&scope) {
+            // A rotated key is another credential under the same id.
+            Some((owner, key)) if Arc::ptr_eq(owner, credential) => key.clone(),
+            _ => {
+                if self.0.len() >= KEYS_MAX {
+                    self.0.clear();
+                }
+                let key = derive();
+                self.0.insert(scope, (Arc::clone(credential), key.clone()));
+                key
+            }
+        }
+    }
+}

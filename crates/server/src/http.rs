@@ -1,0 +1,355 @@
+//! Sockets to requests and back: one thread and one runtime per core, sockets handed out in turn.
+//!
+//! Knows bounds and deadlines, no protocol of ours: what a request means is `front`'s.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Frame, Incoming as HyperBody, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::LocalSet;
+
+use crate::front::{Core, Server};
+
+/// No wire takes more than this; Tencent's limit for signed JSON is 10 MB.
+pub const BODY_MAX_BYTES: usize = wire::tencent::TC3_BODY_MAX_BYTES;
+
+/// A refused body is still read to here, so that a client that is busy sending gets to see why.
+const DRAIN_MAX_BYTES: usize = 64 << 20;
+
+/// A request with its body read.
+pub struct Received {
+    /// Method, target, headers.
+    pub head: http::request::Parts,
+    /// What there is of the body.
+    pub body: Result<Bytes, BodyError>,
+    /// When its head had arrived.
+    pub began: Instant,
+}
+
+/// Why there is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// Longer than any wire takes.
+    TooLarge,
+    /// Not there in time, or broken off.
+    Incomplete,
+}
+
+/// What goes back, and how well.
+pub struct Reply {
+    /// Status line.
+    pub status: StatusCode,
+    /// Headers; length and date are added.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// How it is delivered; only the sandbox's fault rules make it anything but whole.
+    pub delivery: Delivery,
+}
+
+/// How a reply leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Whole.
+    #[default]
+    Whole,
+    /// The connection is closed instead.
+    Dropped,
+    /// So many bytes of the body, then the connection is closed.
+    Truncated(usize),
+}
+
+impl Reply {
+    /// A reply of this type.
+    pub fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        Reply { status, headers, body: body.into(), delivery: Delivery::Whole }
+    }
+
+    /// Adds a header whose value may not be one; then it is left out.
+    pub fn header(&mut self, name: &'static str, value: impl fmt::Display) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value.to_string())) {
+            self.headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// A listener that nobody shares.
+///
+/// Without `SO_REUSEPORT` on purpose: a second sandbox on the same port must fail, not take every
+/// other request.
+pub fn listen(at: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(at).with_context(|| {
+        format!("cannot listen on {at}; choose another with --listen ADDR:PORT (port 0 is any free one)")
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Threads that serve until they are told to stop.
+pub struct Cores {
+    senders: Vec<mpsc::UnboundedSender<std::net::TcpStream>>,
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Cores {
+    /// Starts `count` threads.
+    pub fn start(server: &Arc<Server>, count: usize) -> anyhow::Result<Cores> {
+        let (stop, stopping) = watch::channel(false);
+        let mut cores = Cores { senders: Vec::new(), threads: Vec::new(), stop };
+        for number in 0..count {
+            let (sender, sockets) = mpsc::unbounded_channel();
+            let (server, stopping) = (Arc::clone(server), stopping.clone());
+            let run = move || serve_core(server, sockets, stopping);
+            let thread = std::thread::Builder::new().name(format!("card4e-core-{number}")).spawn(run)?;
+            cores.senders.push(sender);
+            cores.threads.push(thread);
+        }
+        Ok(cores)
+    }
+
+    /// Accepts and hands out sockets in turn until `until` is ready, then drains.
+    pub async fn accept(
+        mut self,
+        server: &Arc<Server>,
+        listener: std::net::TcpListener,
+        until: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        let mut until = pin!(until);
+        for turn in 0.. {
+            let next = async {
+                // Taken before accepting: what is too much waits in the kernel's queue.
+                let permit = Arc::clone(&server.connections).acquire_owned().await;
+                (listener.accept().await, permit)
+            };
+            tokio::select! {
+                () = &mut until => break,
+                (accepted, permit) = next => match accepted {
+                    Ok((socket, _)) => {
+                        // Given back by the connection's end; see `Connection`.
+                        permit.into_iter().for_each(tokio::sync::OwnedSemaphorePermit::forget);
+                        self.hand_out(turn, socket);
+                    }
+                    Err(error) => {
+                        // Out of file descriptors, most likely: wait for some to be closed.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        self.stop.send_replace(true);
+        self.senders.clear();
+        tokio::task::spawn_blocking(move || self.threads.into_iter().for_each(|thread| drop(thread.join()))).await?;
+        Ok(())
+    }
+
+    fn hand_out(&self, turn: usize, socket: TcpStream) {
+        let _ = socket.set_nodelay(true);
+        if let Ok(socket) = socket.into_std() {
+            // A core that has ended is one that is being stopped.
+            let _ = self.senders[turn % self.senders.len()].send(socket);
+        }
+    }
+}
+
+fn serve_core(
+    server: Arc<Server>,
+    mut sockets: mpsc::UnboundedReceiver<std::net::TcpStream>,
+    stopping: watch::Receiver<bool>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "a core cannot start"),
+    };
+    let core = match Core::new(Arc::clone(&server)) {
+        Ok(core) => Rc::new(core),
+        Err(error) => return tracing::error!(%error, "a core cannot open the accounts"),
+    };
+    let local = LocalSet::new();
+    local.spawn_local({
+        let core = Rc::clone(&core);
+        async move { core.desk.read_mail().await }
+    });
+    runtime.block_on(local.run_until(async {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Some(socket) = sockets.recv().await {
+            let connection = Connection { core: Rc::clone(&core), stopping: stopping.clone() };
+            connections.spawn_local(connection.serve(socket));
+            while connections.try_join_next().is_some() {}
+        }
+        let drain = Duration::from_secs(server.settings.http.drain_seconds);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(drain, drained).await.is_err() {
+            tracing::warn!("some connections were still busy and are closed");
+        }
+    }));
+}
+
+/// One connection; counts itself while it lives.
+struct Connection {
+    core: Rc<Core>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.core.server.connections.add_permits(1);
+        self.core.server.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    async fn serve(mut self, socket: std::net::TcpStream) {
+        self.core.server.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        let Ok(socket) = TcpStream::from_std(socket) else { return };
+        let core = Rc::clone(&self.core);
+        let head_deadline = Duration::from_secs(core.server.settings.http.head_seconds);
+        let service = service_fn(move |request| {
+            let core = Rc::clone(&core);
+            async move { respond(core, request).await }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_deadline)
+            .max_buf_size(256 << 10)
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(socket), service);
+        let mut connection = pin!(connection);
+        // A connection that breaks is the client's affair; there is nobody left to tell.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = self.stopping.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    }
+}
+
+/// Makes hyper close the connection without an answer.
+#[derive(Debug)]
+struct Dropped;
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("dropped on request")
+    }
+}
+
+impl std::error::Error for Dropped {}
+
+async fn respond(core: Rc<Core>, request: Request<HyperBody>) -> Result<Response<Outgoing>, Dropped> {
+    let began = Instant::now();
+    let deadline = Duration::from_secs(core.server.settings.http.body_seconds);
+    let (head, body) = request.into_parts();
+    let body = read_body(&head, body, deadline).await;
+    let received = Received { head, body, began };
+    let reply = crate::front::answer(&core, &received).await;
+    let cut = match reply.delivery {
+        Delivery::Dropped => return Err(Dropped),
+        Delivery::Whole => None,
+        Delivery::Truncated(bytes) => Some(bytes.min(reply.body.len())),
+    };
+    let mut response = Response::new(Outgoing { body: reply.body, cut, sent: false });
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    Ok(response)
+}
+
+async fn read_body(head: &http::request::Parts, body: HyperBody, deadline: Duration) -> Result<Bytes, BodyError> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let announced = body.size_hint().lower();
+    if announced > BODY_MAX_BYTES as u64 && head.headers.contains_key(header::EXPECT) {
+        // The client asks first (`100-continue`): it is told before it sends anything.
+        return Err(BodyError::TooLarge);
+    }
+    let read = async {
+        let mut body = pin!(body);
+        let mut whole = Vec::with_capacity(announced.min(64 << 10) as usize);
+        let mut seen = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| BodyError::Incomplete)?;
+            let Ok(data) = frame.into_data() else { continue };
+            seen += data.len();
+            if seen > DRAIN_MAX_BYTES {
+                break;
+            }
+            if seen <= BODY_MAX_BYTES {
+                whole.extend_from_slice(&data);
+            }
+        }
+        if seen > BODY_MAX_BYTES { Err(BodyError::TooLarge) } else { Ok(Bytes::from(whole)) }
+    };
+    tokio::time::timeout(deadline, read).await.unwrap_or(Err(BodyError::Incomplete))
+}
+
+/// A body that is sent whole, or cut short on purpose.
+struct Outgoing {
+    body: Bytes,
+    cut: Option<usize>,
+    sent: bool,
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Dropped;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
+        if std::mem::replace(&mut self.sent, true) {
+            return Poll::Ready(self.cut.map(|_| Err(Dropped)));
+        }
+        let part = self.body.slice(..self.cut.unwrap_or(self.body.len()));
+        Poll::Ready(Some(Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.cut.is_none() && (self.sent || self.body.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // The whole length even when cut, so that the client notices.
+        SizeHint::with_exact(if self.sent { 0 } else { self.body.len() as u64 })
+    }
+}
+
+/// How many connections there may be.
+pub fn connection_bound(most: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)))
+}
+
+/// Runs a future and turns a panic in it into an error.
+pub async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn std::any::Any + Send>> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|context| {
+        let polled = std::panic::AssertUnwindSafe(|| work.as_mut().poll(context));
+        match std::panic::catch_unwind(polled) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+    .await
+}
+

@@ -1,0 +1,112 @@
+//! What the server counts about itself, as Prometheus text.
+//!
+//! Own atomics: a tracing event costs more than a whole signature check, so nothing is logged per
+//! request; the audit record is the log.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::Engine;
+use engine::caller::Wire;
+use engine::outcome::Outcome;
+
+const OUTCOMES: usize = Outcome::ALL.len();
+
+/// Upper bounds of the latency histogram, microseconds; four to a decade is enough to see a knee.
+const BOUNDS_US: [u64; 14] =
+    [100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
+
+/// Counters of the HTTP side.
+#[derive(Default)]
+pub struct Metrics {
+    answers: [[AtomicU64; OUTCOMES]; 2],
+    latency: [[AtomicU64; BOUNDS_US.len() + 1]; 2],
+    latency_sum_us: [AtomicU64; 2],
+    refusals: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// Connections open now.
+    pub connections: AtomicU64,
+    /// Requests whose handling panicked.
+    pub panics: AtomicU64,
+}
+
+impl Metrics {
+    /// An answered question.
+    pub fn answered(&self, wire: Wire, outcome: Outcome, took: Duration) {
+        let wire = wire as usize;
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
+        self.answers[wire][outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.latency[wire][bucket].fetch_add(1, Ordering::Relaxed);
+        self.latency_sum_us[wire].fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// A request that was refused with an error code of its wire.
+    pub fn refused(&self, wire: Wire, code: &'static str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals.entry((wire.name(), code)).or_default() += 1;
+    }
+
+    /// All counters in the text format of Prometheus.
+    pub fn render(&self, engine: &Engine) -> String {
+        let mut text = String::with_capacity(8192);
+        self.render_answers(&mut text);
+        self.render_latency(&mut text);
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        head(&mut text, "card4e_refusals_total", "counter", "Requests refused, by the wire's own code.");
+        for ((wire, code), count) in refusals.iter() {
+            let _ = writeln!(text, "card4e_refusals_total{{wire=\"{wire}\",code=\"{code}\"}} {count}");
+        }
+        let blocks = engine.metrics.blocks.load(Ordering::Relaxed);
+        let projected = engine.metrics.projected.load(Ordering::Relaxed);
+        for (name, kind, help, value) in [
+            ("card4e_connections", "gauge", "Connections open now.", self.connections.load(Ordering::Relaxed)),
+            ("card4e_panics_total", "counter", "Requests that ended in a panic.", self.panics.load(Ordering::Relaxed)),
+            ("card4e_under_way", "gauge", "Questions handed to the ledger and not yet durable.", engine.under_way() as u64),
+            ("card4e_ledger_blocks_total", "counter", "Durable commits since the start.", blocks),
+            ("card4e_usage_lag_blocks", "gauge", "Blocks the usage rows are behind the ledger.", blocks.saturating_sub(projected)),
+            ("card4e_ledger_charges", "gauge", "Charged answers in the ledger.", engine.totals().charges),
+            ("card4e_ledger_answers", "gauge", "Answers in the ledger.", engine.totals().answers),
+            ("card4e_store_stopped", "gauge", "1 when a commit failed and nothing is answered any more.", u64::from(engine.is_stopped())),
+        ] {
+            head(&mut text, name, kind, help);
+            let _ = writeln!(text, "{name} {value}");
+        }
+        text
+    }
+
+    fn render_answers(&self, text: &mut String) {
+        head(text, "card4e_answers_total", "counter", "Answered questions, by wire and outcome.");
+        for wire in [Wire::Tencent, Wire::AceData] {
+            for outcome in Outcome::ALL {
+                let count = self.answers[wire as usize][outcome as usize].load(Ordering::Relaxed);
+                if count > 0 {
+                    let (wire, outcome) = (wire.name(), outcome.name());
+                    let _ = writeln!(text, "card4e_answers_total{{wire=\"{wire}\",outcome=\"{outcome}\"}} {count}");
+                }
+            }
+        }
+    }
+
+    fn render_latency(&self, text: &mut String) {
+        let name = "card4e_answer_seconds";
+        head(text, name, "histogram", "From the head of a request to its durable answer.");
+        for wire in [Wire::Tencent, Wire::AceData] {
+            let mut total = 0;
+            for (bucket, count) in self.latency[wire as usize].iter().enumerate() {
+                total += count.load(Ordering::Relaxed);
+                let bound = BOUNDS_US.get(bucket).map_or("+Inf".into(), |us| (*us as f64 / 1e6).to_string());
+                let _ = writeln!(text, "{name}_bucket{{wire=\"{}\",le=\"{bound}\"}} {total}", wire.name());
+            }
+            let sum = self.latency_sum_us[wire as usize].load(Ordering::Relaxed) as f64 / 1e6;
+            let _ = writeln!(text, "{name}_sum{{wire=\"{}\"}} {sum}", wire.name());
+            let _ = writeln!(text, "{name}_count{{wire=\"{}\"}} {total}", wire.name());
+        }
+    }
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
