@@ -1,0 +1,9 @@
+//! The real binary, asked over real sockets: whole requests, whole replies.
+//!
+//! The tree mirrors the wires. Every test starts a sandbox of its own on a free port.
+
+mod acedata;
+mod operate;
+mod sandbox;
+mod support;
+mod tencent;
