@@ -102,7 +102,7 @@ class PythonSync:
         for member, value in elements.items():
             setattr(request, member, value)
         if headers:
-            request.headers = headers
+            request.headers = dict(headers)  # the SDK writes its own into it
         return request
 
 

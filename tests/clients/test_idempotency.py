@@ -34,7 +34,7 @@ def test_without_a_key_each_question_is_charged(sandbox, call, mismatch):
 @pytest.mark.parametrize("header", KEY_HEADERS)
 def test_one_key_one_charge(sandbox, call, mismatch, header):
     with sandbox.charged(1, records=1):
-        results = [call(sandbox, MISMATCH, {header: "order 4711"}) for _ in range(3)]
+        results = [call(sandbox, MISMATCH, {header: "order-4711"}) for _ in range(3)]
     assert results == [mismatch] * 3
 
 
@@ -46,14 +46,14 @@ def test_another_key_is_another_question(sandbox, call, mismatch):
 
 
 def test_a_key_with_another_payload_is_refused(sandbox):
-    headers = {"Idempotency-Key": "order 4712"}
+    headers = {"Idempotency-Key": "order-4712"}
     with sandbox.charged(2, records=2):
         assert tencent(sandbox, SAMPLE, dict(headers)) == "0"
         with pytest.raises(tencent_clients.Refused) as caught:
             tencent(sandbox, MISMATCH, dict(headers))
         assert caught.value.code == "InvalidParameter"
 
-        headers = {"Idempotency-Key": "order 4713"}
+        headers = {"Idempotency-Key": "order-4713"}
         assert acedata(sandbox, SAMPLE, headers) == "0"
         with pytest.raises(acedata_clients.Refused) as refused:
             acedata(sandbox, MISMATCH, headers)
@@ -94,7 +94,7 @@ def test_a_stored_answer_outlives_the_quota(sandbox):
     """An answer that was paid for is given again even when a new question would be refused."""
     token = sandbox.application("trial")["bearer"]
     sdk = acedata_clients.Sdk()
-    headers = {"Idempotency-Key": "the first"}
+    headers = {"Idempotency-Key": "the-first"}
     assert sdk.call(sandbox.url, SAMPLE, token=token, headers=headers).result == "0"
     for _ in range(9):
         assert sdk.call(sandbox.url, SAMPLE, token=token).result == "0"

@@ -308,6 +308,35 @@ def test_large_bodies_are_refused_in_the_protocols_own_words(sandbox):
     assert caught.value.get_code() == "RequestSizeLimitExceeded"
 
 
+@pytest.mark.parametrize(
+    ("method", "sign_method", "size", "code"),
+    [
+        ("GET", "TC3-HMAC-SHA256", 20_000, None),
+        ("GET", "TC3-HMAC-SHA256", 40_000, "RequestSizeLimitExceeded"),
+        ("POST", "HmacSHA256", 900_000, None),
+        ("POST", "HmacSHA256", 1_200_000, "AuthFailure.SignatureFailure"),
+    ],
+)
+def test_sizes_by_method_and_signature(sandbox, method, sign_method, size, code):
+    """32 KB for GET, 1 MB for the older signature, which says so in its own way."""
+    from tencentcloud.common.exception import TencentCloudSDKException
+
+    client = PythonSync().client(
+        sandbox.address, method=method, sign_method=sign_method, language="en-US"
+    )
+    elements = {**SAMPLE, "Padding": "x" * size}
+    if code is None:
+        reply = client.call_json("BankCard4EVerification", elements)
+        assert reply["Response"]["Result"] == "0"
+        return
+    with sandbox.charged(0, records=0), pytest.raises(TencentCloudSDKException) as caught:
+        client.call_json("BankCard4EVerification", elements)
+    assert caught.value.get_code() == code
+    assert UUID4.match(caught.value.get_request_id())
+    if sign_method != "TC3-HMAC-SHA256":
+        assert "TC3-HMAC-SHA256" in caught.value.get_message()
+
+
 def test_a_key_with_a_blank_is_refused_by_the_client_itself(sandbox):
     """So the server never sees one from this SDK; others send it."""
     from tencentcloud.common.exception import TencentCloudSDKException

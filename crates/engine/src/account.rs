@@ -223,7 +223,9 @@ pub enum AccountError {
     #[error("name: not a name of 1 to 50 letters")]
     Name,
     /// A word nobody knows.
-    #[error("id_type: unknown; use one of resident_id, passport, hk_macau_permit, taiwan_permit, residence_permit, foreign_permanent, officer, soldier, police, other")]
+    #[error(
+        "id_type: unknown; use one of resident_id, passport, hk_macau_permit, taiwan_permit, residence_permit, foreign_permanent, officer, soldier, police, other"
+    )]
     Kind,
     /// Not an identity number of its kind.
     #[error("id_number: not a number of that document: length, check digit, date or province")]
@@ -232,7 +234,9 @@ pub enum AccountError {
     #[error("phone: not a mobile number")]
     Mobile,
     /// A word nobody knows.
-    #[error("status: unknown; use one of normal, seized, fraud, lost, expired, restricted, pin_locked, inactive, cnp_disabled, abnormal, closed")]
+    #[error(
+        "status: unknown; use one of normal, seized, fraud, lost, expired, restricted, pin_locked, inactive, cnp_disabled, abnormal, closed"
+    )]
     State,
 }
 

@@ -187,7 +187,9 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
         let mut books = engine.books();
         let now = engine.clock.now_ms();
         match books.memory.recall(asked, now) {
-            Recall::Answered(answer) => return Ok(Asked::Recalled(Settled { answer, replayed: true, differs: None })),
+            Recall::Answered(answer) => {
+                return Ok(Asked::Recalled(Settled { answer, replayed: true, differs: None }));
+            }
             Recall::Conflict => return Err(Refusal::KeyReused),
             Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key), None)),
             Recall::New if admission.hold.is_ok() => books.memory.begin(asked, now),
@@ -469,4 +471,143 @@ pub fn new_request_id() -> [u8; 16] {
 pub fn uuid_text(id: &[u8; 16]) -> String {
     let hex = crate::file::hex(id);
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::{AccountState, DocumentKind};
+    use crate::issuer::CardKind;
+    use crate::outcome::DECISIONS;
+    use crate::vault::BlindIndex;
+
+    fn record(state: AccountState) -> AccountRow {
+        let index = BlindIndex([0; 16]);
+        AccountRow { index, verifiers: dummy(), has_mobile: true, state, kind: DocumentKind::ResidentId }
+    }
+
+    fn issuer(verifies: bool, phone_checked: bool) -> Issuer {
+        let text = String::new;
+        let (bank_zh, bank_en) = (text(), text());
+        Issuer {
+            prefix: "621700".into(),
+            length: None,
+            bank_zh,
+            bank_en,
+            kind: CardKind::Debit,
+            verifies,
+            phone_checked,
+        }
+    }
+
+    fn compared(same: bool) -> Compared {
+        Compared { name: same, id: same, mobile: same, name_class: NameClass::E0 }
+    }
+
+    struct Case {
+        record: Option<AccountRow>,
+        issuer: Option<Issuer>,
+        same: bool,
+        unknown_prefix_is: IssuerPolicy,
+    }
+
+    impl Case {
+        fn of(record: AccountRow) -> Case {
+            Case {
+                record: Some(record),
+                issuer: Some(issuer(true, true)),
+                same: true,
+                unknown_prefix_is: IssuerPolicy::AskSource,
+            }
+        }
+
+        fn decided(&self, privacy_order: bool) -> (Outcome, u8) {
+            let facts = Facts {
+                record: self.record.as_ref(),
+                compared: compared(self.same),
+                issuer: self.issuer.as_ref(),
+                issuer_policy: self.unknown_prefix_is,
+                privacy_order,
+            };
+            let (outcome, row) = decide(&facts);
+            (outcome, row.0)
+        }
+    }
+
+    /// Each row of the table from 7 on that accounts of record can reach, with everything after it
+    /// true as well: the first row wins.
+    #[test]
+    fn the_first_row_that_holds_wins() {
+        let everything_wrong = |state| {
+            let record = AccountRow { has_mobile: false, kind: DocumentKind::Passport, ..record(state) };
+            Case { same: false, ..Case::of(record) }
+        };
+        let unknown = Case { record: None, issuer: None, ..everything_wrong(AccountState::Lost) };
+        let unknown = Case { unknown_prefix_is: IssuerPolicy::IssuerUnknown, ..unknown };
+        assert_eq!(unknown.decided(false), (Outcome::IssuerUnknown, 7));
+        let silent = Case { issuer: Some(issuer(false, false)), ..everything_wrong(AccountState::Lost) };
+        assert_eq!(silent.decided(false), (Outcome::IssuerUnsupported, 8));
+        let absent = Case { record: None, ..everything_wrong(AccountState::Lost) };
+        assert_eq!(absent.decided(false), (Outcome::PanInvalid, 10));
+        for state in AccountState::ALL.into_iter().filter(|state| *state != AccountState::Normal) {
+            let (outcome, row) = state.decision().unwrap();
+            assert_eq!(everything_wrong(state).decided(false), (outcome, row.0), "{state:?}");
+        }
+        assert_eq!(everything_wrong(AccountState::Normal).decided(false), (Outcome::HolderMismatch, 20));
+
+        let no_phone = AccountRow { has_mobile: false, ..record(AccountState::Normal) };
+        let no_phone = Case { same: false, issuer: Some(issuer(true, false)), ..Case::of(no_phone) };
+        assert_eq!(no_phone.decided(false), (Outcome::HolderMismatch, 21));
+        let unchecked =
+            Case { same: false, issuer: Some(issuer(true, false)), ..Case::of(record(AccountState::Normal)) };
+        assert_eq!(unchecked.decided(false), (Outcome::PhoneUncheckable, 22));
+        let differs = Case { same: false, ..Case::of(record(AccountState::Normal)) };
+        assert_eq!(differs.decided(false), (Outcome::HolderMismatch, 23));
+        assert_eq!(Case::of(record(AccountState::Normal)).decided(false), (Outcome::Pass, 25));
+    }
+
+    #[test]
+    fn an_unknown_prefix_is_the_sources_affair_unless_the_policy_says_otherwise() {
+        let mut case = Case { record: None, issuer: None, ..Case::of(record(AccountState::Normal)) };
+        assert_eq!(case.decided(false), (Outcome::PanInvalid, 10));
+        case.unknown_prefix_is = IssuerPolicy::IssuerUnknown;
+        assert_eq!(case.decided(false), (Outcome::IssuerUnknown, 7));
+        case.record = Some(record(AccountState::Normal));
+        assert_eq!(case.decided(false), (Outcome::Pass, 25), "a record is proof enough of an issuer");
+    }
+
+    /// In privacy order nobody learns how a card stands, or whether it exists, without its holder.
+    #[test]
+    fn privacy_order_tells_the_state_only_to_who_knows_the_holder() {
+        for state in AccountState::ALL {
+            let stranger = Case { same: false, ..Case::of(record(state)) };
+            assert_eq!(stranger.decided(true).0, Outcome::HolderMismatch, "{state:?}");
+            let closed = state == AccountState::Closed;
+            let expected =
+                if closed { Outcome::HolderMismatch } else { Case::of(record(state)).decided(false).0 };
+            assert_eq!(Case::of(record(state)).decided(true).0, expected, "{state:?}");
+        }
+        let absent = Case { record: None, ..Case::of(record(AccountState::Normal)) };
+        assert_eq!(absent.decided(true).0, Outcome::HolderMismatch);
+    }
+
+    #[test]
+    fn every_decision_is_a_row_of_the_published_table() {
+        for state in AccountState::ALL {
+            for (same, privacy) in [(true, false), (false, false), (true, true), (false, true)] {
+                let (outcome, row) = Case { same, ..Case::of(record(state)) }.decided(privacy);
+                let published = DECISIONS.iter().find(|decision| decision.row.0 == row).unwrap();
+                let hidden = privacy && outcome == Outcome::HolderMismatch && row == 10;
+                assert!(published.outcome == outcome || hidden, "{state:?} {row} {outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn request_ids_are_version_4_uuids() {
+        let text = uuid_text(&new_request_id());
+        assert_eq!(text.len(), 36);
+        assert_eq!(&text[14..15], "4");
+        assert!(matches!(&text[19..20], "8" | "9" | "a" | "b"), "{text}");
+    }
 }

@@ -94,7 +94,9 @@ pub enum Audit {
 #[derive(Subcommand)]
 pub enum Ledger {
     /// List all answered questions, oldest first, without elements.
-    #[command(after_help = "Example:\n  card4e ledger list --data ./card4e-data --json | jq -r .outcome | sort | uniq -c")]
+    #[command(
+        after_help = "Example:\n  card4e ledger list --data ./card4e-data --json | jq -r .outcome | sort | uniq -c"
+    )]
     List(Data),
 }
 

@@ -153,7 +153,8 @@ impl Default for HttpSettings {
 impl Settings {
     /// Reads and checks a settings file.
     pub fn read(path: &Path) -> anyhow::Result<Settings> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Settings::parse(&text).with_context(|| format!("{} is not a settings file", path.display()))
     }
 
@@ -183,7 +184,8 @@ impl Settings {
     /// The built-in issuers, with the operator's rows over them.
     pub fn issuers(&self) -> anyhow::Result<Issuers> {
         let Some(path) = &self.policy.issuers_file else { return Ok(Issuers::built_in()) };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Issuers::with_operator_file(&text).with_context(|| path.display().to_string())
     }
 
@@ -228,7 +230,10 @@ mod tests {
     fn an_empty_attempts_table_counts_as_the_field_does() {
         let settings = Settings::parse("[attempts]\nper_card = 5\n").unwrap();
         let attempts = settings.sandbox_policy().unwrap().attempts;
-        assert_eq!((attempts.per_card, attempts.per_value, attempts.lock_after), (Some(5), Some(500), Some(3)));
+        assert_eq!(
+            (attempts.per_card, attempts.per_value, attempts.lock_after),
+            (Some(5), Some(500), Some(3))
+        );
     }
 
     #[test]

@@ -5,8 +5,8 @@ pub mod operate;
 pub mod tencent;
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use engine::Engine;
 use engine::caller::Wire;
@@ -118,7 +118,14 @@ pub struct Note {
 }
 
 /// Counts what was answered and lets the sandbox have its way with the reply.
-pub async fn finish(core: &Core, wire: Wire, request: &[u8; 16], received: &Received, note: Note, reply: Reply) -> Reply {
+pub async fn finish(
+    core: &Core,
+    wire: Wire,
+    request: &[u8; 16],
+    received: &Received,
+    note: Note,
+    reply: Reply,
+) -> Reply {
     if let Some(settled) = &note.answered {
         core.server.metrics.answered(wire, settled.answer.outcome, received.began.elapsed());
     } else if let Some(code) = note.error {

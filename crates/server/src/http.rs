@@ -160,7 +160,8 @@ impl Cores {
         drop(listener);
         self.stop.send_replace(true);
         self.senders.clear();
-        tokio::task::spawn_blocking(move || self.threads.into_iter().for_each(|thread| drop(thread.join()))).await?;
+        tokio::task::spawn_blocking(move || self.threads.into_iter().for_each(|thread| drop(thread.join())))
+            .await?;
         Ok(())
     }
 
@@ -276,7 +277,11 @@ async fn respond(core: Rc<Core>, request: Request<HyperBody>) -> Result<Response
     Ok(response)
 }
 
-async fn read_body(head: &http::request::Parts, body: HyperBody, deadline: Duration) -> Result<Bytes, BodyError> {
+async fn read_body(
+    head: &http::request::Parts,
+    body: HyperBody,
+    deadline: Duration,
+) -> Result<Bytes, BodyError> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -316,7 +321,10 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = Dropped;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
         if std::mem::replace(&mut self.sent, true) {
             return Poll::Ready(self.cut.map(|_| Err(Dropped)));
         }
@@ -352,4 +360,3 @@ pub async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn std:
     })
     .await
 }
-

@@ -60,7 +60,8 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("card4e-sandbox-").tempdir()?),
     };
-    let folder = options.data.as_deref().or(temporary.as_ref().map(|dir| dir.path())).unwrap_or(Path::new("."));
+    let folder =
+        options.data.as_deref().or(temporary.as_ref().map(|dir| dir.path())).unwrap_or(Path::new("."));
     let running = Engine::open(
         folder,
         &sandbox::ROOT_KEY,
@@ -174,7 +175,11 @@ fn list_ledger(data: &Data) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut failed = Ok(());
     if !data.json {
-        writeln!(out, "{:<24} {:<36} {:<8} {:<18} {:>8}", "time (UTC)", "request id", "wire", "outcome", "credits")?;
+        writeln!(
+            out,
+            "{:<24} {:<36} {:<8} {:<18} {:>8}",
+            "time (UTC)", "request id", "wire", "outcome", "credits"
+        )?;
     }
     LedgerFile::list(&data.data.join("ledger.db"), |listed| {
         if failed.is_ok() {

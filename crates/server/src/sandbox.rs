@@ -84,14 +84,22 @@ impl Sandbox {
         }
         let Some(asked) = incoming.header(OUTCOME_HEADER) else { return Ok(Ordered::default()) };
         let outcome = outcome(asked).ok_or_else(|| {
-            format!("`X-Sandbox-Outcome` is neither an outcome such as CARD_LOST nor a code such as -13: {asked}")
+            format!(
+                "`X-Sandbox-Outcome` is neither an outcome such as CARD_LOST nor a code such as -13: {asked}"
+            )
         })?;
         note.script = Some("header");
         Ok(Ordered { outcome: Some(outcome), error: None })
     }
 
     /// The outcome before any validation: what was ordered, else the card's, else a sample's.
-    pub fn script(&self, wire: Wire, claim: &Claim, ordered: Option<Outcome>, note: &mut Note) -> Option<Outcome> {
+    pub fn script(
+        &self,
+        wire: Wire,
+        claim: &Claim,
+        ordered: Option<Outcome>,
+        note: &mut Note,
+    ) -> Option<Outcome> {
         note.masks = Some(claim.masked());
         let found = |by: &'static str, outcome: Option<Outcome>| outcome.map(|outcome| (by, outcome));
         let (by, outcome) = found(note.script.unwrap_or("fault"), ordered)
@@ -102,7 +110,14 @@ impl Sandbox {
     }
 
     /// Headers, journal, and what a fault rule does to the reply.
-    pub async fn finish(&self, server: &Server, wire: Wire, request: &[u8; 16], note: Note, mut reply: Reply) -> Reply {
+    pub async fn finish(
+        &self,
+        server: &Server,
+        wire: Wire,
+        request: &[u8; 16],
+        note: Note,
+        mut reply: Reply,
+    ) -> Reply {
         if let Some(decision) = decision(&note) {
             reply.header("x-sandbox-decision", decision);
         }

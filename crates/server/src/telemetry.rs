@@ -16,8 +16,9 @@ use engine::outcome::Outcome;
 const OUTCOMES: usize = Outcome::ALL.len();
 
 /// Upper bounds of the latency histogram, microseconds; four to a decade is enough to see a knee.
-const BOUNDS_US: [u64; 14] =
-    [100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
+const BOUNDS_US: [u64; 14] = [
+    100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+];
 
 /// Counters of the HTTP side.
 #[derive(Default)]
@@ -62,14 +63,39 @@ impl Metrics {
         let blocks = engine.metrics.blocks.load(Ordering::Relaxed);
         let projected = engine.metrics.projected.load(Ordering::Relaxed);
         for (name, kind, help, value) in [
-            ("card4e_connections", "gauge", "Connections open now.", self.connections.load(Ordering::Relaxed)),
-            ("card4e_panics_total", "counter", "Requests that ended in a panic.", self.panics.load(Ordering::Relaxed)),
-            ("card4e_under_way", "gauge", "Questions handed to the ledger and not yet durable.", engine.under_way() as u64),
+            (
+                "card4e_connections",
+                "gauge",
+                "Connections open now.",
+                self.connections.load(Ordering::Relaxed),
+            ),
+            (
+                "card4e_panics_total",
+                "counter",
+                "Requests that ended in a panic.",
+                self.panics.load(Ordering::Relaxed),
+            ),
+            (
+                "card4e_under_way",
+                "gauge",
+                "Questions handed to the ledger and not yet durable.",
+                engine.under_way() as u64,
+            ),
             ("card4e_ledger_blocks_total", "counter", "Durable commits since the start.", blocks),
-            ("card4e_usage_lag_blocks", "gauge", "Blocks the usage rows are behind the ledger.", blocks.saturating_sub(projected)),
+            (
+                "card4e_usage_lag_blocks",
+                "gauge",
+                "Blocks the usage rows are behind the ledger.",
+                blocks.saturating_sub(projected),
+            ),
             ("card4e_ledger_charges", "gauge", "Charged answers in the ledger.", engine.totals().charges),
             ("card4e_ledger_answers", "gauge", "Answers in the ledger.", engine.totals().answers),
-            ("card4e_store_stopped", "gauge", "1 when a commit failed and nothing is answered any more.", u64::from(engine.is_stopped())),
+            (
+                "card4e_store_stopped",
+                "gauge",
+                "1 when a commit failed and nothing is answered any more.",
+                u64::from(engine.is_stopped()),
+            ),
         ] {
             head(&mut text, name, kind, help);
             let _ = writeln!(text, "{name} {value}");
@@ -84,7 +110,10 @@ impl Metrics {
                 let count = self.answers[wire as usize][outcome as usize].load(Ordering::Relaxed);
                 if count > 0 {
                     let (wire, outcome) = (wire.name(), outcome.name());
-                    let _ = writeln!(text, "card4e_answers_total{{wire=\"{wire}\",outcome=\"{outcome}\"}} {count}");
+                    let _ = writeln!(
+                        text,
+                        "card4e_answers_total{{wire=\"{wire}\",outcome=\"{outcome}\"}} {count}"
+                    );
                 }
             }
         }

@@ -111,7 +111,12 @@ fn connection(address: &str, told: &Mutex<Told>, stop: &AtomicBool, dice: &mut D
 }
 
 /// One question: on either wire, from the sample people, with or without an idempotency key.
-fn ask(socket: &mut (impl Read + Write), address: &str, told: &Mutex<Told>, dice: &mut Dice) -> std::io::Result<()> {
+fn ask(
+    socket: &mut (impl Read + Write),
+    address: &str,
+    told: &Mutex<Told>,
+    dice: &mut Dice,
+) -> std::io::Result<()> {
     let (name, card, phone, id) = elements(dice);
     let key = (dice.next() % 4 == 0).then(|| format!("key-{}", dice.next()));
     let on_tencent = dice.next() % 2 == 0;
@@ -148,7 +153,12 @@ fn elements(dice: &mut Dice) -> (&'static str, String, &'static str, &'static st
         2 => ("吴三", "6222020000000000083".into(), "16100000008", "990101196809090089"),
         3 => ("张伟", "12345".into(), "16100000001", "99010119610202001X"),
         // Unknown cards: charged, and each counted on its own.
-        _ => ("张伟", format!("62170000{:011}", dice.next() % 100_000_000), "16100000001", "99010119610202001X"),
+        _ => (
+            "张伟",
+            format!("62170000{:011}", dice.next() % 100_000_000),
+            "16100000001",
+            "99010119610202001X",
+        ),
     }
 }
 
@@ -220,7 +230,9 @@ fn check(data: &Path, told: &Told, life: u64) -> u64 {
         matched.insert(id, (record["outcome"].as_str().unwrap().to_owned(), charged));
     }
     for (id, (result, charged)) in &told.answers {
-        let record = matched.get(id).unwrap_or_else(|| panic!("life {life}: {id} was answered {result} but is not recorded"));
+        let record = matched
+            .get(id)
+            .unwrap_or_else(|| panic!("life {life}: {id} was answered {result} but is not recorded"));
         assert_eq!(record.1, *charged, "life {life}: {id} {result} {record:?}");
     }
     assert!(seen.len() as u64 <= told.sent, "life {life}: more records than requests");
@@ -243,7 +255,10 @@ fn limits_held(listed: &str, life: u64) {
         }
     }
     for ((application, _), mismatches) in by_application_and_day {
-        assert!(mismatches <= 3, "life {life}: application {application} got {mismatches} mismatches past a lock of 3");
+        assert!(
+            mismatches <= 3,
+            "life {life}: application {application} got {mismatches} mismatches past a lock of 3"
+        );
     }
 }
 

@@ -98,7 +98,7 @@ describe("fetch", { timeout: 60_000 }, () => {
   it("one key, one charge", async () => {
     const charges = await sandbox.charges(async () => {
       for (let n = 0; n < 3; n++) {
-        const reply = await check(body(mismatch), { "idempotency-key": "order 4711" });
+        const reply = await check(body(mismatch), { "idempotency-key": "order-4711" });
         assert.equal((await reply.json()).result, "-4");
       }
     });

@@ -137,7 +137,7 @@ for (const { client, language, signatures } of clients) {
 
     it("a lost answer is asked again with a key, and charged once", async () => {
       await sandbox.fault({ status: 502, when: "after" });
-      const headers = { "Idempotency-Key": "order 4711" };
+      const headers = { "Idempotency-Key": "order-4711" };
       const charges = await sandbox.charges(async () => {
         await assert.rejects(client.call(sandbox.address, mismatch, { headers }), { httpCode: 502 });
         assert.equal((await client.call(sandbox.address, mismatch, { headers })).result, "-6");

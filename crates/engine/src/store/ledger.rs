@@ -641,10 +641,3 @@ fn read_credential(
     };
     Ok((CredentialId(row.get(0)?), ApplicationId(row.get(1)?), stored))
 }
-
-/// Test only: what somebody could do to the file behind card4e's back.
-#[cfg(test)]
-pub(crate) fn tamper(path: &Path, sql: &str) {
-    let db = Connection::open(path).unwrap();
-    db.execute_batch(sql).unwrap();
-}

@@ -62,8 +62,7 @@ fn success(server: &Server, incoming: &Incoming<'_>, settled: &Settled, note: &m
     let answer = &settled.answer;
     let (number, text) = code(server.settings.acedata.numbering, answer.outcome, acedata::language(incoming));
     note.result = Some(number);
-    let mut reply =
-        Reply::new(StatusCode::OK, accept.content_type(), acedata::success(number, text, accept));
+    let mut reply = Reply::new(StatusCode::OK, accept.content_type(), acedata::success(number, text, accept));
     // A stored answer was charged when it was given.
     let charged = if settled.replayed { Credits::ZERO } else { answer.charged };
     reply.header("x-charged", u8::from(charged > Credits::ZERO));
@@ -77,7 +76,11 @@ fn success(server: &Server, incoming: &Incoming<'_>, settled: &Settled, note: &m
     reply
 }
 
-fn code(numbering: AceDataNumbering, outcome: engine::outcome::Outcome, language: Language) -> (i8, &'static str) {
+fn code(
+    numbering: AceDataNumbering,
+    outcome: engine::outcome::Outcome,
+    language: Language,
+) -> (i8, &'static str) {
     match numbering {
         AceDataNumbering::Documented => {
             let code = projection::acedata(outcome);
@@ -117,7 +120,8 @@ async fn ask(
     if let Some(sandbox) = &server.sandbox {
         let peeked = CheckFourElements::read(incoming.body);
         let card = peeked.as_ref().map_or("", |elements| &elements.bank_card);
-        let ordered = sandbox.order(Wire::AceData, "check-4e", card, incoming, note).map_err(Fault::bad_request)?;
+        let ordered =
+            sandbox.order(Wire::AceData, "check-4e", card, incoming, note).map_err(Fault::bad_request)?;
         if let Some(code) = ordered.error {
             return Err(statused(server, fault_named(&code)));
         }
@@ -156,7 +160,10 @@ async fn ask(
         credential: &credential,
         claim: &claim,
         idempotency_key: key,
-        scripted: server.sandbox.as_ref().and_then(|sandbox| sandbox.script(Wire::AceData, &claim, forced, note)),
+        scripted: server
+            .sandbox
+            .as_ref()
+            .and_then(|sandbox| sandbox.script(Wire::AceData, &claim, forced, note)),
         request,
         began: received.began,
     };

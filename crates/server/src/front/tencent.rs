@@ -80,7 +80,9 @@ async fn ask(
         Ok(_) => {}
         Err(BodyError::TooLarge) => return Err(tencent::body_too_large(incoming)),
         Err(BodyError::Incomplete) => {
-            return Err(Fault::from(ErrorCode::InvalidParameter).with_hint("the body did not arrive completely"));
+            return Err(
+                Fault::from(ErrorCode::InvalidParameter).with_hint("the body did not arrive completely")
+            );
         }
     }
     let call = tencent::read(incoming)?;
@@ -115,7 +117,10 @@ async fn ask(
         credential: &credential,
         claim: &claim,
         idempotency_key: call.idempotency_key,
-        scripted: server.sandbox.as_ref().and_then(|sandbox| sandbox.script(Wire::Tencent, &claim, forced, note)),
+        scripted: server
+            .sandbox
+            .as_ref()
+            .and_then(|sandbox| sandbox.script(Wire::Tencent, &claim, forced, note)),
         request,
         began: received.began,
     };
@@ -156,11 +161,18 @@ fn authenticate(
         return Err(Fault::from(ErrorCode::SignatureFailure).with_hint("this key requires a signed payload"));
     }
     if expired(&credential, now) {
-        return Err(if session_token.is_some() { ErrorCode::TokenFailure } else { ErrorCode::SecretIdNotFound }.into());
+        return Err(if session_token.is_some() {
+            ErrorCode::TokenFailure
+        } else {
+            ErrorCode::SecretIdNotFound
+        }
+        .into());
     }
     // Only a temporary key checks the token: users of permanent keys often send an empty or old one.
     match session_token {
-        Some(expected) if call.token.as_deref() != Some(expected.expose()) => Err(ErrorCode::TokenFailure.into()),
+        Some(expected) if call.token.as_deref() != Some(expected.expose()) => {
+            Err(ErrorCode::TokenFailure.into())
+        }
         _ => Ok(credential),
     }
 }
@@ -180,7 +192,13 @@ fn unknown_key(secret_id: &str) -> Fault {
 const DIAGNOSES_PER_SECOND: u32 = 5;
 
 /// Says in the log, and in the sandbox to the caller, what was probably done wrong.
-fn explain(core: &Core, incoming: &Incoming<'_>, call: &Call<'_>, credential: Option<&Credential>, note: &mut Note) {
+fn explain(
+    core: &Core,
+    incoming: &Incoming<'_>,
+    call: &Call<'_>,
+    credential: Option<&Credential>,
+    note: &mut Note,
+) {
     let server = &core.server;
     let now = server.engine.clock.now_ms().div_euclid(1000);
     if server.sandbox.is_none() && !may_explain(server, now) {
@@ -253,7 +271,13 @@ pub struct KeyCache(HashMap<String, (Arc<Credential>, SigningKey)>);
 const KEYS_MAX: usize = 4096;
 
 impl KeyCache {
-    fn key(&mut self, credential: &Arc<Credential>, tc3: &Tc3<'_>, timestamp: i64, secret: &str) -> SigningKey {
+    fn key(
+        &mut self,
+        credential: &Arc<Credential>,
+        tc3: &Tc3<'_>,
+        timestamp: i64,
+        secret: &str,
+    ) -> SigningKey {
         let derive = || SigningKey::derive(secret, tc3.date, tc3.service);
         if !tc3.dated(timestamp) {
             return derive();

@@ -71,7 +71,10 @@ impl Sandbox {
             (&Method::GET, "cards") => Ok(cards()),
             (&Method::GET, "ledger") => Ok(ledger(server)),
             (&Method::GET, "usage") => usage(server, incoming.query),
-            _ => Err((StatusCode::NOT_FOUND, format!("there is no {} {path}; there is {ROUTES}", incoming.method))),
+            _ => Err((
+                StatusCode::NOT_FOUND,
+                format!("there is no {} {path}; there is {ROUTES}", incoming.method),
+            )),
         }
     }
 
@@ -85,7 +88,10 @@ impl Sandbox {
         store_people(server, people.all(), true)?;
         *lock(&self.people) = people;
         if !engine.record(LedgerEntry::SandboxReset { at_ms: engine.clock.now_ms() }) {
-            return Err((StatusCode::SERVICE_UNAVAILABLE, "the store is stopped; restart the sandbox".into()));
+            return Err((
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store is stopped; restart the sandbox".into(),
+            ));
         }
         engine.forget_rates();
         self.epoch.send_modify(|epoch| *epoch += 1);
@@ -105,7 +111,10 @@ impl Sandbox {
         let gone = |id| lock(&self.faults).remove(id);
         match (incoming.method, id.parse()) {
             (&Method::DELETE, Ok(id)) if gone(id) => Ok(json!({ "deleted": id })),
-            _ => Err((StatusCode::NOT_FOUND, format!("there is no fault rule {id}; GET /_sandbox/faults lists them"))),
+            _ => Err((
+                StatusCode::NOT_FOUND,
+                format!("there is no fault rule {id}; GET /_sandbox/faults lists them"),
+            )),
         }
     }
 
@@ -134,7 +143,11 @@ impl Sandbox {
 }
 
 /// Writes people into the accounts; all or none.
-pub(super) fn store_people(server: &Server, people: &[Person], replace: bool) -> Result<(), (StatusCode, String)> {
+pub(super) fn store_people(
+    server: &Server,
+    people: &[Person],
+    replace: bool,
+) -> Result<(), (StatusCode, String)> {
     let engine = &server.engine;
     let today = Date::in_beijing(engine.clock.now_ms().div_euclid(1000));
     let options = ParseOptions {
@@ -158,7 +171,8 @@ impl Sandbox {
     /// Puts the people every sandbox starts with into the accounts.
     pub fn store_seeded(&self, server: &Server) -> anyhow::Result<()> {
         let people = lock(&self.people);
-        store_people(server, people.all(), false).map_err(|(_, wrong)| anyhow::anyhow!("seeded accounts: {wrong}"))
+        store_people(server, people.all(), false)
+            .map_err(|(_, wrong)| anyhow::anyhow!("seeded accounts: {wrong}"))
     }
 }
 
@@ -228,7 +242,10 @@ fn set_clock(to_set: &Clock, body: &[u8]) -> Answer {
         return Ok(clock(to_set));
     };
     if seconds.abs() > LATEST_S / 2 {
-        return Err((StatusCode::BAD_REQUEST, "that is too far away; give Unix seconds, not milliseconds".into()));
+        return Err((
+            StatusCode::BAD_REQUEST,
+            "that is too far away; give Unix seconds, not milliseconds".into(),
+        ));
     }
     let milliseconds = seconds * 1000;
     to_set.set(match mode {
@@ -244,22 +261,28 @@ fn set_clock(to_set: &Clock, body: &[u8]) -> Answer {
 /// A rebound name is a name: so addresses and `localhost` are let through, other names are not.
 fn from_here(incoming: &Incoming<'_>) -> Result<(), String> {
     let host = incoming.header("host").unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    let name =
+        host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
     let name = name.trim_start_matches('[').trim_end_matches(']');
     if name != "localhost" && name.parse::<std::net::IpAddr>().is_err() {
-        return Err(format!("the sandbox is not controlled through the name `{name}`; use localhost or an address"));
+        return Err(format!(
+            "the sandbox is not controlled through the name `{name}`; use localhost or an address"
+        ));
     }
     if incoming.header("origin").is_some_and(|origin| origin != format!("http://{host}")) {
         return Err("the sandbox is not controlled from pages of other sites".into());
     }
     match incoming.header("sec-fetch-site") {
-        Some("cross-site" | "same-site") => Err("the sandbox is not controlled from pages of other sites".into()),
+        Some("cross-site" | "same-site") => {
+            Err("the sandbox is not controlled from pages of other sites".into())
+        }
         _ => Ok(()),
     }
 }
 
 fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, (StatusCode, String)> {
-    serde_json::from_slice(body).map_err(|wrong| (StatusCode::BAD_REQUEST, format!("the body is not right: {wrong}")))
+    serde_json::from_slice(body)
+        .map_err(|wrong| (StatusCode::BAD_REQUEST, format!("the body is not right: {wrong}")))
 }
 
 fn number(query: &str, name: &str) -> Option<u64> {

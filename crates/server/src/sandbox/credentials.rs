@@ -159,7 +159,9 @@ fn application(number: u32, name: &str) -> (Application, Credits) {
 }
 
 fn credentials(vault: &Vault) -> Vec<Credential> {
-    let both = (1..).zip(APPLICATIONS).flat_map(|(number, app)| [signing(number, &app), bearer(number, &app, vault)]);
+    let both = (1..)
+        .zip(APPLICATIONS)
+        .flat_map(|(number, app)| [signing(number, &app), bearer(number, &app, vault)]);
     both.chain([platform(vault)]).collect()
 }
 

@@ -142,7 +142,8 @@ impl Faults {
 
 impl Rule {
     fn strike(&mut self, seed: u64, wire: Wire, action: &str, card: &str) -> Option<Effect> {
-        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let is =
+            |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         if !(is(&self.wire, wire.name()) && is(&self.action, action) && is(&self.card, card)) || self.over() {
             return None;
         }
@@ -187,7 +188,9 @@ fn check(rule: &Rule) -> Result<(), String> {
     }
     match (&rule.effect, rule.sequence.is_empty()) {
         (Some(_), false) => Err("give `effect` or `sequence`, not both".into()),
-        (None, true) => Err("give an `effect`, for example {\"effect\":{\"outcome\":\"SOURCE_BUSY\"}}".into()),
+        (None, true) => {
+            Err("give an `effect`, for example {\"effect\":{\"outcome\":\"SOURCE_BUSY\"}}".into())
+        }
         _ => rule.effect.iter().chain(&rule.sequence).try_for_each(|effect| check_effect(effect, rule)),
     }
 }
@@ -199,7 +202,9 @@ fn check_effect(effect: &Effect, rule: &Rule) -> Result<(), String> {
     if let Some(outcome) = &effect.outcome
         && super::outcome(outcome).is_none()
     {
-        return Err(format!("`outcome` is `{outcome}`; use a name such as CARD_LOST or a code such as \"-13\""));
+        return Err(format!(
+            "`outcome` is `{outcome}`; use a name such as CARD_LOST or a code such as \"-13\""
+        ));
     }
     if let Some(error) = &effect.error
         && !knows_error(rule.wire.as_deref(), error)
@@ -238,7 +243,9 @@ mod tests {
     #[test]
     fn a_sequence_runs_once() {
         let mut faults = Faults::new(1);
-        faults.add(rule(r#"{"sequence":[{"outcome":"SOURCE_BUSY"},{"outcome":"-18"},{"outcome":"PASS"}]}"#)).unwrap();
+        faults
+            .add(rule(r#"{"sequence":[{"outcome":"SOURCE_BUSY"},{"outcome":"-18"},{"outcome":"PASS"}]}"#))
+            .unwrap();
         let drawn = draws(&mut faults, 4);
         assert_eq!(drawn, [Some("SOURCE_BUSY".into()), Some("-18".into()), Some("PASS".into()), None]);
     }

@@ -9,7 +9,8 @@ use super::credentials::APPLICATIONS;
 use super::samples;
 use crate::http::Reply;
 
-const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
 
 /// The page.
 pub fn page(incoming: &Incoming<'_>) -> Reply {

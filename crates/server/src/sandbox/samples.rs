@@ -82,7 +82,10 @@ mod tests {
         for wire in [Wire::Tencent, Wire::AceData] {
             for name in ["韦小宝", "Wei Xiaobao"] {
                 assert_eq!(documented(wire, &claim(name, "6225768888888888")), Some(Outcome::Pass));
-                assert_eq!(documented(wire, &claim(name, " 6226090210146748")), Some(Outcome::HolderMismatch));
+                assert_eq!(
+                    documented(wire, &claim(name, " 6226090210146748")),
+                    Some(Outcome::HolderMismatch)
+                );
             }
             assert_eq!(documented(wire, &claim("韦大宝", "6225768888888888")), None);
         }

@@ -3,6 +3,7 @@
 //! The tree mirrors the wires. Every test starts a sandbox of its own on a free port.
 
 mod acedata;
+mod cli;
 mod operate;
 mod sandbox;
 mod support;

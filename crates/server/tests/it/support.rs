@@ -44,6 +44,11 @@ impl Sandbox {
         Sandbox::launched(folder, &arguments)
     }
 
+    /// With further arguments.
+    pub fn with(arguments: &[&str]) -> Sandbox {
+        Sandbox::launched(tempfile::tempdir().unwrap(), arguments)
+    }
+
     fn launched(folder: TempDir, arguments: &[&str]) -> Sandbox {
         let ready = folder.path().join("ready");
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -67,7 +72,11 @@ impl Sandbox {
                 return address.trim().to_owned();
             }
             let over = self.child.try_wait().unwrap();
-            assert!(over.is_none() && began.elapsed() < Duration::from_secs(30), "no sandbox: {}", self.log());
+            assert!(
+                over.is_none() && began.elapsed() < Duration::from_secs(30),
+                "no sandbox: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }

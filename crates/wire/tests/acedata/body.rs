@@ -1,6 +1,6 @@
 //! Every way a body can be read, and every way it can be wrong.
 
-use card4e_wire::acedata::{CheckFourElements, Element, Encryption, Fault, Listed};
+use wire::acedata::{CheckFourElements, Element, Encryption, Fault, Listed};
 
 use crate::read;
 

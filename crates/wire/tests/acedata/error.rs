@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use card4e_wire::acedata::{Element, ErrorCode, Fault, failure};
+use wire::acedata::{Element, ErrorCode, Fault, failure};
 
 const TRACE_ID: &str = "2efa9340-b21b-4e26-9e14-4aac95f343ab";
 const URL: &str = "https://card4e.example";

@@ -1,8 +1,8 @@
 //! Whatever is sent, there is an answer, and whatever is answered, it is JSON.
 
-use card4e_wire::acedata::{Accept, CheckFourElements, ErrorCode, Fault, failure, success};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use wire::acedata::{Accept, CheckFourElements, ErrorCode, Fault, failure, success};
 
 /// JSON with the wire's own member names in likely and unlikely places.
 fn almost_a_body() -> impl Strategy<Value = String> {

@@ -6,9 +6,9 @@ mod fuzz;
 mod reply;
 mod request;
 
-use card4e_wire::Incoming;
-use card4e_wire::acedata::{CheckFourElements, Fault};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use wire::Incoming;
+use wire::acedata::{CheckFourElements, Fault};
 
 /// A request as a transcript shows it: request line, headers, an empty line, the body.
 pub(crate) struct Transcript {

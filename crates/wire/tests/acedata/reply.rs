@@ -1,7 +1,7 @@
 //! The eighteen documented results, as they stand on the wire.
 
-use card4e_wire::Language;
-use card4e_wire::acedata::{Accept, CheckCode, success};
+use wire::Language;
+use wire::acedata::{Accept, CheckCode, success};
 
 /// Number, whether it is charged, the body in English and in Chinese.
 const RESULTS: [(i8, bool, &str, &str); 18] = [

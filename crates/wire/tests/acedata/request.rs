@@ -1,7 +1,7 @@
 //! From the request line to the token: the parts a request has around its body.
 
-use card4e_wire::Language;
-use card4e_wire::acedata::{
+use wire::Language;
+use wire::acedata::{
     Accept, CheckFourElements, Endpoint, ErrorCode, Fault, bearer, endpoint, idempotency_key, language,
     route, trace_id,
 };

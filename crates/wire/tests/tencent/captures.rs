@@ -1,9 +1,9 @@
 //! What the official clients really send, verified with the key they were given.
 
-use card4e_wire::Language;
-use card4e_wire::tencent::action::{Action, Algorithm, FourElements};
-use card4e_wire::tencent::claims;
-use card4e_wire::tencent::signature::{DEFAULT_PUBLIC_NAMES, HostMatch, Match, Mismatch, Proof, verify};
+use wire::Language;
+use wire::tencent::action::{Action, Algorithm, FourElements};
+use wire::tencent::claims;
+use wire::tencent::signature::{DEFAULT_PUBLIC_NAMES, HostMatch, Match, Mismatch, Proof, verify};
 
 use crate::support::{Request, SECRET_ID, SECRET_KEY};
 

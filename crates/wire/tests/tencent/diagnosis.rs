@@ -1,6 +1,6 @@
 //! Requests that are refused, and what their authors are told.
 
-use card4e_wire::tencent::signature::{
+use wire::tencent::signature::{
     Diagnosis, Evidence, SigningKey, Unsigned, V1Method, diagnose, sign_tc3, sign_v1,
 };
 

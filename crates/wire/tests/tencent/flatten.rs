@@ -1,7 +1,7 @@
 //! Nested members as flat parameters.
 
-use card4e_wire::tencent::flatten::{flatten, pairs, unflatten};
 use serde_json::{Value, json};
+use wire::tencent::flatten::{flatten, pairs, unflatten};
 
 fn nested(raw: &str) -> Result<Value, String> {
     let pairs = pairs(raw).map_err(|fault| crate::support::refusal(&fault))?;

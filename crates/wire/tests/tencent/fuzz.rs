@@ -1,16 +1,16 @@
 //! Arbitrary bytes never panic; what is signed is verified; what is flattened comes back.
 
-use card4e_wire::tencent::action::{Action, FourElements};
-use card4e_wire::tencent::error::Fault;
-use card4e_wire::tencent::flatten::{flatten, pairs, unflatten};
-use card4e_wire::tencent::signature::{
-    DEFAULT_PUBLIC_NAMES, Evidence, Tc3, Unsigned, V1Method, diagnose, sign_tc3, sign_v1, verify,
-};
-use card4e_wire::tencent::{claims, language};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
+use wire::tencent::action::{Action, FourElements};
+use wire::tencent::error::Fault;
+use wire::tencent::flatten::{flatten, pairs, unflatten};
+use wire::tencent::signature::{
+    DEFAULT_PUBLIC_NAMES, Evidence, Tc3, Unsigned, V1Method, diagnose, sign_tc3, sign_v1, verify,
+};
+use wire::tencent::{claims, language};
 
 use crate::support::{Request, SECRET_ID};
 
@@ -85,7 +85,7 @@ proptest! {
     fn no_request_panics(request in request()) {
         let incoming = request.incoming();
         claims(&incoming);
-        language(&incoming, card4e_wire::Language::Chinese);
+        language(&incoming, wire::Language::Chinese);
         if let Ok(call) = request.read() {
             let _ = Action::requested(&call);
             let _ = FourElements::read(&call);

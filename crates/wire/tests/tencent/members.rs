@@ -1,6 +1,6 @@
 //! The members of `BankCard4EVerification`: what is missing, what is of the wrong type.
 
-use card4e_wire::tencent::action::{Action, Algorithm, FourElements};
+use wire::tencent::action::{Action, Algorithm, FourElements};
 
 use crate::support::{Request, SAMPLE, refusal, signed_tc3};
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use card4e_wire::Language::{Chinese, English};
-use card4e_wire::tencent::action::BankCard4ECode;
-use card4e_wire::tencent::error::{ErrorCode, Fault};
-use card4e_wire::tencent::{CONTENT_TYPE, failure, success};
+use wire::Language::{Chinese, English};
+use wire::tencent::action::BankCard4ECode;
+use wire::tencent::error::{ErrorCode, Fault};
+use wire::tencent::{CONTENT_TYPE, failure, success};
 
 use crate::support::NOW;
 

@@ -1,7 +1,7 @@
 //! Reading a request: which wire, in which order it is refused, what shapes are accepted.
 
-use card4e_wire::Language;
-use card4e_wire::tencent::{
+use wire::Language;
+use wire::tencent::{
     QUERY_MAX_BYTES, TC3_BODY_MAX_BYTES, V1_BODY_MAX_BYTES, body_too_large, claims, language,
 };
 

@@ -1,10 +1,10 @@
 //! Requests as text, and a client that signs them.
 
-use card4e_wire::Incoming;
-use card4e_wire::tencent::error::Fault;
-use card4e_wire::tencent::signature::{DEFAULT_PUBLIC_NAMES, Match, Mismatch, Unsigned, sign_tc3, verify};
-use card4e_wire::tencent::{self, Call};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use wire::Incoming;
+use wire::tencent::error::Fault;
+use wire::tencent::signature::{DEFAULT_PUBLIC_NAMES, Match, Mismatch, Unsigned, sign_tc3, verify};
+use wire::tencent::{self, Call};
 
 /// The sample pair of Tencent's older documentation; no live key.
 pub(crate) const SECRET_ID: &str = "AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE";
@@ -98,7 +98,7 @@ impl Request {
 }
 
 pub(crate) fn refusal(fault: &Fault) -> String {
-    format!("{}: {}", fault.code.as_str(), fault.message(card4e_wire::Language::English))
+    format!("{}: {}", fault.code.as_str(), fault.message(wire::Language::English))
 }
 
 /// A TC3 POST of a JSON body as the Python SDK would send it, unsigned.

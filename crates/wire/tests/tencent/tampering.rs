@@ -1,7 +1,7 @@
 //! One thing changed after signing: refused each time, and with which code.
 
-use card4e_wire::tencent::error::ErrorCode;
-use card4e_wire::tencent::signature::{
+use wire::tencent::error::ErrorCode;
+use wire::tencent::signature::{
     DEFAULT_PUBLIC_NAMES, HostMatch, Match, Mismatch, PUBLIC_NAMES_MAX, Unsigned, V1Method, sign_tc3,
     sign_v1, verify, within_clock_window,
 };

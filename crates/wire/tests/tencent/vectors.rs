@@ -1,10 +1,10 @@
 //! Published examples, recomputed: Tencent's documentation and the tests of a third-party SDK.
 //! The derivation's intermediate keys are tested beside the code.
 
-use card4e_wire::tencent::signature::{
+use http::Method;
+use wire::tencent::signature::{
     DEFAULT_PUBLIC_NAMES, Proof, SigningKey, Unsigned, V1Method, sign_tc3, sign_v1, verify_tc3,
 };
-use http::Method;
 
 use crate::support::{Request, SECRET_ID, SECRET_KEY};
 

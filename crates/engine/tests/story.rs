@@ -1,0 +1,299 @@
+//! The engine with its store: open, ask, close, open again; and what is done to it in between.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
+
+use engine::account::AccountText;
+use engine::caller::{
+    Action, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Standing, Wire,
+};
+use engine::claim::Claim;
+use engine::clock::Mode;
+use engine::issuer::Issuers;
+use engine::ledger::Credits;
+use engine::limit::AttemptPolicy;
+use engine::outcome::Outcome;
+use engine::settle::{Desk, Settlement};
+use engine::store::LedgerFile;
+use engine::subject::{Date, ParseOptions};
+use engine::vault::{KeyRing, Vault};
+use engine::verify::{Question, Refusal, new_request_id, verify};
+use engine::{Engine, Policy, Running, Seed};
+
+const ROOT: [u8; 32] = [9; 32];
+const NOON: i64 = 1_795_233_600_000; // 2026-11-21 12:00 in Beijing
+const DAY: i64 = 86_400_000;
+
+fn policy() -> Policy {
+    Policy {
+        test_land: true,
+        requests_per_second: 0,
+        attempts: AttemptPolicy::OFF,
+        log_bytes: 0,
+        ..Policy::default()
+    }
+}
+
+fn shop() -> Seed {
+    let application = Application {
+        id: ApplicationId(1),
+        caller: CallerId(1),
+        name: "shop".into(),
+        actions: vec![Action::FourElements],
+        unlimited: false,
+        price: None,
+        requests_per_second: None,
+        attempts: None,
+    };
+    Seed {
+        callers: vec![Caller { id: CallerId(1), name: "shop".into(), standing: Standing::Active }],
+        applications: vec![(application, Credits::whole(100))],
+        credentials: |vault| vec![credential(vault)],
+    }
+}
+
+fn credential(vault: &Vault) -> Credential {
+    let proof = Proof::Bearer { hash: vault.token("token"), last4: "oken".into() };
+    Credential { id: CredentialId(1), application: ApplicationId(1), proof, expires_at_ms: None }
+}
+
+fn open(folder: &Path, policy: Policy) -> Running {
+    let running = Engine::open(folder, &ROOT, policy, Issuers::built_in(), shop()).unwrap();
+    running.engine.clock.set(Mode::Frozen(NOON));
+    running
+}
+
+fn put(engine: &Engine, state: &str) {
+    let text = AccountText {
+        card: "6217000000000000012",
+        name: "张伟",
+        id: "99010119610202001X",
+        mobile: "16100000001",
+        state,
+        ..AccountText::default()
+    };
+    let today = Date::new(2026, 11, 21).unwrap();
+    let options = ParseOptions { test_land: true, ..ParseOptions::new(today) };
+    let row = text.row(&options, &engine.vault).unwrap();
+    engine.accounts_to_change().unwrap().put(&[row], &engine.vault).unwrap();
+}
+
+fn ask(engine: &Arc<Engine>, mobile: &str, key: Option<&str>) -> Settlement {
+    let desk = engine.desk().unwrap();
+    wait(&desk, asked(&desk, mobile, key))
+}
+
+async fn asked(desk: &Desk, mobile: &str, key: Option<&str>) -> Settlement {
+    let engine = &desk.engine;
+    let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
+    let admission = engine.admit(ApplicationId(1), Action::FourElements, key.is_some())?;
+    let question = Question {
+        wire: Wire::AceData,
+        action: Action::FourElements,
+        credential: &credential(&engine.vault),
+        claim: &claim,
+        idempotency_key: key,
+        scripted: None,
+        request: new_request_id(),
+        began: Instant::now(),
+    };
+    verify(desk, admission, question).await
+}
+
+fn outcome(settlement: Settlement) -> Outcome {
+    settlement.unwrap().answer.outcome
+}
+
+/// Runs one future beside the desk's mail, on this thread.
+fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let (mut work, mut mail) = (pin!(work), pin!(desk.read_mail()));
+    loop {
+        let _ = mail.as_mut().poll(&mut context);
+        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+            return done;
+        }
+        std::thread::park();
+    }
+}
+
+#[test]
+fn balance_attempts_and_stored_answers_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = || Policy { attempts: AttemptPolicy::default(), ..policy() };
+    let running = open(dir.path(), policy());
+    put(&running.engine, "normal");
+    let first = ask(&running.engine, "16100000001", Some("k")).unwrap().answer;
+    assert_eq!((first.outcome, first.balance), (Outcome::Pass, Some(Credits::whole(99))));
+    for _ in 0..3 {
+        assert_eq!(outcome(ask(&running.engine, "16100000002", None)), Outcome::HolderMismatch);
+    }
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::AttemptsExceeded, "locked");
+    running.stop();
+
+    let running = open(dir.path(), policy());
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::AttemptsExceeded, "still locked");
+    let again = ask(&running.engine, "16100000001", Some("k")).unwrap();
+    assert!(again.replayed);
+    assert_eq!(again.answer, first);
+    assert_eq!(running.engine.totals().charges, 4);
+    running.engine.clock.set(Mode::Frozen(NOON + DAY));
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass, "a new day");
+    running.stop();
+}
+
+#[test]
+fn a_twin_joins_the_question_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "lost");
+    let desk = running.engine.desk().unwrap();
+    let both = async {
+        let mut first = pin!(asked(&desk, "16100000001", Some("k")));
+        let mut twin = pin!(asked(&desk, "16100000001", Some("k")));
+        // Both are under way before either is answered.
+        std::future::poll_fn(|context| {
+            let _ = first.as_mut().poll(context);
+            let _ = twin.as_mut().poll(context);
+            Poll::Ready(())
+        })
+        .await;
+        (first.await, twin.await)
+    };
+    let (first, twin) = wait(&desk, both);
+    let (first, twin) = (first.unwrap(), twin.unwrap());
+    assert_eq!(first.answer, twin.answer);
+    assert!(!first.replayed && twin.replayed);
+    assert_eq!(running.engine.totals().charges, 1);
+    drop(desk);
+    running.stop();
+}
+
+#[test]
+fn a_client_that_goes_away_is_charged_for_what_it_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "normal");
+    let desk = running.engine.desk().unwrap();
+    {
+        let mut abandoned = Box::pin(asked(&desk, "16100000001", None));
+        let _ = abandoned.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+    drop(desk);
+    running.stop();
+    let running = open(dir.path(), policy());
+    assert_eq!(running.engine.totals().charges, 1);
+    running.stop();
+}
+
+#[test]
+fn a_key_is_for_one_question() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "normal");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", Some("k"))), Outcome::Pass);
+    assert_eq!(ask(&running.engine, "16100000002", Some("k")).unwrap_err(), Refusal::KeyReused);
+    running.engine.clock.set(Mode::Frozen(NOON + DAY));
+    assert_eq!(outcome(ask(&running.engine, "16100000002", Some("k"))), Outcome::HolderMismatch, "forgotten");
+    running.stop();
+}
+
+#[test]
+fn an_account_that_was_changed_behind_our_back_is_never_a_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "lost");
+    let db = rusqlite::Connection::open(dir.path().join("accounts.db")).unwrap();
+    db.execute("UPDATE account SET state = 0", []).unwrap();
+    assert_eq!(ask(&running.engine, "16100000001", None).unwrap_err(), Refusal::Stopped);
+    assert_eq!(running.engine.totals().charges, 0);
+    running.stop();
+}
+
+#[test]
+fn a_changed_ledger_is_noticed_by_the_check_and_at_the_next_start() {
+    for (what, sql) in [
+        ("an entry", "UPDATE block SET bytes = CAST(substr(bytes, 1, length(bytes) - 1) || x'01' AS BLOB)"),
+        ("a root", "UPDATE block SET root = zeroblob(32)"),
+        ("a cut end", "DELETE FROM block WHERE seq = (SELECT max(seq) FROM block)"),
+        ("a side row", "UPDATE side SET bytes = zeroblob(64)"),
+        ("a checkpoint", "UPDATE checkpoint SET signature = zeroblob(64)"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let running = open(dir.path(), policy());
+        put(&running.engine, "normal");
+        assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
+        running.stop();
+        let ring = KeyRing::open_or_create(&dir.path().join("keys.json"), &ROOT).unwrap();
+        let vault = Vault::new(&ring);
+        let ledger = dir.path().join("ledger.db");
+        let check = LedgerFile::check(&ledger, &vault).unwrap();
+        assert_eq!((check.answers, check.charges, check.checkpoints), (1, 1, 1));
+
+        rusqlite::Connection::open(&ledger).unwrap().execute_batch(sql).unwrap();
+        let error = LedgerFile::check(&ledger, &vault).unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn erasing_a_side_row_leaves_the_audit_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "normal");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
+    running.stop();
+    let ledger = dir.path().join("ledger.db");
+    rusqlite::Connection::open(&ledger).unwrap().execute_batch("DELETE FROM side").unwrap();
+    let vault = Vault::new(&KeyRing::open_or_create(&dir.path().join("keys.json"), &ROOT).unwrap());
+    let check = LedgerFile::check(&ledger, &vault).unwrap();
+    assert_eq!((check.entries, check.erased), (2, 2));
+}
+
+#[test]
+fn a_store_that_cannot_commit_answers_nothing_and_charges_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "normal");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
+    // A table that is gone fails the next commit, as a full or broken disk would.
+    let db = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
+    db.execute_batch("ALTER TABLE side RENAME TO hidden").unwrap();
+    assert_eq!(ask(&running.engine, "16100000001", Some("k")).unwrap_err(), Refusal::Stopped);
+    assert!(running.engine.is_stopped());
+    assert_eq!(ask(&running.engine, "16100000001", None).unwrap_err(), Refusal::Stopped, "and stays so");
+    db.execute_batch("ALTER TABLE hidden RENAME TO side").unwrap();
+    drop(db);
+    running.stop();
+    let running = open(dir.path(), policy());
+    assert_eq!(running.engine.totals().charges, 1);
+    assert_eq!(outcome(ask(&running.engine, "16100000001", Some("k"))), Outcome::Pass);
+    running.stop();
+}
+
+#[test]
+fn usage_rows_follow_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "lost");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::CardLost);
+    running.stop();
+    let running = open(dir.path(), policy());
+    let rows = running.engine.usage(Some(1), 10).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((rows[0].outcome.as_str(), rows[0].charged.as_str()), ("CARD_LOST", "1"));
+    assert_eq!(rows[0].masks.as_ref().unwrap().card, "621700*********0012");
+    assert!(running.engine.usage(Some(2), 10).unwrap().is_empty());
+    running.stop();
+}
