@@ -1,6 +1,7 @@
 """What the SDKs can be set to: signatures, methods, hosts, proxies; and what they send wrong."""
 
 import json
+import socket
 
 import pytest
 
@@ -335,6 +336,27 @@ def test_sizes_by_method_and_signature(sandbox, method, sign_method, size, code)
     assert UUID4.match(caught.value.get_request_id())
     if sign_method != "TC3-HMAC-SHA256":
         assert "TC3-HMAC-SHA256" in caught.value.get_message()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /?Action=x&a=" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (
+            b"GET / HTTP/1.1\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(200)) + b"\r\n",
+            431,
+        ),
+        (b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+    ],
+    ids=["long-line", "many-headers", "illegal-byte", "illegal-length"],
+)
+def test_what_http_cannot_read_is_still_answered(sandbox, head, status):
+    """There is no request yet that could get a RequestId, but silence helps nobody."""
+    with socket.create_connection(sandbox.address.split(":"), timeout=10) as connection:
+        connection.sendall(head)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 %d " % status)
+    assert PythonSync().call(sandbox.address, SAMPLE).result == "0"
 
 
 def test_a_key_with_a_blank_is_refused_by_the_client_itself(sandbox):

@@ -87,6 +87,7 @@ pub fn outcome_of_tencent_number(number: i8) -> Option<O> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::DECISIONS;
     use std::fmt::Write;
     use wire::Language;
 
@@ -126,6 +127,51 @@ mod tests {
             }
         }
         crate::golden::check("tests/projection.golden", &text);
+    }
+
+    /// `docs/decision-table.md`, from the code's own tables.
+    #[test]
+    fn documentation() {
+        let mut text = String::from(include_str!("../tests/decision-table.head.md"));
+        text.push_str("\n| # | Stage | What has to hold | Outcome | Tencent | AceData | Price | Why here |\n");
+        text.push_str("|---|---|---|---|---|---|---|---|\n");
+        for decision in &DECISIONS {
+            let outcome = decision.outcome;
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                decision.row.0,
+                decision.stage,
+                decision.fact,
+                outcome.name(),
+                tencent(outcome).number(),
+                acedata(outcome).number(),
+                price(outcome),
+                decision.why,
+            );
+        }
+        text.push_str("\n## Outcomes and what each wire says\n\n| Outcome | Class | Price | Tencent | zh | en | AceData | zh | en |\n|---|---|---|---|---|---|---|---|---|\n");
+        for outcome in O::ALL {
+            let (t, a) = (tencent(outcome), acedata(outcome));
+            let _ = writeln!(
+                text,
+                "| {} | {:?} | {} | {} | {} | {} | {} | {} | {} |",
+                outcome.name(),
+                outcome.class(),
+                price(outcome),
+                t.number(),
+                t.text(Language::Chinese),
+                t.text(Language::English),
+                a.number(),
+                a.text(Language::Chinese),
+                a.text(Language::English),
+            );
+        }
+        crate::golden::check("../../docs/decision-table.md", &text);
+    }
+
+    fn price(outcome: O) -> &'static str {
+        if outcome.billable() { "charged" } else { "free" }
     }
 
     fn outcomes_of(has: impl Fn(O) -> bool) -> Vec<O> {

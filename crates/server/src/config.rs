@@ -226,6 +226,20 @@ mod tests {
         assert_eq!(settings.acedata.numbering, AceDataNumbering::Documented);
     }
 
+    /// The example in the documentation has every setting with its default.
+    #[test]
+    fn the_documentation_shows_the_defaults() {
+        let page = include_str!("../../../docs/settings.md");
+        let shown = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let shown = Settings::parse(shown).unwrap();
+        let defaults = Settings {
+            attempts: Some(AttemptPolicy::default()),
+            policy: PolicySettings { requests_per_second: Some(0), ..PolicySettings::default() },
+            ..Settings::default()
+        };
+        assert_eq!(format!("{shown:#?}"), format!("{defaults:#?}"));
+    }
+
     #[test]
     fn an_empty_attempts_table_counts_as_the_field_does() {
         let settings = Settings::parse("[attempts]\nper_card = 5\n").unwrap();

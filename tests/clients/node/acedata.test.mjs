@@ -3,12 +3,12 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
 
-import { mismatch, sample, scenario, startSandbox, uuid4 } from "./sandbox.mjs";
+import { mismatch, sample, scenario, skip, startSandbox, uuid4 } from "./sandbox.mjs";
 
 let sandbox;
-before(async () => { sandbox = await startSandbox(); });
+before(async () => { if (!skip) sandbox = await startSandbox(); });
 after(() => sandbox?.stop());
-beforeEach(() => sandbox.reset());
+beforeEach(() => sandbox?.reset());
 
 const guide = { name: "胡印福", phone: "***", id_card: "***", bank_card: "***" };
 
@@ -36,7 +36,7 @@ async function refused(reply, status, code) {
   return answer.error;
 }
 
-describe("fetch", { timeout: 60_000 }, () => {
+describe("fetch", { skip, timeout: 60_000 }, () => {
   it("the guide as printed", async () => {
     const reply = await check(guide);
     assert.equal(reply.status, 200);

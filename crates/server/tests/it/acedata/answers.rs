@@ -22,6 +22,12 @@ x-trace-id: {trace}
 #[test]
 fn the_guides_curl_snippet_as_printed() {
     let sandbox = Sandbox::start();
+    let body = "{
+  \"name\": \"胡印福\",
+  \"bank_card\": \"***\",
+  \"phone\": \"***\",
+  \"id_card\": \"***\"
+}";
     let request = format!(
         "POST /identity/bankcard/check-4e HTTP/1.1\r
 Host: {}\r
@@ -29,15 +35,11 @@ User-Agent: curl/8.5.0\r
 authorization: Bearer {TOKEN}\r
 accept: application/json\r
 content-type: application/json\r
-Content-Length: 91\r
+Content-Length: {}\r
 \r
-{{
-  \"name\": \"胡印福\",
-  \"bank_card\": \"***\",
-  \"phone\": \"***\",
-  \"id_card\": \"***\"
-}}",
-        sandbox.address
+{body}",
+        sandbox.address,
+        body.len()
     );
     let reply = sandbox.send(request.as_bytes());
     assert_eq!(reply.status, 200);
