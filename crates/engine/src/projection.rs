@@ -133,7 +133,9 @@ mod tests {
     #[test]
     fn documentation() {
         let mut text = String::from(include_str!("../tests/decision-table.head.md"));
-        text.push_str("\n| # | Stage | What has to hold | Outcome | Tencent | AceData | Price | Why here |\n");
+        text.push_str(
+            "\n| # | Stage | What has to hold | Outcome | Tencent | AceData | Price | Why here |\n",
+        );
         text.push_str("|---|---|---|---|---|---|---|---|\n");
         for decision in &DECISIONS {
             let outcome = decision.outcome;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use engine::Engine;
-use engine::caller::Wire;
+use engine::caller::{ApplicationId, Wire};
 use engine::settle::Desk;
 use engine::store::StoreError;
 use tokio::sync::Semaphore;
@@ -115,6 +115,16 @@ pub struct Note {
     pub hint: Option<String>,
     /// A fault rule that applies to the reply.
     pub effect: Option<crate::sandbox::Effect>,
+}
+
+impl Note {
+    /// For the journal: whose request this is, refused or not.
+    fn asked_by(&mut self, server: &Server, application: ApplicationId) {
+        if server.sandbox.is_some() {
+            let found = server.engine.directory().application(application);
+            self.application = found.map(|(application, _)| application.name.clone());
+        }
+    }
 }
 
 /// Counts what was answered and lets the sandbox have its way with the reply.

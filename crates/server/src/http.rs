@@ -235,7 +235,6 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(head_deadline)
             .max_buf_size(256 << 10)
-            .pipeline_flush(true)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
         // A connection that breaks is the client's affair; there is nobody left to tell.

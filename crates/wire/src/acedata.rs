@@ -12,7 +12,7 @@ use std::fmt;
 
 use http::Method;
 
-use crate::{Incoming, Language};
+use crate::{BadIdempotencyKey, Incoming, Language, visible_ascii};
 
 mod error;
 mod json;
@@ -116,36 +116,19 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
 }
 
-/// The caller's idempotency key, under either spelling in use.
-///
-/// AceData has no such header; without one, an SDK that repeats a POST after a timeout could not
-/// tell us that it is the same question.
+/// The caller's idempotency key; see [`Incoming::idempotency_key`].
 pub fn idempotency_key<'a>(request: &Incoming<'a>) -> Result<Option<&'a str>, Fault> {
-    let mut keys = ["idempotency-key", "x-idempotency-key"]
-        .into_iter()
-        .flat_map(|name| request.headers.get_all(name))
-        .map(|value| value.as_bytes());
-    let Some(key) = keys.next() else {
-        return Ok(None);
-    };
-    if keys.any(|other| other != key) {
-        return Err(Fault::bad_request("Idempotency-Key was sent twice with different values."));
-    }
-    match visible_ascii(key, 255) {
-        Some(key) => Ok(Some(key)),
-        None => Err(Fault::bad_request("Idempotency-Key must be 1 to 255 visible ASCII characters.")),
-    }
+    request.idempotency_key().map_err(|bad| {
+        Fault::bad_request(match bad {
+            BadIdempotencyKey::Ambiguous => "Idempotency-Key was sent twice with different values.",
+            BadIdempotencyKey::Malformed => "Idempotency-Key must be 1 to 255 visible ASCII characters.",
+        })
+    })
 }
 
 /// The `X-Request-Id` a caller chose, when it is fit to be echoed and logged.
 pub fn trace_id<'a>(request: &Incoming<'a>) -> Option<&'a str> {
     visible_ascii(request.headers.get("x-request-id")?.as_bytes(), 128)
-}
-
-fn visible_ascii(bytes: &[u8], len_max: usize) -> Option<&str> {
-    let visible = bytes.iter().all(u8::is_ascii_graphic);
-    let sized = (1..=len_max).contains(&bytes.len());
-    (visible && sized).then(|| std::str::from_utf8(bytes).ok())?
 }
 
 /// The language a caller wants `description` in: Chinese when its `Accept-Language` begins so,

@@ -32,6 +32,40 @@ impl<'a> Incoming<'a> {
     }
 }
 
+/// A header that names a question for whoever sends it again, spelled in a way nobody can rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadIdempotencyKey {
+    /// Both spellings, or one twice, with different values.
+    Ambiguous,
+    /// Not 1 to 255 visible ASCII characters.
+    Malformed,
+}
+
+impl<'a> Incoming<'a> {
+    /// The caller's idempotency key, under either spelling in use: `Idempotency-Key`, or
+    /// `X-Idempotency-Key` as Tencent's Go SDK sends it. Neither wire has such a member; without one,
+    /// an SDK that repeats a POST after a timeout could not tell us that it is the same question.
+    ///
+    /// # Errors
+    /// An unusable key is not ignored: who sends one relies on being charged once.
+    pub fn idempotency_key(&self) -> Result<Option<&'a str>, BadIdempotencyKey> {
+        let named = ["idempotency-key", "x-idempotency-key"].into_iter();
+        let mut keys = named.flat_map(|name| self.headers.get_all(name)).map(|value| value.as_bytes());
+        let Some(key) = keys.next() else { return Ok(None) };
+        if keys.any(|other| other != key) {
+            return Err(BadIdempotencyKey::Ambiguous);
+        }
+        visible_ascii(key, 255).map(Some).ok_or(BadIdempotencyKey::Malformed)
+    }
+}
+
+/// Bytes that can be echoed and logged: 1 to `len_max` visible ASCII characters.
+pub(crate) fn visible_ascii(bytes: &[u8], len_max: usize) -> Option<&str> {
+    let visible = bytes.iter().all(u8::is_ascii_graphic);
+    let sized = (1..=len_max).contains(&bytes.len());
+    (visible && sized).then(|| std::str::from_utf8(bytes).ok())?
+}
+
 /// The language of a description or an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Language {

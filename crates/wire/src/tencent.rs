@@ -13,7 +13,7 @@ use http::Method;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Incoming, Language};
+use crate::{BadIdempotencyKey, Incoming, Language};
 
 pub mod action;
 mod calendar;
@@ -62,8 +62,6 @@ pub struct Call<'a> {
     pub trace_id: Option<&'a str>,
     /// `X-TC-RequestClient` or `RequestClient`, such as `SDK_PYTHON_3.1.179`.
     pub client: Option<Cow<'a, str>>,
-    /// `Idempotency-Key`, else `X-Idempotency-Key` (what Go sends); an empty one is none.
-    pub idempotency_key: Option<&'a str>,
     /// The signature does not cover the body, by the client's choice.
     pub unsigned_payload: bool,
 }
@@ -79,6 +77,22 @@ impl fmt::Debug for Call<'_> {
             .field("client", &self.client)
             .finish_non_exhaustive()
     }
+}
+
+/// The caller's idempotency key; see [`Incoming::idempotency_key`].
+pub fn idempotency_key<'a>(incoming: &Incoming<'a>) -> Result<Option<&'a str>, Fault> {
+    incoming.idempotency_key().map_err(|bad| match bad {
+        BadIdempotencyKey::Ambiguous => Fault::new(
+            ErrorCode::InvalidParameter,
+            "请求头 `Idempotency-Key` 出现多次且取值不同。",
+            "The header `Idempotency-Key` is given twice with different values.",
+        ),
+        BadIdempotencyKey::Malformed => Fault::new(
+            ErrorCode::InvalidParameter,
+            "请求头 `Idempotency-Key` 须为 1 至 255 个可见 ASCII 字符。",
+            "The header `Idempotency-Key` must be 1 to 255 visible ASCII characters.",
+        ),
+    })
 }
 
 /// Whether a request belongs to this wire rather than to any other on the same port.
@@ -300,7 +314,6 @@ fn read_tc3<'a>(incoming: &Incoming<'a>) -> Result<Call<'a>, Fault> {
         flattened,
         trace_id: filled(incoming, "x-tc-traceid"),
         client: filled(incoming, "x-tc-requestclient").map(Cow::Borrowed),
-        idempotency_key: idempotency_key(incoming),
         unsigned_payload: signature::payload_is_unsigned(incoming),
         proof: Proof::Tc3(proof),
     })
@@ -348,7 +361,6 @@ fn read_v1<'a>(incoming: &Incoming<'a>) -> Result<Call<'a>, Fault> {
         flattened: true,
         trace_id: filled(incoming, "x-tc-traceid"),
         client: parameters.filled("RequestClient"),
-        idempotency_key: idempotency_key(incoming),
         unsigned_payload: false,
         proof: Proof::V1(V1::new(parameters.0, signature)),
     })
@@ -448,10 +460,6 @@ fn filled<'a>(incoming: &Incoming<'a>, header: &str) -> Option<&'a str> {
 
 fn required<'a>(incoming: &Incoming<'a>, header: &str, parameter: &str) -> Result<&'a str, Fault> {
     filled(incoming, header).ok_or_else(|| Fault::missing(parameter))
-}
-
-fn idempotency_key<'a>(incoming: &Incoming<'a>) -> Option<&'a str> {
-    filled(incoming, "idempotency-key").or_else(|| filled(incoming, "x-idempotency-key"))
 }
 
 fn unix_seconds(text: &str) -> Result<i64, Fault> {

@@ -116,6 +116,7 @@ async fn ask(
     note.action = "check-4e".into();
     let server = &core.server;
     let credential = authenticate(server, incoming)?;
+    note.asked_by(server, credential.application);
     let mut forced = None;
     if let Some(sandbox) = &server.sandbox {
         let peeked = CheckFourElements::read(incoming.body);
@@ -141,7 +142,6 @@ async fn ask(
         Err(refusal) => return Err({ refused }(refusal)),
     };
     *rate = admission.rate;
-    note.application = server.sandbox.is_some().then(|| admission.application.name.clone());
     match received.body {
         Ok(_) => {}
         Err(BodyError::TooLarge) => return Err(ErrorCode::RequestTooLarge.into()),
@@ -150,7 +150,9 @@ async fn ask(
     let elements = CheckFourElements::read(incoming.body)?;
     if elements.encryption.is_some() {
         // Never verified as if it were text.
-        return Err(Fault::envelope_failed());
+        return Err(Fault::bad_request(
+            "encryption: this server cannot open encrypted elements yet; send them as text.",
+        ));
     }
     let CheckFourElements { name, bank_card, id_card, phone, cert_type, .. } = &elements;
     let claim = Claim::new(name, bank_card, id_card, phone, *cert_type);

@@ -80,14 +80,17 @@ async fn ask(
         Ok(_) => {}
         Err(BodyError::TooLarge) => return Err(tencent::body_too_large(incoming)),
         Err(BodyError::Incomplete) => {
-            return Err(
-                Fault::from(ErrorCode::InvalidParameter).with_hint("the body did not arrive completely")
-            );
+            return Err(Fault::new(
+                ErrorCode::InvalidParameter,
+                "请求包体不完整。",
+                "The body did not arrive completely.",
+            ));
         }
     }
     let call = tencent::read(incoming)?;
     note.action = call.action.chars().take(64).collect();
     let credential = authenticate(core, incoming, &call, note)?;
+    note.asked_by(&core.server, credential.application);
     Action::requested(&call)?;
     let server = &core.server;
     let mut forced = None;
@@ -99,15 +102,18 @@ async fn ask(
         }
         forced = ordered.outcome;
     }
-    let may_recall = call.idempotency_key.is_some() || server.engine.recalls_by_content();
+    let key = tencent::idempotency_key(incoming)?;
+    let may_recall = key.is_some() || server.engine.recalls_by_content();
     let admission = server.engine.admit(credential.application, Asked::FourElements, may_recall);
     let admission = admission.map_err(refused)?;
-    note.application = server.sandbox.is_some().then(|| admission.application.name.clone());
     let elements = FourElements::read(&call)?;
     if elements.encryption.is_some() {
         // Never verified as if it were text.
-        return Err(Fault::from(ErrorCode::DecryptSystemError)
-            .with_hint("this server cannot open encrypted elements; send them as text"));
+        return Err(Fault::new(
+            ErrorCode::DecryptSystemError,
+            "解密失败：本服务暂不支持加密字段，请以明文发送。",
+            "Decryption failed: this server cannot open encrypted elements yet; send them as text.",
+        ));
     }
     let FourElements { name, bank_card, id_card, phone, cert_type, .. } = elements;
     let claim = Claim::new(name, bank_card, id_card, phone, cert_type);
@@ -116,7 +122,7 @@ async fn ask(
         action: Asked::FourElements,
         credential: &credential,
         claim: &claim,
-        idempotency_key: call.idempotency_key,
+        idempotency_key: key,
         scripted: server
             .sandbox
             .as_ref()
@@ -158,7 +164,11 @@ fn authenticate(
         return Err(ErrorCode::SignatureFailure.into());
     }
     if call.unsigned_payload && *signed_payload_only {
-        return Err(Fault::from(ErrorCode::SignatureFailure).with_hint("this key requires a signed payload"));
+        return Err(Fault::new(
+            ErrorCode::SignatureFailure,
+            "请求签名验证失败：该密钥要求对请求包体签名，不接受 `UNSIGNED-PAYLOAD`。",
+            "The provided credentials could not be validated: this key requires a signed payload, not `UNSIGNED-PAYLOAD`.",
+        ));
     }
     if expired(&credential, now) {
         return Err(if session_token.is_some() {
@@ -238,8 +248,9 @@ fn key_pair(credential: &Credential) -> Option<(&str, &str)> {
     }
 }
 
+/// About a header of the sandbox, whose users read English.
 fn invalid(wrong: String) -> Fault {
-    Fault::from(ErrorCode::InvalidParameter).with_hint(&wrong)
+    Fault::new(ErrorCode::InvalidParameter, wrong.clone(), wrong)
 }
 
 /// The error a fault rule asks for.
@@ -255,7 +266,11 @@ fn refused(refusal: Refusal) -> Fault {
         Refusal::Suspended => ErrorCode::ChargeStatusException.into(),
         Refusal::Unconfirmed => ErrorCode::NonAuthorize.into(),
         Refusal::TooFast(rate) => Fault::request_limit_exceeded(rate.sent.into(), rate.limit.into()),
-        Refusal::KeyReused => invalid("the idempotency key was used for another question".into()),
+        Refusal::KeyReused => Fault::new(
+            ErrorCode::InvalidParameter,
+            "`Idempotency-Key` 已用于另一请求。",
+            "The `Idempotency-Key` was used for another question.",
+        ),
         Refusal::Overloaded => ErrorCode::ServiceUnavailable.into(),
         Refusal::Stopped => ErrorCode::UnKnown.into(),
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::acedata::{
     NOT_ZHANG_WEI, PATH, SAMPLE, TRIAL, ZHANG_WEI, ask, ask_as, ask_tencent, ask_with, bytes_with, refusal,
-    result, tencent_result, token, trace,
+    result, tencent_result, trace,
 };
 use super::support::{Reply, Sandbox, now};
 

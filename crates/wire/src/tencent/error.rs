@@ -41,14 +41,6 @@ impl Fault {
         }
     }
 
-    /// The same fault with a further sentence for the caller, such as a diagnosis' advice.
-    pub fn with_hint(mut self, hint: &str) -> Self {
-        for text in [&mut self.zh, &mut self.en] {
-            *text = Cow::Owned(format!("{text} {hint}"));
-        }
-        self
-    }
-
     /// `MissingParameter` naming a common parameter or a member, such as `Timestamp`.
     pub fn missing(parameter: &str) -> Self {
         let name = quotable(parameter);

@@ -190,8 +190,6 @@ fn messages() {
     ] {
         assert_eq!(both(&fault), expected);
     }
-    let hinted = Fault::from(ErrorCode::SignatureFailure).with_hint("Trim it.");
-    assert!(hinted.message(English).ends_with("is correct. Trim it."));
     // Client text stays inside its back-ticks and is bounded.
     let echoed = Fault::no_such_version(&"`\n1".repeat(100), "faceid");
     assert!(echoed.message(English).contains(&format!("version=`{}` does", "1".repeat(64))));

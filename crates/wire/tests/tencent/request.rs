@@ -2,7 +2,7 @@
 
 use wire::Language;
 use wire::tencent::{
-    QUERY_MAX_BYTES, TC3_BODY_MAX_BYTES, V1_BODY_MAX_BYTES, body_too_large, claims, language,
+    QUERY_MAX_BYTES, TC3_BODY_MAX_BYTES, V1_BODY_MAX_BYTES, body_too_large, claims, idempotency_key, language,
 };
 
 use crate::support::{Request, SAMPLE, refusal, signed_tc3, unsigned_tc3};
@@ -308,14 +308,24 @@ fn a_header_given_twice_is_refused() {
 
 #[test]
 fn idempotency_keys() {
+    let key = |request: &Request| {
+        let incoming = request.incoming();
+        idempotency_key(&incoming)
+            .map(|key| key.map(str::to_owned))
+            .map_err(|fault| fault.message(Language::English).to_owned())
+    };
     let request = signed_tc3(SAMPLE);
-    assert_eq!(request.read().unwrap().idempotency_key, None);
-    let go = request.with("X-Idempotency-Key", "go");
-    assert_eq!(go.read().unwrap().idempotency_key, Some("go"));
-    let both = go.with("Idempotency-Key", "standard");
-    assert_eq!(both.read().unwrap().idempotency_key, Some("standard"));
-    let empty = both.having("Idempotency-Key", " ");
-    assert_eq!(empty.read().unwrap().idempotency_key, Some("go"));
+    assert_eq!(key(&request), Ok(None));
+    let go = || signed_tc3(SAMPLE).with("X-Idempotency-Key", "go");
+    assert_eq!(key(&go()), Ok(Some("go".into())));
+    assert_eq!(key(&go().with("Idempotency-Key", "go")), Ok(Some("go".into())));
+    let both = go().with("Idempotency-Key", "standard");
+    let ambiguous = "The header `Idempotency-Key` is given twice with different values.";
+    assert_eq!(key(&both), Err(ambiguous.into()));
+    let malformed = "The header `Idempotency-Key` must be 1 to 255 visible ASCII characters.";
+    for unusable in [" ", "a b", &"k".repeat(256)] {
+        assert_eq!(key(&go().having("X-Idempotency-Key", unusable)), Err(malformed.into()), "{unusable}");
+    }
 }
 
 #[test]

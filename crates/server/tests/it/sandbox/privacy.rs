@@ -1,0 +1,112 @@
+//! Nothing that identifies a person is left on the disk or in the log.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const MALFORMED: &str =
+    r#"{"name":"司马相如-7","bank_card":"62284800402564890","phone":"1380013800x","id_card":"110105194912310029"}"#;
+const STRANGER: &str =
+    r#"{"name":"欧阳修竹","bank_card":"6228480402564890018","phone":"13800138001","id_card":"11010519491231002X"}"#;
+const BLURTED: &str = r#"{"name":["夏侯惇元"],"bank_card":6222021234567890128,"id_card":"320311770706001""#;
+
+/// Everything of the claims above, and of those who have an account.
+fn elements(sandbox: &Sandbox) -> BTreeSet<String> {
+    let mut elements = BTreeSet::from(["夏侯惇元", "6222021234567890128", "320311770706001"].map(str::to_owned));
+    for claim in [ZHANG_WEI, NOT_ZHANG_WEI, SAMPLE, MALFORMED, STRANGER] {
+        let claim: Value = serde_json::from_str(claim).unwrap();
+        elements.extend(claim.as_object().unwrap().values().map(|text| text.as_str().unwrap().to_owned()));
+    }
+    for person in sandbox.control("GET", "accounts", "")["accounts"].as_array().unwrap() {
+        for column in ["bank_card", "name", "id_number", "phone"] {
+            elements.insert(person[column].as_str().unwrap().to_owned());
+        }
+    }
+    elements.remove("");
+    elements
+}
+
+/// How an element might be written; four bytes or so are too few to mean anything in sealed data.
+fn spellings(element: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let utf8 = element.as_bytes().to_vec();
+    let utf16: Vec<u8> = element.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut spellings = vec![
+        ("hex", hex(&utf8).into_bytes()),
+        ("upper-case hex", hex(&utf8).to_uppercase().into_bytes()),
+        ("UTF-16 in hex", hex(&utf16).into_bytes()),
+        ("UTF-8", utf8),
+        ("UTF-16", utf16),
+    ];
+    spellings.retain(|(_, bytes)| bytes.len() >= 6);
+    spellings
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+fn assert_absent(place: &str, bytes: &[u8], elements: &BTreeSet<String>) {
+    for element in elements {
+        for (spelling, wanted) in spellings(element) {
+            let found = bytes.windows(wanted.len()).any(|window| window == wanted);
+            assert!(!found, "{element} stands in {place} as {spelling}");
+        }
+    }
+}
+
+#[test]
+fn no_element_is_left_in_files_or_log() {
+    let data = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::keeping(data.path(), "[attempts]\n[idempotency]\ncontent_window_seconds = 60\n");
+    let key = [("Idempotency-Key", "order-4711")];
+    for body in [ZHANG_WEI, NOT_ZHANG_WEI, SAMPLE, MALFORMED, STRANGER] {
+        assert_eq!(ask(&sandbox, body).status, 200);
+        ask_with(&sandbox, &key, body);
+        tencent_result(&ask_tencent(&sandbox, now(), &[], body));
+        // Wrongly signed: the log explains it.
+        ask_tencent(&sandbox, now() - 3600, &[], body);
+        ask_tencent(&sandbox, now(), &[("X-TC-Token", "x"), ("X-TC-Region", "ap-guangzhou")], body);
+    }
+    for body in [BLURTED, "{}"] {
+        assert_eq!(ask(&sandbox, body).status, 400);
+        assert!(ask_tencent(&sandbox, now(), &[], body).json()["Response"]["Error"].is_object());
+    }
+    sandbox.fault(r#"{"count":1,"effect":{"panic":true}}"#);
+    assert_eq!(ask(&sandbox, ZHANG_WEI).status, 500);
+    sandbox.control(
+        "POST",
+        "accounts",
+        r#"{"bank_card":"6217000000000099995","name":"白素贞娘","id_number":"99010119610202001X","phone":"16100000099"}"#,
+    );
+    sandbox.control("POST", "reset", "");
+    ask(&sandbox, STRANGER);
+    let mut elements = elements(&sandbox);
+    elements.extend(["6217000000000099995".to_owned(), "白素贞娘".to_owned(), "16100000099".to_owned()]);
+    assert!(elements.len() > 100, "{}", elements.len());
+    let log = sandbox.log();
+    sandbox.stop();
+
+    assert_absent("the log", log.as_bytes(), &elements);
+    let mut found = Vec::new();
+    files(data.path(), &mut found);
+    assert!(found.len() >= 4, "{found:?}");
+    for path in found {
+        let bytes = std::fs::read(&path).unwrap();
+        assert_absent(&path.display().to_string(), &bytes, &elements);
+    }
+}
+
+#[test]
+fn the_search_would_find_one() {
+    let elements = BTreeSet::from(["6217000000000000012".to_owned()]);
+    for (spelling, bytes) in spellings("6217000000000000012") {
+        let planted = [&b"before"[..], &bytes, b"after"].concat();
+        let found = std::panic::catch_unwind(|| assert_absent("here", &planted, &elements));
+        assert!(found.is_err(), "{spelling}");
+    }
+}
