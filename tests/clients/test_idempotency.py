@@ -61,6 +61,33 @@ def test_a_key_with_another_payload_is_refused(sandbox):
         assert (refused.value.status, refused.value.code) == (400, "bad_request")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Idempotency-Key": ""},
+        {"Idempotency-Key": "x" * 256},
+        {"Idempotency-Key": "a b"},
+        {"Idempotency-Key": "one", "X-Idempotency-Key": "two"},
+    ],
+    ids=["empty", "too-long", "blank", "two-keys"],
+)
+def test_a_key_that_cannot_be_kept_is_refused(sandbox, headers):
+    """Never taken for "no key": its sender believes that a retry is free."""
+    with sandbox.charged(0, records=0):
+        with pytest.raises(tencent_clients.Refused) as caught:
+            tencent(sandbox, SAMPLE, headers)
+        assert caught.value.code == "InvalidParameter"
+        with pytest.raises(acedata_clients.Refused) as refused:
+            acedata(sandbox, SAMPLE, headers)
+        assert (refused.value.status, refused.value.code) == (400, "bad_request")
+
+
+def test_the_longest_key(sandbox):
+    headers = {"Idempotency-Key": "x" * 255}
+    with sandbox.charged(1, records=1):
+        assert [tencent(sandbox, SAMPLE, headers) for _ in range(2)] == ["0", "0"]
+
+
 def test_a_key_belongs_to_one_caller(sandbox):
     headers = {"Idempotency-Key": "shared"}
     trial = sandbox.application("trial")

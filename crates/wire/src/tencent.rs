@@ -121,12 +121,26 @@ fn accepts_html(incoming: &Incoming<'_>) -> bool {
 /// a wrong type; `AuthFailure.InvalidAuthorization`. The order is Tencent's where stored traces
 /// show it.
 pub fn read<'a>(incoming: &Incoming<'a>) -> Result<Call<'a>, Fault> {
-    if !matches!(*incoming.method, Method::GET | Method::POST) {
-        return Err(ErrorCode::UnsupportedProtocol.into());
-    }
+    check_method(incoming)?;
     check_sizes(incoming)?;
     refuse_repeated_headers(incoming)?;
     if is_tc3(incoming) { read_tc3(incoming) } else { read_v1(incoming) }
+}
+
+/// The very first question, before a body is looked at or even was read; [`read`] asks it too.
+///
+/// # Errors
+/// `UnsupportedProtocol`.
+pub fn check_method(incoming: &Incoming<'_>) -> Result<(), Fault> {
+    match *incoming.method {
+        Method::GET | Method::POST => Ok(()),
+        _ => Err(ErrorCode::UnsupportedProtocol.into()),
+    }
+}
+
+/// The action a request asks for by its plain spelling, also one that [`read`] refused.
+pub fn action_name<'a>(incoming: &Incoming<'a>) -> Option<&'a str> {
+    incoming.header("x-tc-action").or_else(|| plain_values(incoming, "Action").next())
 }
 
 /// The language of a reply, also to a request that [`read`] refused.
@@ -135,11 +149,7 @@ pub fn read<'a>(incoming: &Incoming<'a>) -> Result<Call<'a>, Fault> {
 /// PHP and C++ say nothing, so `default` is what most callers see.
 pub fn language(incoming: &Incoming<'_>, default: Language) -> Language {
     let stated = incoming.header("x-tc-language").and_then(language_named);
-    let stated = stated.or_else(|| {
-        let raw = std::str::from_utf8(raw_parameters(incoming)).ok()?;
-        let values = raw.split('&').filter_map(|pair| pair.strip_prefix("Language="));
-        values.filter_map(language_named).next()
-    });
+    let stated = stated.or_else(|| plain_values(incoming, "Language").find_map(language_named));
     stated.or_else(|| language_of_host(incoming)).unwrap_or(default)
 }
 
@@ -236,6 +246,12 @@ fn raw_parameters<'a>(incoming: &Incoming<'a>) -> &'a [u8] {
     } else {
         b""
     }
+}
+
+/// The values of a parameter of that plain spelling, not decoded.
+fn plain_values<'a>(incoming: &Incoming<'a>, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let raw = std::str::from_utf8(raw_parameters(incoming)).unwrap_or_default();
+    raw.split('&').filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Whether one of these is a parameter, by its plain spelling, in the query or in a form.

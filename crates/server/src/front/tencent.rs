@@ -50,7 +50,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
 
 /// The reply to a request whose handling panicked.
 pub fn panicked(core: &Core, incoming: &Incoming<'_>) -> Reply {
-    let named = incoming.header("x-tc-action").is_some_and(|name| Action::named(name).is_some());
+    let named = tencent::action_name(incoming).is_some_and(|name| Action::named(name).is_some());
     let fault = Fault::from(if named { ErrorCode::UnKnown } else { ErrorCode::InternalError });
     let request = uuid_text(&new_request_id());
     core.server.metrics.refused(Wire::Tencent, fault.code.as_str());
@@ -76,6 +76,7 @@ async fn ask(
     request: [u8; 16],
     note: &mut Note,
 ) -> Result<Settled, Fault> {
+    tencent::check_method(incoming)?;
     match received.body {
         Ok(_) => {}
         Err(BodyError::TooLarge) => return Err(tencent::body_too_large(incoming)),
@@ -151,6 +152,11 @@ fn authenticate(
     let Key::Signature { secret_key, session_token, signed_payload_only, .. } = &credential.proof else {
         return Err(ErrorCode::InvalidSecretId.into());
     };
+    // A permanent key that has expired is not there any more; of a temporary one it is the token.
+    let is_over = expired(&credential, now);
+    if is_over && session_token.is_none() {
+        return Err(ErrorCode::SecretIdNotFound.into());
+    }
     let names = &core.server.settings.tencent.public_names;
     let fits = match &call.proof {
         Proof::Tc3(tc3) => {
@@ -170,17 +176,9 @@ fn authenticate(
             "The provided credentials could not be validated: this key requires a signed payload, not `UNSIGNED-PAYLOAD`.",
         ));
     }
-    if expired(&credential, now) {
-        return Err(if session_token.is_some() {
-            ErrorCode::TokenFailure
-        } else {
-            ErrorCode::SecretIdNotFound
-        }
-        .into());
-    }
     // Only a temporary key checks the token: users of permanent keys often send an empty or old one.
     match session_token {
-        Some(expected) if call.token.as_deref() != Some(expected.expose()) => {
+        Some(expected) if is_over || call.token.as_deref() != Some(expected.expose()) => {
             Err(ErrorCode::TokenFailure.into())
         }
         _ => Ok(credential),

@@ -14,8 +14,10 @@ const POLICY: &str =
 
 /// The page.
 pub fn page(incoming: &Incoming<'_>) -> Reply {
-    let base = format!("http://{}", escaped(incoming.header("host").unwrap_or("127.0.0.1:4400")));
+    let host = escaped(incoming.header("host").unwrap_or("127.0.0.1:4400"));
+    let base = format!("http://{host}");
     let text = include_str!("page.html")
+        .replace("{{host}}", &host)
         .replace("{{base}}", &base)
         .replace("{{curl}}", &escaped(&crate::cli::curl_line(&base)))
         .replace("{{applications}}", &applications())

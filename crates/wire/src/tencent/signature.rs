@@ -232,12 +232,16 @@ fn scope(credential: &str) -> Option<(&str, &str, &str)> {
     sound.then_some((secret_id, date, service))
 }
 
+/// `YYYY-MM-DD`. Who takes milliseconds for seconds comes to a year of five digits, and learns more
+/// from being told about his clock than about the form of his header.
 fn is_date(text: &str) -> bool {
-    text.len() == 10
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            4 | 7 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        })
+    let digits = |part: &str, count: std::ops::RangeInclusive<usize>| {
+        count.contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let mut parts = text.split('-');
+    let [year, month, day, rest] = [(); 4].map(|()| parts.next());
+    let sound = |part: Option<&str>, count| part.is_some_and(|part| digits(part, count));
+    sound(year, 4..=6) && sound(month, 2..=2) && sound(day, 2..=2) && rest.is_none()
 }
 
 /// `content-type` and `host` have to be there: without them a request could be sent elsewhere.

@@ -280,7 +280,6 @@ pub struct Form {
     hmac: V1Method,
     key: Key,
     headers: Vec<(String, String)>,
-    host: Option<String>,
 }
 
 /// `POST /` with a form.
@@ -292,7 +291,6 @@ pub fn form(members: &[(&str, &str)]) -> Form {
         hmac: V1Method::HmacSha1,
         key: public(),
         headers: Vec::new(),
-        host: None,
     };
     form.with("Action", "BankCard4EVerification")
         .with("Version", "2018-03-01")
@@ -341,13 +339,8 @@ impl Form {
         self
     }
 
-    /// Sends and signs this `Host`.
-    pub fn host(self, host: &str) -> Form {
-        Form { host: Some(host.into()), ..self }
-    }
-
     pub fn sign(&self, sandbox: &Sandbox) -> Signed {
-        let host = self.host.clone().unwrap_or_else(|| sandbox.address.clone());
+        let host = sandbox.address.clone();
         let mut form = self.clone().with("SecretId", &self.key.id);
         let target = format!("{}{host}/", self.method);
         let signature = sign_v1(&target, &form.parameters, &self.key.secret, self.hmac);

@@ -77,12 +77,26 @@ fn signature_v1_expires_with_the_same_words() {
 fn the_reply_and_the_log_say_what_is_wrong_with_the_clock() {
     let sandbox = Sandbox::start();
     freeze(&sandbox, EVENING);
-    for (at, hint) in [
-        (EVENING - 301, "The client's clock is 301 seconds slow: synchronise it."),
-        (EVENING + 3600, "The client's clock is 3600 seconds fast: synchronise it."),
-        (EVENING * 1000 + 7, "The timestamp is in milliseconds: divide it by 1000, it is unix seconds."),
+    let ask = post(SAMPLE).at(EVENING).sign(&sandbox);
+    let milliseconds = EVENING * 1000 + 7;
+    let in_milliseconds = ask.having("X-TC-Timestamp", &milliseconds.to_string());
+    let divide = "The timestamp is in milliseconds: divide it by 1000, it is unix seconds.";
+    for (request, at, hint) in [
+        (
+            post(SAMPLE).at(EVENING - 301).sign(&sandbox),
+            EVENING - 301,
+            "The client's clock is 301 seconds slow: synchronise it.",
+        ),
+        (
+            post(SAMPLE).at(EVENING + 3600).sign(&sandbox),
+            EVENING + 3600,
+            "The client's clock is 3600 seconds fast: synchronise it.",
+        ),
+        (in_milliseconds.clone(), milliseconds, divide),
+        // Whose date is made from the same number.
+        (in_milliseconds.replacing("/2026-11-21/", "/58860-09-14/"), milliseconds, divide),
     ] {
-        let reply = post(SAMPLE).at(at).send(&sandbox);
+        let reply = request.send(&sandbox);
         let off = EVENING.abs_diff(at);
         let way = if at < EVENING { "慢" } else { "快" };
         let message = format!(

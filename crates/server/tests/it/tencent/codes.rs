@@ -154,7 +154,7 @@ fn an_outcome_can_be_asked_for() {
         nonsense,
         refused(
             "InvalidParameter",
-            "Invalid parameter. `X-Sandbox-Outcome` is neither an outcome such as CARD_LOST nor a code such as \
+            "`X-Sandbox-Outcome` is neither an outcome such as CARD_LOST nor a code such as \
              -13: LOST"
         )
     );

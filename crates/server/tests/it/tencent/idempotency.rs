@@ -17,7 +17,7 @@ fn is_replay(reply: &Reply) -> bool {
 }
 
 fn reused() -> String {
-    refused("InvalidParameter", "参数错误。 the idempotency key was used for another question")
+    refused("InvalidParameter", "`Idempotency-Key` 已用于另一请求。")
 }
 
 #[test]
@@ -35,10 +35,28 @@ fn the_second_answer_is_the_first() {
         assert_eq!((&ledger["records"], &ledger["charges"]), (&1.into(), &1.into()));
         // Another key is another question; none at all, too.
         assert!(!is_replay(&post(SAMPLE).header(header, "order-2").send(&sandbox)));
-        assert!(!is_replay(&post(SAMPLE).header(header, "").send(&sandbox)));
         assert!(!is_replay(&post(SAMPLE).send(&sandbox)));
-        assert_eq!(sandbox.charges(), 4);
+        assert_eq!(sandbox.charges(), 3);
     }
+}
+
+/// Who sends a key relies on being charged once; one that cannot be kept is not ignored.
+#[test]
+fn a_key_that_cannot_be_used() {
+    let sandbox = Sandbox::start();
+    for key in ["", "  ", "order 1", "订单", "order-1\u{7f}", &"x".repeat(256)] {
+        let malformed = "请求头 `Idempotency-Key` 须为 1 至 255 个可见 ASCII 字符。";
+        for header in ["Idempotency-Key", "X-Idempotency-Key"] {
+            let refusal = post(SAMPLE).header(header, key).send(&sandbox);
+            assert_eq!(said(&refusal), refused("InvalidParameter", malformed), "{key}");
+        }
+    }
+    let twice = |other: &str| keyed(SAMPLE, "order-1").english().header("X-Idempotency-Key", other);
+    let ambiguous = "The header `Idempotency-Key` is given twice with different values.";
+    assert_eq!(twice("order-2").said(&sandbox), refused("InvalidParameter", ambiguous));
+    assert_eq!(sandbox.control("GET", "ledger", "")["records"], 0);
+    assert_eq!(twice("order-1").said(&sandbox), answered(0, "Authentication passed"));
+    assert_eq!(keyed(SAMPLE, &"x".repeat(255)).said(&sandbox), PASSED);
 }
 
 /// It is the elements that count, not how they are written: retries are serialised anew.
@@ -72,7 +90,7 @@ fn a_key_used_for_another_question() {
     assert_eq!(keyed(other.clone(), "order-1").said(&sandbox), reused());
     assert_eq!(
         keyed(other, "order-1").english().said(&sandbox),
-        refused("InvalidParameter", "Invalid parameter. the idempotency key was used for another question")
+        refused("InvalidParameter", "The `Idempotency-Key` was used for another question.")
     );
     let other_document = SAMPLE.replace('}', r#","CertType":1}"#);
     assert_eq!(keyed(other_document, "order-1").said(&sandbox), reused());

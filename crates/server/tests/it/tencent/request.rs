@@ -22,10 +22,9 @@ fn on_the_wire(capture: &str) -> (Vec<u8>, i64) {
     (format!("{}\r\n\r\n{body}", head.replace('\n', "\r\n")).into_bytes(), at.parse().unwrap())
 }
 
-const CANNOT_OPEN_ZH: &str = "解密失败，请使用本服务的公钥加密，公钥见 `/encryption-keys`。 \
-                              this server cannot open encrypted elements; send them as text";
-const CANNOT_OPEN_EN: &str = "Decryption failed. Encrypt with this server's public key, see `/encryption-keys`. \
-                              this server cannot open encrypted elements; send them as text";
+const CANNOT_OPEN_ZH: &str = "解密失败：本服务暂不支持加密字段，请以明文发送。";
+const CANNOT_OPEN_EN: &str =
+    "Decryption failed: this server cannot open encrypted elements yet; send them as text.";
 
 /// Byte for byte what the clients sent to another server on another day.
 #[test]
