@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +82,8 @@ pub struct Caller {
     pub name: String,
     /// Whether it may ask.
     pub standing: Standing,
+    /// Looks after the installation: may change accounts and callers of others.
+    pub operator: bool,
 }
 
 /// What a caller acquired: a balance, limits, and the actions it covers.
@@ -101,6 +105,25 @@ pub struct Application {
     pub requests_per_second: Option<u32>,
     /// Attempts a day; `None`: the installation's.
     pub attempts: Option<AttemptPolicy>,
+    /// Elements in plain text are refused.
+    pub encryption_required: bool,
+}
+
+impl Application {
+    /// A caller's application with everything as the installation has it.
+    pub fn of(id: ApplicationId, caller: &Caller) -> Application {
+        Application {
+            id,
+            caller: caller.id,
+            name: caller.name.clone(),
+            actions: vec![Action::FourElements],
+            unlimited: false,
+            price: None,
+            requests_per_second: None,
+            attempts: None,
+            encryption_required: false,
+        }
+    }
 }
 
 /// A secret that never prints.
@@ -136,6 +159,73 @@ pub struct Credential {
     pub proof: Proof,
     /// Not valid from then on, Unix milliseconds.
     pub expires_at_ms: Option<Millis>,
+    /// Where requests may come from; empty: anywhere.
+    pub addresses: Vec<AddressRange>,
+}
+
+impl Credential {
+    /// Whether requests may come from this address.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        self.addresses.is_empty() || self.addresses.iter().any(|range| range.contains(address))
+    }
+}
+
+/// A range of addresses, written `10.0.0.0/8`, `2001:db8::/32` or as one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AddressRange {
+    first: IpAddr,
+    prefix: u8,
+}
+
+impl AddressRange {
+    /// Whether an address lies in it; an IPv4 address also when it is written as IPv6.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (range, range_width) = bits(self.first);
+        let (address, width) = bits(address.to_canonical());
+        let shift = u32::from(range_width - self.prefix);
+        range_width == width && (self.prefix == 0 || range >> shift == address >> shift)
+    }
+}
+
+fn bits(address: IpAddr) -> (u128, u8) {
+    match address {
+        IpAddr::V4(v4) => (u32::from(v4).into(), 32),
+        IpAddr::V6(v6) => (v6.into(), 128),
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AddressRange, String> {
+        let wrong = || format!("`{text}` is no address or range; write 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32");
+        let (first, prefix) = text.split_once('/').unzip();
+        let first: IpAddr = first.unwrap_or(text).parse().map_err(|_| wrong())?;
+        let (_, width) = bits(first);
+        let prefix = prefix.map_or(Ok(width), str::parse).map_err(|_| wrong())?;
+        (prefix <= width).then_some(AddressRange { first, prefix }).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.prefix)
+    }
+}
+
+impl TryFrom<String> for AddressRange {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<AddressRange, String> {
+        text.parse()
+    }
+}
+
+impl From<AddressRange> for String {
+    fn from(range: AddressRange) -> String {
+        range.to_string()
+    }
 }
 
 /// How a credential proves itself.
@@ -147,6 +237,8 @@ pub enum Proof {
         secret_id: String,
         /// The secret half; sealed at rest, because a signature can only be checked with it.
         secret_key: Secret,
+        /// The one before the last rotation, and until when it still signs (Unix milliseconds).
+        previous: Option<(Secret, Millis)>,
         /// A temporary credential is valid only together with this token.
         session_token: Option<Secret>,
         /// Requests whose signature does not cover the body are refused.
@@ -158,6 +250,8 @@ pub enum Proof {
         hash: KeyedRef,
         /// Its last four characters, for lists.
         last4: String,
+        /// The one before the last rotation, and until when it is still taken (Unix milliseconds).
+        previous: Option<(KeyedRef, Millis)>,
     },
     /// Presents a platform token (management); only its keyed hash is kept.
     Platform {
@@ -175,6 +269,7 @@ pub struct Directory {
     applications: HashMap<ApplicationId, Arc<Application>>,
     by_secret_id: HashMap<String, Arc<Credential>>,
     by_token: HashMap<KeyedRef, Arc<Credential>>,
+    last_credential: u32,
 }
 
 impl Directory {
@@ -190,9 +285,21 @@ impl Directory {
             ..Directory::default()
         };
         for credential in credentials {
+            directory.last_credential = directory.last_credential.max(credential.id.0);
             directory.add(Arc::new(credential));
         }
         directory
+    }
+
+    /// Says that credentials up to this number exist or existed: a number is never used again.
+    pub fn with_last_credential(mut self, number: u32) -> Directory {
+        self.last_credential = self.last_credential.max(number);
+        self
+    }
+
+    /// The number of the next credential.
+    pub fn next_credential(&self) -> CredentialId {
+        CredentialId(self.last_credential + 1)
     }
 
     fn add(&mut self, credential: Arc<Credential>) {
@@ -200,7 +307,13 @@ impl Directory {
             Proof::Signature { secret_id, .. } => {
                 self.by_secret_id.insert(secret_id.clone(), credential);
             }
-            Proof::Bearer { hash, .. } | Proof::Platform { hash, .. } => {
+            Proof::Bearer { hash, previous, .. } => {
+                if let Some((old, _)) = previous {
+                    self.by_token.insert(*old, Arc::clone(&credential));
+                }
+                self.by_token.insert(*hash, credential);
+            }
+            Proof::Platform { hash, .. } => {
                 self.by_token.insert(*hash, credential);
             }
         }
@@ -211,9 +324,36 @@ impl Directory {
         self.by_secret_id.get(secret_id).cloned()
     }
 
-    /// The credential whose token has this keyed hash.
-    pub fn token(&self, hash: &KeyedRef) -> Option<Arc<Credential>> {
-        self.by_token.get(hash).cloned()
+    /// The credential whose token has this keyed hash; an exchanged token counts until its overlap ends.
+    pub fn token(&self, hash: &KeyedRef, now: Millis) -> Option<Arc<Credential>> {
+        let found = self.by_token.get(hash)?;
+        match &found.proof {
+            Proof::Bearer { previous: Some((old, until)), .. } if old == hash && *until <= now => None,
+            _ => Some(Arc::clone(found)),
+        }
+    }
+
+    /// All callers, by number.
+    pub fn callers(&self) -> Vec<&Caller> {
+        let mut callers: Vec<_> = self.callers.values().collect();
+        callers.sort_by_key(|caller| caller.id);
+        callers
+    }
+
+    /// All credentials, by number.
+    pub fn credentials(&self) -> Vec<Arc<Credential>> {
+        let all = self.by_secret_id.values().chain(self.by_token.values());
+        let mut credentials: Vec<_> = all.cloned().collect();
+        credentials.sort_by_key(|credential| credential.id);
+        credentials.dedup_by_key(|credential| credential.id);
+        credentials
+    }
+
+    /// Whether this credential belongs to somebody who looks after the installation.
+    pub fn is_operator(&self, credential: &Credential) -> bool {
+        let application = self.applications.get(&credential.application);
+        let caller = application.and_then(|application| self.callers.get(&application.caller));
+        caller.is_some_and(|caller| caller.operator && caller.standing == Standing::Active)
     }
 
     /// All signing credentials of the caller that owns this one: to tell a caller that it mixed them up.
@@ -234,5 +374,31 @@ impl Directory {
     /// All applications, in no order.
     pub fn applications(&self) -> impl Iterator<Item = &Arc<Application>> {
         self.applications.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str) -> AddressRange {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn ranges_contain_what_they_say() {
+        let inside = |text: &str, address: &str| range(text).contains(address.parse().unwrap());
+        assert!(inside("10.0.0.0/8", "10.255.1.2"));
+        assert!(!inside("10.0.0.0/8", "11.0.0.1"));
+        assert!(inside("192.0.2.7", "192.0.2.7"));
+        assert!(!inside("192.0.2.7", "192.0.2.8"));
+        assert!(inside("0.0.0.0/0", "1.2.3.4"));
+        assert!(inside("10.0.0.0/8", "::ffff:10.0.0.1"), "IPv4 written as IPv6");
+        assert!(inside("2001:db8::/32", "2001:db8:1::1"));
+        assert!(!inside("2001:db8::/32", "10.0.0.1"));
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "host", "::/129"] {
+            assert!(wrong.parse::<AddressRange>().is_err(), "{wrong}");
+        }
+        assert_eq!(range("10.0.0.0/8").to_string(), "10.0.0.0/8");
     }
 }

@@ -30,9 +30,9 @@ impl Claim {
     pub fn masked(&self) -> Masks {
         Masks {
             name: mask(&self.name, 1, 0),
-            card: mask(&self.card, 6, 4),
-            id: mask(&self.id, 1, 1),
-            mobile: mask(&self.mobile, 3, 4),
+            card: digits_only(mask(&self.card, 6, 4)),
+            id: digits_only(mask(&self.id, 1, 1)),
+            mobile: digits_only(mask(&self.mobile, 3, 4)),
         }
     }
 }
@@ -54,6 +54,11 @@ pub struct Masks {
     pub id: String,
     /// `161****8175`
     pub mobile: String,
+}
+
+/// Somebody may have put a name where a number belongs: of numbers only digits are shown.
+fn digits_only(mask: String) -> String {
+    mask.chars().map(|c| if c.is_ascii_digit() || matches!(c, 'X' | 'x') { c } else { '*' }).collect()
 }
 
 /// Keeps the first and last characters; keeps nothing of a text so short that most would show.
@@ -81,6 +86,13 @@ mod tests {
         assert_eq!(masks.id, "1****************X");
         assert_eq!(masks.mobile, "161****8175");
         assert_eq!(format!("{claim:?}"), "Claim(…)");
+    }
+
+    #[test]
+    fn a_name_in_place_of_a_number_is_not_shown() {
+        let masks = Claim::new("", "韦小宝 6225768888888888", "韦小宝韦小宝", "韦小宝韦小宝韦小宝韦小宝", 0).masked();
+        assert_eq!(masks.card, "****62**********8888");
+        assert!(masks.id.chars().chain(masks.mobile.chars()).all(|c| c == '*'), "{masks:?}");
     }
 
     #[test]

@@ -249,6 +249,11 @@ impl Books {
         (!application.unlimited).then(|| account.balance())
     }
 
+    /// Whether an application was ever granted anything.
+    pub fn was_granted(&self, application: ApplicationId) -> bool {
+        self.accounts.get(&application).is_some_and(|account| account.granted > Credits::ZERO)
+    }
+
     /// Sets the price aside, so that requests in flight cannot overspend a balance.
     pub fn hold(&mut self, application: &Application, price: Credits) -> Result<(), Arrears> {
         if application.unlimited {
@@ -492,6 +497,7 @@ mod tests {
             price: None,
             requests_per_second: None,
             attempts: None,
+            encryption_required: false,
         })
     }
 

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod limit;
 pub mod outcome;
 pub mod projection;
+pub mod register;
 pub mod settle;
 pub mod store;
 pub mod subject;
@@ -35,7 +36,7 @@ use crate::clock::Clock;
 use crate::issuer::Issuers;
 use crate::ledger::{Books, Credits, Entry, Totals};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
-use crate::settle::{Desk, Post, Queue, Writer};
+use crate::settle::{Change, Desk, Post, Queue, Writer};
 use crate::store::{Accounts, Folder, LedgerFile, Opened, StoreError, UsageFile};
 use crate::subject::Subject;
 use crate::vault::{Cmac, KeyRing, RingError, Seal, Vault, random};
@@ -189,7 +190,7 @@ impl Engine {
         Accounts::open(&folder.file("accounts.db"))?;
         let Opened { mut file, books, tree, directory } =
             LedgerFile::open(&folder.file("ledger.db"), &vault)?;
-        let (directory, grants) = seeded(&mut file, directory, seed, &vault)?;
+        let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
         let usage = UsageFile::open(&folder.file("usage.db"), file.reader()?)?;
         let grow_log_bytes = policy.log_bytes;
         let engine = Arc::new(Engine {
@@ -237,6 +238,15 @@ impl Engine {
     /// Everybody who may ask, as of now.
     pub fn directory(&self) -> Arc<Directory> {
         Arc::clone(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes a change of callers durable and known to everybody.
+    pub fn change(&self, change: Change) -> Result<(), StoreError> {
+        self.queue.change(change)
+    }
+
+    pub(crate) fn replace_directory(&self, directory: Directory) {
+        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
     }
 
     /// Makes an entry durable that is no answer; `false` when the store is stopped.
@@ -348,6 +358,7 @@ impl Running {
 /// Adds what the seed asks for and the folder does not have yet.
 fn seeded(
     file: &mut LedgerFile,
+    books: &Books,
     directory: Directory,
     seed: Seed,
     vault: &Vault,
@@ -355,12 +366,12 @@ fn seeded(
     if seed.callers.is_empty() {
         return Ok((directory, Vec::new()));
     }
-    let known: Vec<_> = directory.applications().map(|application| application.id).collect();
     seed.callers.iter().try_for_each(|caller| file.put_caller(caller))?;
     let mut grants = Vec::new();
     for (application, amount) in &seed.applications {
         file.put_application(application)?;
-        if !known.contains(&application.id) && *amount > Credits::ZERO {
+        // Asked of the books, not of the applications: a crash in between must not lose the grant.
+        if *amount > Credits::ZERO && !books.was_granted(application.id) {
             grants.push(Entry::Grant { at_ms: 0, application: application.id, amount: *amount });
         }
     }

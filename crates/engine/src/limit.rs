@@ -13,7 +13,7 @@ use crate::clock::Millis;
 use crate::outcome::Outcome;
 use crate::vault::KeyedRef;
 
-/// How often a day the same element may be asked about. `None` switches a limit off.
+/// How often a day the same element may be asked about. `None` or 0 switches a limit off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttemptPolicy {
@@ -62,8 +62,13 @@ impl AttemptPolicy {
 
     /// Whether anything is counted.
     pub fn counts(&self) -> bool {
-        self.per_card.is_some() || self.per_value.is_some() || self.lock_after.is_some()
+        [self.per_card, self.per_value, self.lock_after].into_iter().any(|limit| on(limit).is_some())
     }
+}
+
+/// A limit that is not switched off.
+fn on(limit: Option<u32>) -> Option<u32> {
+    limit.filter(|limit| *limit > 0)
 }
 
 /// The elements of one question as that day's counters know them.
@@ -154,7 +159,7 @@ impl Attempts {
     /// questions under way at the same time can each still look innocent.
     pub fn locked(&self, refs: &AttemptRefs, policy: &AttemptPolicy) -> Result<(), UsedUp> {
         let run = self.mismatches.get(&(refs.caller, refs.card)).copied().unwrap_or(0);
-        match policy.lock_after {
+        match on(policy.lock_after) {
             Some(limit) if refs.day == self.day && run >= limit => Err(UsedUp),
             _ => Ok(()),
         }
@@ -215,13 +220,13 @@ fn counters<'a>(
     refs: &'a AttemptRefs,
     policy: &AttemptPolicy,
 ) -> impl Iterator<Item = (Counter, u32)> + use<'a> {
-    let per_value = policy.per_value;
+    let per_value = on(policy.per_value);
     let values = refs.values.iter().enumerate();
     let own = values.filter_map(move |(field, value)| {
         let counter = Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? };
         Some((counter, per_value?))
     });
-    own.chain(policy.per_card.map(|limit| (across(refs), limit)))
+    own.chain(on(policy.per_card).map(|limit| (across(refs), limit)))
 }
 
 /// Requests in the current second, per application and action.
@@ -340,6 +345,17 @@ mod tests {
         assert_eq!(mismatch(&mut attempts), Err(UsedUp));
         assert_eq!(ask(&mut attempts, &refs(2, 7, 1), Outcome::Pass), Ok(()), "only that caller is locked");
         assert_eq!(ask(&mut attempts, &refs(1, 7, 2), Outcome::Pass), Ok(()), "until midnight");
+    }
+
+    #[test]
+    fn zero_switches_a_limit_off() {
+        let off = AttemptPolicy { per_card: Some(0), per_value: Some(0), lock_after: Some(0), ..POLICY };
+        assert!(!off.counts());
+        let mut attempts = Attempts::default();
+        for _ in 0..20 {
+            assert_eq!(attempts.hold(&refs(1, 7, 1), &off), Ok(()));
+            attempts.settle(&refs(1, 7, 1), Outcome::HolderMismatch);
+        }
     }
 
     #[test]

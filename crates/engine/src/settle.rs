@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::Engine;
 use crate::audit::{Checkpoint, Frontier};
+use crate::caller::{Application, Caller, Credential, CredentialId};
 use crate::ledger::{Answer, Block, Draft, Entry, Side};
 use crate::store::Commit;
 use crate::store::{Accounts, LedgerFile, StoreError};
@@ -63,8 +64,22 @@ pub(crate) struct Queue {
 struct Waiting {
     drafts: Vec<(Ticket, Draft)>,
     entries: Vec<(Entry, SyncSender<bool>)>,
+    changes: Vec<(Change, SyncSender<Result<(), StoreError>>)>,
     closing: bool,
     asleep: bool,
+}
+
+/// Something about callers is to be kept otherwise than it is.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A caller, new or changed.
+    Caller(Caller),
+    /// An application, new or changed.
+    Application(Application),
+    /// A credential, new or changed.
+    Credential(Credential),
+    /// No longer a credential.
+    Revoked(CredentialId),
 }
 
 impl Queue {
@@ -88,6 +103,16 @@ impl Queue {
         self.ring(&mut waiting);
         drop(waiting);
         settled.recv().unwrap_or(false)
+    }
+
+    /// Makes a change of callers durable and known to everybody; waits for it.
+    pub(crate) fn change(&self, change: Change) -> Result<(), StoreError> {
+        let (done, kept) = std::sync::mpsc::sync_channel(1);
+        let mut waiting = self.lock();
+        waiting.changes.push((change, done));
+        self.ring(&mut waiting);
+        drop(waiting);
+        kept.recv().unwrap_or_else(|_| Err(StoreError::Stopped))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -292,7 +317,11 @@ impl Writer {
         let mut signed_size = 0;
         let mut signed_at = Instant::now();
         loop {
-            let work = self.wait(CHECKPOINT_EVERY);
+            let mut work = self.wait(CHECKPOINT_EVERY);
+            for (change, done) in std::mem::take(&mut work.changes) {
+                // Whoever asked may have gone.
+                let _ = done.send(self.keep(&change));
+            }
             let due = signed_at.elapsed() >= CHECKPOINT_EVERY;
             let closing = work.closing && work.drafts.is_empty() && work.entries.is_empty();
             if work.drafts.is_empty() && work.entries.is_empty() {
@@ -307,6 +336,9 @@ impl Writer {
             }
             if closing {
                 self.snapshot();
+                if let Err(error) = self.file.close() {
+                    tracing::warn!(%error, "the log could not be folded into the ledger; the next start does it");
+                }
                 return;
             }
             if self.file.snapshot_is_due() {
@@ -315,10 +347,26 @@ impl Writer {
         }
     }
 
+    fn keep(&mut self, change: &Change) -> Result<(), StoreError> {
+        if self.engine.is_stopped() {
+            return Err(StoreError::Stopped);
+        }
+        let vault = &self.engine.vault;
+        match change {
+            Change::Caller(caller) => self.file.put_caller(caller)?,
+            Change::Application(application) => self.file.put_application(application)?,
+            Change::Credential(credential) => self.file.put_credential(credential, vault)?,
+            Change::Revoked(id) => self.file.revoke_credential(*id)?,
+        }
+        self.engine.replace_directory(self.file.directory(vault)?);
+        Ok(())
+    }
+
     fn wait(&self, at_most: Duration) -> Work {
         let queue = &self.engine.queue;
         let mut waiting = queue.lock();
-        if waiting.drafts.is_empty() && waiting.entries.is_empty() && !waiting.closing {
+        let idle = waiting.drafts.is_empty() && waiting.entries.is_empty() && waiting.changes.is_empty();
+        if idle && !waiting.closing {
             waiting.asleep = true;
             waiting = queue.bell.wait_timeout(waiting, at_most).unwrap_or_else(PoisonError::into_inner).0;
             waiting.asleep = false;
@@ -328,6 +376,7 @@ impl Writer {
         Work {
             drafts: std::mem::replace(&mut waiting.drafts, rest),
             entries: std::mem::take(&mut waiting.entries),
+            changes: std::mem::take(&mut waiting.changes),
             closing: waiting.closing,
         }
     }
@@ -411,6 +460,7 @@ impl Writer {
 struct Work {
     drafts: Vec<(Ticket, Draft)>,
     entries: Vec<(Entry, SyncSender<bool>)>,
+    changes: Vec<(Change, SyncSender<Result<(), StoreError>>)>,
     closing: bool,
 }
 

@@ -13,7 +13,7 @@ mod ledger;
 mod sqlite;
 mod usage;
 
-pub use accounts::{AccountRow, Accounts};
+pub use accounts::{AccountRow, Accounts, Census, Change as AccountChange, Import, Source};
 pub use ledger::{Check, Commit, LedgerFile, Listed, Opened};
 pub use usage::{UsageFile, UsageRow};
 
@@ -41,9 +41,15 @@ pub enum StoreError {
         #[source]
         cause: std::io::Error,
     },
+    /// A commit failed before; only a restart knows what is on the disk.
+    #[error("the store is stopped because a commit failed; look at the log, mend the disk, restart")]
+    Stopped,
     /// Another server works in this folder.
     #[error("{} is in use by another card4e; stop that one first, or give this one a folder of its own", .0.display())]
     InUse(PathBuf),
+    /// Somebody else changes the accounts of this folder.
+    #[error("the accounts in {} are being changed by another card4e (an import?); try again when it is done", .0.display())]
+    Importing(PathBuf),
     /// What was read is not what was written.
     #[error("{file} is damaged: {what}")]
     Damaged {

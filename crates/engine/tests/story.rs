@@ -48,17 +48,18 @@ fn shop() -> Seed {
         price: None,
         requests_per_second: None,
         attempts: None,
+        encryption_required: false,
     };
     Seed {
-        callers: vec![Caller { id: CallerId(1), name: "shop".into(), standing: Standing::Active }],
+        callers: vec![Caller { id: CallerId(1), name: "shop".into(), standing: Standing::Active, operator: false }],
         applications: vec![(application, Credits::whole(100))],
         credentials: |vault| vec![credential(vault)],
     }
 }
 
 fn credential(vault: &Vault) -> Credential {
-    let proof = Proof::Bearer { hash: vault.token("token"), last4: "oken".into() };
-    Credential { id: CredentialId(1), application: ApplicationId(1), proof, expires_at_ms: None }
+    let proof = Proof::Bearer { hash: vault.token("token"), last4: "oken".into(), previous: None };
+    Credential { id: CredentialId(1), application: ApplicationId(1), proof, expires_at_ms: None, addresses: vec![] }
 }
 
 fn open(folder: &Path, policy: Policy) -> Running {

@@ -1,18 +1,20 @@
 //! The command line: what can be said, and help with examples.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::register::{CallerCommand, CredentialCommand};
 use crate::sandbox::PUBLIC_TOKEN;
+use crate::serve::{Init, Serve};
 
 /// Self-hosted four-element bank card verification.
 ///
 /// Verifies that card number, holder name, identity number and mobile number belong to one person,
 /// for clients of Tencent Cloud (BankCard4EVerification) and AceData (bankcard/check-4e).
 #[derive(Parser)]
-#[command(name = "card4e", version, max_term_width = 100)]
+#[command(name = "card4e", version, verbatim_doc_comment)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -24,12 +26,25 @@ pub struct Cli {
 pub enum Command {
     /// Run a sandbox: public test keys, made-up people, every result code on demand.
     Sandbox(Sandbox),
+    /// Make an installation: settings, keys, an empty data folder, the first operator.
+    Init(Init),
+    /// Answer for real people, from an installation's own accounts of record.
+    Serve(Serve),
+    /// Look after callers: who may ask, and what they have left.
+    #[command(subcommand)]
+    Caller(CallerCommand),
+    /// Look after credentials: make, list, rotate, revoke.
+    #[command(subcommand)]
+    Credential(CredentialCommand),
     /// Check the audit tree of a data folder that was used by a sandbox.
     #[command(subcommand)]
     Audit(Audit),
     /// Read the ledger of a data folder that was used by a sandbox.
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Make certificates for trying TLS out.
+    #[command(subcommand)]
+    Tls(Tls),
     /// Print completions for a shell.
     ///
     /// Example: card4e completions bash > /etc/bash_completion.d/card4e
@@ -46,6 +61,7 @@ Examples:
   card4e sandbox                                      on http://127.0.0.1:4400
   card4e sandbox --listen 127.0.0.1:0 --ready-file F  any free port, its address in F
   card4e sandbox --data ./card4e-data                 keep ledger and accounts
+  card4e sandbox --tls                                on https, with a certificate of its own
 
 While it runs, GET / shows a page with all test keys and cards, and /_sandbox/ controls it:
   curl -X POST http://127.0.0.1:4400/_sandbox/reset
@@ -75,9 +91,43 @@ pub struct Sandbox {
     #[arg(long, value_name = "N")]
     pub cores: Option<usize>,
 
+    /// Speak TLS with a certificate made for it; says where ca.pem is, which clients must trust.
+    #[arg(long, conflicts_with_all = ["tls_certificate", "tls_key"])]
+    pub tls: bool,
+
+    /// Speak TLS with this certificate (PEM; the server's own first).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+
     /// Listen on an address that others can reach, with test keys that everybody knows.
     #[arg(long)]
     pub expose_test_keys_to_the_network: bool,
+}
+
+/// `card4e tls`
+#[derive(Subcommand)]
+pub enum Tls {
+    /// Make a local CA and a certificate for this machine, and print how each client trusts it.
+    ///
+    /// For development: the CA's key is thrown away, so it can never sign anything else.
+    #[command(after_help = "\
+Examples:
+  card4e tls dev-ca --out ./tls                        for localhost, 127.0.0.1 and ::1
+  card4e tls dev-ca --out ./tls --name faceid.test     and for this name
+  card4e sandbox --tls-certificate tls/server.pem --tls-key tls/server-key.pem")]
+    DevCa {
+        /// Where ca.pem, server.pem and server-key.pem go.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+
+        /// Another name or address of the server; may be given several times.
+        #[arg(long = "name", value_name = "HOST")]
+        names: Vec<String>,
+    },
 }
 
 /// `card4e audit`
@@ -113,9 +163,10 @@ pub struct Data {
 }
 
 /// A line that can be pasted and answers at once.
-pub fn curl_line(base: &str) -> String {
+pub fn curl_line(base: &str, ca: Option<&Path>) -> String {
+    let trusting = ca.map_or(String::new(), |ca| format!(" --cacert {}", ca.display()));
     format!(
-        "curl -s {base}/identity/bankcard/check-4e \\
+        "curl -s{trusting} {base}/identity/bankcard/check-4e \\
   -H 'authorization: Bearer {PUBLIC_TOKEN}' \\
   -H 'content-type: application/json' \\
   -d '{{\"name\":\"韦小宝\",\"bank_card\":\"6225768888888888\",\"phone\":\"16137688175\",\"id_card\":\"11204416541220243X\"}}'"

@@ -1,5 +1,6 @@
 //! The settings file: every setting, its meaning and its default. TOML; unknown settings are errors.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -15,6 +16,10 @@ use wire::Language;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Where an installation listens and keeps its data.
+    pub server: ServerSettings,
+    /// Where the root key is.
+    pub keys: KeySettings,
     /// How questions are decided and charged.
     pub policy: PolicySettings,
     /// Attempts a day on the same card or person. In the sandbox nothing is counted unless this
@@ -28,6 +33,63 @@ pub struct Settings {
     pub acedata: AceDataSettings,
     /// Bounds of the HTTP server.
     pub http: HttpSettings,
+    /// Certificate and key; without them it is plain HTTP.
+    pub tls: TlsSettings,
+}
+
+/// `[server]`: for `card4e serve`; a sandbox is told on the command line.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerSettings {
+    /// Address and port. Default `127.0.0.1:4400`.
+    pub listen: SocketAddr,
+    /// Data folder, from the folder of the settings file. Default `data`.
+    pub data: PathBuf,
+    /// Credits a new caller is granted, as text. Default `"10"`.
+    pub free_quota: String,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 4400));
+        ServerSettings { listen, data: "data".into(), free_quota: "10".into() }
+    }
+}
+
+/// `[keys]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeySettings {
+    /// File with the root key as 64 hex digits. Default `root.key`.
+    pub root_key_file: PathBuf,
+    /// Name of an environment variable with the root key; wins over the file.
+    pub root_key_env: Option<String>,
+}
+
+impl Default for KeySettings {
+    fn default() -> Self {
+        KeySettings { root_key_file: "root.key".into(), root_key_env: None }
+    }
+}
+
+impl KeySettings {
+    /// The root key, which opens all other keys.
+    pub fn root_key(&self, base: &Path) -> anyhow::Result<[u8; 32]> {
+        let (text, whence) = match &self.root_key_env {
+            Some(name) => {
+                let text = std::env::var(name).with_context(|| format!("keys.root_key_env: no variable {name}"))?;
+                (text, format!("the variable {name}"))
+            }
+            None => {
+                let path = base.join(&self.root_key_file);
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("cannot read the root key {}; without it nothing opens", path.display()))?;
+                (text, path.display().to_string())
+            }
+        };
+        let key = engine::file::unhex(text.trim()).and_then(|bytes| bytes.try_into().ok());
+        key.with_context(|| format!("{whence} does not hold 64 hex digits"))
+    }
 }
 
 /// `[policy]`
@@ -48,6 +110,9 @@ pub struct PolicySettings {
     pub masks: bool,
     /// Accept names in Tibetan, Uyghur, Mongolian and Cyrillic letters. Default `false`.
     pub more_scripts: bool,
+    /// Accept identity numbers of the unassigned province 99 and test cards, for trials with synthetic
+    /// people; warned about at start and in `/readyz`. Default `false`, in the sandbox always `true`.
+    pub test_land: bool,
 }
 
 impl Default for PolicySettings {
@@ -60,6 +125,7 @@ impl Default for PolicySettings {
             issuers_file: None,
             masks: true,
             more_scripts: false,
+            test_land: false,
         }
     }
 }
@@ -150,6 +216,33 @@ impl Default for HttpSettings {
     }
 }
 
+/// `[tls]`: PEM files, from the folder of the settings file; read again when they change.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSettings {
+    /// The server's certificate, then those between it and the CA. With it every connection is TLS.
+    pub certificate: Option<PathBuf>,
+    /// The certificate's private key.
+    pub key: Option<PathBuf>,
+    /// CAs whose client certificates are accepted.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients are asked for a certificate. Default `"off"`.
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificates {
+    /// Not at all.
+    #[default]
+    Off,
+    /// Who shows one must show a right one.
+    Optional,
+    /// Nobody gets in without.
+    Required,
+}
+
 impl Settings {
     /// Reads and checks a settings file.
     pub fn read(path: &Path) -> anyhow::Result<Settings> {
@@ -159,9 +252,13 @@ impl Settings {
     }
 
     fn parse(text: &str) -> anyhow::Result<Settings> {
-        let settings: Settings = toml::from_str(text)?;
+        let settings: Settings = toml::from_str(text).map_err(|wrong| match nearest(wrong.message()) {
+            Some(nearest) => anyhow::anyhow!("{wrong}did you mean `{nearest}`?"),
+            None => wrong.into(),
+        })?;
         settings.default_language()?;
         settings.policy.price()?;
+        settings.free_quota()?;
         anyhow::ensure!(
             matches!(settings.acedata.token_mismatched_status, 400 | 401),
             "acedata.token_mismatched_status is 400 or 401"
@@ -192,20 +289,46 @@ impl Settings {
     /// How a sandbox verifies: test land, nothing counted and no rate unless asked for.
     pub fn sandbox_policy(&self) -> anyhow::Result<Policy> {
         Ok(Policy {
-            price: self.policy.price()?,
             requests_per_second: self.policy.requests_per_second.unwrap_or(0),
             attempts: self.attempts.unwrap_or(AttemptPolicy::OFF),
+            test_land: true,
+            log_bytes: 4 << 20,
+            ..self.serve_policy()?
+        })
+    }
+
+    /// Credits a new caller is granted.
+    pub fn free_quota(&self) -> anyhow::Result<Credits> {
+        let quota = &self.server.free_quota;
+        quota.parse().map_err(|wrong: String| anyhow::anyhow!("server.free_quota: {wrong}"))
+    }
+
+    /// How an installation verifies.
+    pub fn serve_policy(&self) -> anyhow::Result<Policy> {
+        Ok(Policy {
+            price: self.policy.price()?,
+            requests_per_second: self.policy.requests_per_second.unwrap_or(20),
+            attempts: self.attempts.unwrap_or_default(),
             privacy_order: self.policy.privacy_order,
             issuer: self.policy.issuer,
-            test_land: true,
+            test_land: self.policy.test_land,
             more_scripts: self.policy.more_scripts,
             keep_masks: self.policy.masks,
             key_kept_ms: i64::from(self.idempotency.key_kept_hours) * 3_600_000,
             content_window_ms: i64::from(self.idempotency.content_window_seconds) * 1000,
             under_way_max: self.http.under_way_max,
-            log_bytes: 4 << 20,
+            log_bytes: 64 << 20,
         })
     }
+}
+
+/// The known name that is nearest to an unknown one, out of serde's message that lists them.
+fn nearest(message: &str) -> Option<&str> {
+    let (_, after) = message.split_once("unknown field `")?;
+    let (unknown, known) = after.split_once('`')?;
+    let names = known.split('`').skip(1).step_by(2);
+    let near = names.map(|name| (strsim::jaro_winkler(unknown, name), name));
+    near.filter(|(likeness, _)| *likeness > 0.7).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
 impl PolicySettings {
@@ -226,18 +349,37 @@ mod tests {
         assert_eq!(settings.acedata.numbering, AceDataNumbering::Documented);
     }
 
-    /// The example in the documentation has every setting with its default.
+    /// The file that `init` writes is the documentation: every setting, with its default.
     #[test]
-    fn the_documentation_shows_the_defaults() {
-        let page = include_str!("../../../docs/settings.md");
-        let shown = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-        let shown = Settings::parse(shown).unwrap();
+    fn the_template_shows_the_defaults_and_the_documentation_shows_the_template() {
+        let template = Settings::parse(crate::serve::TEMPLATE).unwrap();
         let defaults = Settings {
             attempts: Some(AttemptPolicy::default()),
-            policy: PolicySettings { requests_per_second: Some(0), ..PolicySettings::default() },
+            policy: PolicySettings { requests_per_second: Some(20), ..PolicySettings::default() },
             ..Settings::default()
         };
-        assert_eq!(format!("{shown:#?}"), format!("{defaults:#?}"));
+        assert_eq!(format!("{template:#?}"), format!("{defaults:#?}"));
+        let page = include_str!("../../../docs/settings.md");
+        assert!(page.contains(crate::serve::TEMPLATE), "copy src/card4e.toml into docs/settings.md");
+    }
+
+    /// No setting is left out of the template: each name of each table is in it, perhaps commented out.
+    #[test]
+    fn the_template_names_every_setting() {
+        for name in known_settings() {
+            assert!(crate::serve::TEMPLATE.contains(&format!("{name} =")), "{name} is missing in src/card4e.toml");
+        }
+    }
+
+    /// What serde accepts, as its own error message lists it.
+    fn known_settings() -> Vec<String> {
+        let listed = |text: &str| -> Vec<String> {
+            let error = toml::from_str::<Settings>(text).unwrap_err().to_string();
+            error.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+        };
+        let tables = listed("nothing = 1");
+        assert!(tables.len() > 5, "{tables:?}");
+        tables.iter().flat_map(|table| listed(&format!("[{table}]\nnothing = 1"))).collect()
     }
 
     #[test]
@@ -253,7 +395,8 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, named) in [
-            ("[polcy]\n", "polcy"),
+            ("[polcy]\n", "did you mean `policy`?"),
+            ("[attempts]\nper_crad = 3\n", "did you mean `per_card`?"),
             ("[policy]\nprice = \"a lot\"\n", "policy.price"),
             ("[acedata]\nnumbering = \"2e\"\n", "upstream_4e"),
             ("[acedata]\ntoken_mismatched_status = 403\n", "400 or 401"),

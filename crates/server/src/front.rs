@@ -1,6 +1,7 @@
 //! From a request to the front that understands it. One port, two wires.
 
 pub mod acedata;
+pub mod envelopes;
 pub mod operate;
 pub mod tencent;
 
@@ -9,16 +10,20 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use engine::Engine;
-use engine::caller::{ApplicationId, Wire};
+use engine::caller::{ApplicationId, Credential, Wire};
 use engine::settle::Desk;
 use engine::store::StoreError;
+use engine::verify::new_request_id;
 use tokio::sync::Semaphore;
+use wire::envelope::{CannotOpen, Envelope, Opened};
 use wire::{Incoming, Language};
 
 use crate::config::Settings;
+use crate::front::envelopes::{Envelopes, Unopened};
 use crate::http::{Received, Reply, guarded};
 use crate::sandbox::Sandbox;
 use crate::telemetry::Metrics;
+use crate::tls::Tls;
 
 /// Everything the fronts need, shared by all cores.
 pub struct Server {
@@ -32,12 +37,23 @@ pub struct Server {
     pub metrics: Metrics,
     /// Script, faults, journal; `None` when real people are verified.
     pub sandbox: Option<Sandbox>,
+    /// Certificate and key; `None`: plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    /// Opens encrypted elements; `None`: there are no keys for it.
+    pub envelopes: Option<Envelopes>,
     /// How many more connections there may be.
     pub connections: Arc<Semaphore>,
     /// Where it listens.
     pub port: u16,
     /// Explaining a bad signature costs many times a check: so many a second, no more.
     pub diagnoses: Mutex<(i64, u32)>,
+}
+
+impl Server {
+    /// What addresses of this server begin with.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
 }
 
 /// One core's part of the server; stays on its thread.
@@ -57,6 +73,28 @@ impl Core {
     }
 }
 
+impl Server {
+    /// Opens the elements a caller has encrypted, if any.
+    async fn opened(
+        &self,
+        envelope: Option<Envelope>,
+        credential: &Credential,
+    ) -> Result<Opened, Unopened> {
+        let Some(envelope) = envelope else { return Ok(Opened::default()) };
+        match &self.envelopes {
+            Some(envelopes) => envelopes.open(&envelope, credential).await,
+            // Never verified as if it were text.
+            None => Err(Unopened::Cannot(CannotOpen::Failed)),
+        }
+    }
+
+    /// Whether an application may send no element in plain text.
+    fn requires_encryption(&self, application: ApplicationId) -> bool {
+        let found = self.engine.directory().application(application);
+        found.is_some_and(|(application, _)| application.encryption_required)
+    }
+}
+
 /// Answers any request at all, a panic included.
 pub async fn answer(core: &Core, received: &Received) -> Reply {
     let incoming = Incoming {
@@ -72,7 +110,13 @@ pub async fn answer(core: &Core, received: &Received) -> Reply {
         Err(_) => {
             core.server.metrics.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a request ended in a panic; its caller was told of an internal error");
-            if is_tencent { tencent::panicked(core, &incoming) } else { acedata::panicked(core) }
+            let request = new_request_id();
+            let (wire, code, reply) = match is_tencent {
+                true => tencent::panicked(core, &incoming, &request),
+                false => acedata::panicked(&incoming, &request),
+            };
+            let note = Note { error: Some(code), ..Note::default() };
+            finish(core, wire, &request, received, note, reply).await
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Knows bounds and deadlines, no protocol of ours: what a request means is `front`'s.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,17 +15,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming as HyperBody, SizeHint};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::front::{Core, Server};
+use crate::tls::{self, Tls};
 
 /// No wire takes more than this; Tencent's limit for signed JSON is 10 MB.
 pub const BODY_MAX_BYTES: usize = wire::tencent::TC3_BODY_MAX_BYTES;
@@ -40,6 +45,8 @@ pub struct Received {
     pub body: Result<Bytes, BodyError>,
     /// When its head had arrived.
     pub began: Instant,
+    /// Who is at the other end of the connection.
+    pub peer: IpAddr,
 }
 
 /// Why there is no body.
@@ -134,6 +141,9 @@ impl Cores {
         until: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let listener = TcpListener::from_std(listener)?;
+        if let Some(tls) = server.tls.clone() {
+            tokio::spawn(async move { tls.watch().await });
+        }
         let mut until = pin!(until);
         for turn in 0.. {
             let next = async {
@@ -196,7 +206,9 @@ fn serve_core(
     runtime.block_on(local.run_until(async {
         let mut connections = tokio::task::JoinSet::new();
         while let Some(socket) = sockets.recv().await {
-            let connection = Connection { core: Rc::clone(&core), stopping: stopping.clone() };
+            // One that is gone already has no address any more.
+            let peer = socket.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+            let connection = Connection { core: Rc::clone(&core), stopping: stopping.clone(), peer };
             connections.spawn_local(connection.serve(socket));
             while connections.try_join_next().is_some() {}
         }
@@ -212,6 +224,7 @@ fn serve_core(
 struct Connection {
     core: Rc<Core>,
     stopping: watch::Receiver<bool>,
+    peer: IpAddr,
 }
 
 impl Drop for Connection {
@@ -225,15 +238,34 @@ impl Connection {
     async fn serve(mut self, socket: std::net::TcpStream) {
         self.core.server.metrics.connections.fetch_add(1, Ordering::Relaxed);
         let Ok(socket) = TcpStream::from_std(socket) else { return };
-        let core = Rc::clone(&self.core);
-        let head_deadline = Duration::from_secs(core.server.settings.http.head_seconds);
+        let Some(tls) = self.core.server.tls.as_deref() else { return self.serve_http1(socket).await };
+        let handshake = shake_hands(tls, socket);
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(self.head_deadline(), handshake) => shaken.ok().flatten(),
+            _ = self.stopping.wait_for(|stop| *stop) => return,
+        };
+        match shaken {
+            None => _ = self.core.server.metrics.handshakes_failed.fetch_add(1, Ordering::Relaxed),
+            Some(socket) if socket.get_ref().1.alpn_protocol() == Some(tls::H2) => {
+                self.serve_http2(socket).await;
+            }
+            Some(socket) => self.serve_http1(socket).await,
+        }
+    }
+
+    fn head_deadline(&self) -> Duration {
+        Duration::from_secs(self.core.server.settings.http.head_seconds)
+    }
+
+    async fn serve_http1(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin) {
+        let (core, peer) = (Rc::clone(&self.core), self.peer);
         let service = service_fn(move |request| {
             let core = Rc::clone(&core);
-            async move { respond(core, request).await }
+            async move { respond(core, peer, request).await }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(head_deadline)
+            .header_read_timeout(self.head_deadline())
             .max_buf_size(256 << 10)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
@@ -243,6 +275,133 @@ impl Connection {
             _ = self.stopping.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
         }
         let _ = connection.await;
+    }
+
+    async fn serve_http2(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+        let (core, peer) = (Rc::clone(&self.core), self.peer);
+        let head_deadline = self.head_deadline();
+        let use_of = Rc::new(Use::default());
+        let service = service_fn({
+            let use_of = Rc::clone(&use_of);
+            move |request| {
+                let (core, in_use) = (Rc::clone(&core), InUse::of(&use_of));
+                async move {
+                    let response = respond(core, peer, request).await;
+                    drop(in_use);
+                    response
+                }
+            }
+        });
+        let connection = http2::Builder::new(OnThisCore)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEADERS_MAX_BYTES)
+            .serve_connection(TokioIo::new(socket), service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = self.stopping.wait_for(|stop| *stop) => {}
+            () = use_of.ended(head_deadline) => {}
+        }
+        // What is under way is answered, new requests go to a new connection.
+        connection.as_mut().graceful_shutdown();
+        use_of.last.set(Instant::now());
+        tokio::select! {
+            _ = connection => {}
+            () = use_of.ended(head_deadline) => {}
+        }
+    }
+}
+
+/// HTTP/2: requests at once on one connection. Each may hold a body, so it is a bound on memory.
+const STREAMS_MAX: u32 = 100;
+
+/// HTTP/2: a request's head; GET requests carry everything in it.
+const HEADERS_MAX_BYTES: u32 = 128 << 10;
+
+/// The TLS handshake, or `None` and whatever can be told to the client.
+async fn shake_hands(tls: &Tls, mut socket: TcpStream) -> Option<TlsStream<TcpStream>> {
+    const HANDSHAKE: u8 = 0x16;
+    let mut first = [0];
+    match socket.peek(&mut first).await {
+        Ok(1) if first[0] == HANDSHAKE => TlsAcceptor::from(tls.current()).accept(socket).await.ok(),
+        Ok(1) if first[0].is_ascii_uppercase() => {
+            refuse_plain(&mut socket).await;
+            None
+        }
+        _ => None,
+    }
+}
+
+/// Tells a client that speaks plain HTTP what is wrong; nothing it sends is looked at.
+async fn refuse_plain(socket: &mut TcpStream) {
+    const REPLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 88\r\n\
+        Connection: close\r\n\r\nThis port speaks TLS: use https. What was sent here went over the network in the clear.\n";
+    let told = socket.write_all(REPLY).await.is_ok() && socket.shutdown().await.is_ok();
+    let mut rest = [0; 4096];
+    // Closed with something unread, the connection would be reset before the reply is seen.
+    let mut left = if told { REFUSED_MAX_BYTES } else { 0 };
+    while left > 0 {
+        match socket.read(&mut rest).await {
+            Ok(read) if read > 0 => left = left.saturating_sub(read),
+            _ => break,
+        }
+    }
+}
+
+/// What a client that is refused may still send.
+const REFUSED_MAX_BYTES: usize = 1 << 20;
+
+/// Runs the parts of an HTTP/2 connection on the thread that has it.
+#[derive(Clone, Copy)]
+struct OnThisCore;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for OnThisCore {
+    fn execute(&self, part: F) {
+        tokio::task::spawn_local(part);
+    }
+}
+
+/// Whether an HTTP/2 connection is in use. Over HTTP/1.1 hyper itself closes a connection whose next
+/// head does not come.
+struct Use {
+    under_way: Cell<u32>,
+    last: Cell<Instant>,
+}
+
+impl Default for Use {
+    fn default() -> Self {
+        Use { under_way: Cell::new(0), last: Cell::new(Instant::now()) }
+    }
+}
+
+impl Use {
+    /// Ready when nothing has been under way for so long.
+    async fn ended(&self, idle: Duration) {
+        loop {
+            let quiet = if self.under_way.get() > 0 { Duration::ZERO } else { self.last.get().elapsed() };
+            if quiet >= idle {
+                return;
+            }
+            tokio::time::sleep(idle - quiet).await;
+        }
+    }
+}
+
+/// One request of a connection; one that is reset is dropped like one that is answered.
+struct InUse(Rc<Use>);
+
+impl InUse {
+    fn of(connection: &Rc<Use>) -> InUse {
+        connection.under_way.set(connection.under_way.get() + 1);
+        InUse(Rc::clone(connection))
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+        self.0.last.set(Instant::now());
     }
 }
 
@@ -258,22 +417,33 @@ impl fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-async fn respond(core: Rc<Core>, request: Request<HyperBody>) -> Result<Response<Outgoing>, Dropped> {
+async fn respond(core: Rc<Core>, peer: IpAddr, request: Request<HyperBody>) -> Result<Response<Outgoing>, Dropped> {
     let began = Instant::now();
     let deadline = Duration::from_secs(core.server.settings.http.body_seconds);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    if head.version == Version::HTTP_2 {
+        name_host(&mut head);
+    }
     let body = read_body(&head, body, deadline).await;
-    let received = Received { head, body, began };
+    let received = Received { head, body, began, peer };
     let reply = crate::front::answer(&core, &received).await;
     let cut = match reply.delivery {
         Delivery::Dropped => return Err(Dropped),
         Delivery::Whole => None,
         Delivery::Truncated(bytes) => Some(bytes.min(reply.body.len())),
     };
-    let mut response = Response::new(Outgoing { body: reply.body, cut, sent: false });
+    let mut response = Response::new(Outgoing { body: reply.body, cut, sent: false, flushed: false });
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
     Ok(response)
+}
+
+/// HTTP/2 says in `:authority` what `Host` was; signatures cover it.
+fn name_host(head: &mut http::request::Parts) {
+    let authority = head.uri.authority().map(|authority| authority.as_str().to_owned());
+    if let Some(host) = authority.and_then(|host| HeaderValue::from_maybe_shared(Bytes::from(host)).ok()) {
+        head.headers.insert(header::HOST, host);
+    }
 }
 
 async fn read_body(
@@ -314,6 +484,7 @@ struct Outgoing {
     body: Bytes,
     cut: Option<usize>,
     sent: bool,
+    flushed: bool,
 }
 
 impl Body for Outgoing {
@@ -322,9 +493,14 @@ impl Body for Outgoing {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
         if std::mem::replace(&mut self.sent, true) {
+            if self.cut.is_some() && !std::mem::replace(&mut self.flushed, true) {
+                // One turn later, so that hyper sends the part before it closes the connection.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             return Poll::Ready(self.cut.map(|_| Err(Dropped)));
         }
         let part = self.body.slice(..self.cut.unwrap_or(self.body.len()));

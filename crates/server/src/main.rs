@@ -4,8 +4,13 @@ mod cli;
 mod config;
 mod front;
 mod http;
+mod installation;
+mod manage;
+mod register;
 mod sandbox;
+mod serve;
 mod telemetry;
+mod tls;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,21 +21,30 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, ensure};
 use clap::{CommandFactory, Parser};
 use engine::Engine;
+use engine::clock::Clock;
 use engine::store::{Check, LedgerFile, Listed};
 use engine::vault::{KeyRing, Vault};
 
 use crate::cli::{Audit, Cli, Command, Data, Ledger};
 use crate::config::Settings;
 use crate::front::Server;
+use crate::front::envelopes::Envelopes;
 use crate::sandbox::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, Sandbox};
+use crate::tls::Tls;
+use crate::tls::dev_ca::{self, DevCa};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
     let done = match cli.command {
         Command::Sandbox(options) => run_sandbox(&options),
-        Command::Audit(Audit::Check(data)) => check_audit(&data),
-        Command::Ledger(Ledger::List(data)) => list_ledger(&data),
+        Command::Init(options) => serve::init(&options),
+        Command::Serve(options) => serve::serve(&options),
+        Command::Caller(command) => register::caller(command),
+        Command::Credential(command) => register::credential(command),
+        Command::Audit(Audit::Check(data)) => as_far_as_read(check_audit(&data)),
+        Command::Ledger(Ledger::List(data)) => as_far_as_read(list_ledger(&data)),
+        Command::Tls(cli::Tls::DevCa { out, names }) => make_dev_ca(&out, &names),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "card4e", &mut std::io::stdout());
             Ok(())
@@ -43,6 +57,15 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "card4e: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A reader of the output that has seen enough, such as `head`, is no error.
+fn as_far_as_read(done: anyhow::Result<()>) -> anyhow::Result<()> {
+    let unread = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    match done {
+        Err(error) if error.downcast_ref().is_some_and(unread) => Ok(()),
+        done => done,
     }
 }
 
@@ -62,6 +85,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
     };
     let folder =
         options.data.as_deref().or(temporary.as_ref().map(|dir| dir.path())).unwrap_or(Path::new("."));
+    let tls = Tls::for_sandbox(options, &settings.tls, folder, address)?.map(Arc::new);
     let running = Engine::open(
         folder,
         &sandbox::ROOT_KEY,
@@ -74,6 +98,8 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         language: settings.default_language()?,
         metrics: telemetry::Metrics::default(),
         sandbox: Some(Sandbox::new(options.seed)),
+        envelopes: Some(Envelopes::new(sandbox::opener()?)),
+        tls,
         connections: http::connection_bound(settings.http.connections_max),
         port: address.port(),
         diagnoses: Mutex::default(),
@@ -82,19 +108,40 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
     if let Some(sandbox) = &server.sandbox {
         sandbox.store_seeded(&server)?;
     }
-    let cores = options.cores.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
-    let cores = http::Cores::start(&server, cores.clamp(1, 1024))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let until = told_to_stop()?;
-        greet(address, options.data.as_deref())?;
-        if let Some(file) = &options.ready_file {
-            write_ready_file(file, address)?;
-        }
-        cores.accept(&server, listener, until).await
-    })?;
+    let announced = Announced { ready_file: options.ready_file.as_deref(), cores: options.cores };
+    answer_until_told(&server, listener, announced, || greet(&server, address, options.data.as_deref()))?;
     running.stop();
     Ok(())
+}
+
+/// How a server starts, apart from what it answers.
+pub struct Announced<'a> {
+    /// Its address goes here once it answers.
+    pub ready_file: Option<&'a Path>,
+    /// Threads; by default one for each core.
+    pub cores: Option<usize>,
+}
+
+/// Answers until a signal asks to stop, then drains.
+pub fn answer_until_told(
+    server: &Arc<Server>,
+    listener: std::net::TcpListener,
+    announced: Announced<'_>,
+    greet: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = http::Cores::start(server, announced.cores.unwrap_or_else(all).clamp(1, 1024))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before anybody is told that it answers, and may want it to stop.
+        let until = told_to_stop()?;
+        greet()?;
+        if let Some(file) = announced.ready_file {
+            write_ready_file(file, address)?;
+        }
+        cores.accept(server, listener, until).await
+    })
 }
 
 /// Ready when the terminal or the supervisor asks to stop.
@@ -110,8 +157,13 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn greet(address: SocketAddr, data: Option<&Path>) -> anyhow::Result<()> {
-    let base = format!("http://{address}");
+fn greet(server: &Server, address: SocketAddr, data: Option<&Path>) -> anyhow::Result<()> {
+    let scheme = server.scheme();
+    let base = format!("{scheme}://{address}");
+    let ca = server.tls.as_ref().and_then(|tls| tls.ca.as_deref());
+    let trust = ca.map_or(String::new(), |ca| {
+        format!("\nWhat makes each client trust its certificate:\n\n{}", dev_ca::trust(ca))
+    });
     let kept = match data {
         Some(folder) => format!("kept in {}", folder.display()),
         None => "in a temporary folder, gone at the end (--data DIR keeps it)".to_owned(),
@@ -121,20 +173,47 @@ fn greet(address: SocketAddr, data: Option<&Path>) -> anyhow::Result<()> {
         "\
 card4e sandbox answers on {base}
 
-  Tencent wire  endpoint   {address}  (scheme http)
+  Tencent wire  endpoint   {address}  (scheme {scheme})
                 SecretId   {PUBLIC_SECRET_ID}
                 SecretKey  {PUBLIC_SECRET_KEY}
   AceData wire  endpoint   {base}/identity/bankcard/check-4e
                 token      {PUBLIC_TOKEN}
   Browser       {base}/  (all test keys, one card for every code)
   Ledger        {kept}
-
+{trust}
 Try it:
 
 {}
 
 Stop with Ctrl-C.",
-        cli::curl_line(&base)
+        cli::curl_line(&base, ca)
+    )?;
+    Ok(())
+}
+
+fn make_dev_ca(out: &Path, names: &[String]) -> anyhow::Result<()> {
+    let DevCa { ca, certificate, key } = DevCa::make(out, names, &Clock::default())?;
+    let (names, days) = (dev_ca::all_names(names).join(", "), dev_ca::VALID_DAYS);
+    writeln!(
+        std::io::stdout(),
+        "\
+{ca}
+  is what clients must trust. Its key was thrown away: it signed one certificate and can sign no other.
+{certificate}
+{key}
+  are the server's certificate, for {names}, good for {days} days, and its key, for your eyes alone.
+
+Start a sandbox with them:
+
+  card4e sandbox --tls-certificate {certificate} --tls-key {key}
+
+What makes each client trust it:
+
+{trust}",
+        trust = dev_ca::trust(&ca),
+        ca = ca.display(),
+        certificate = certificate.display(),
+        key = key.display(),
     )?;
     Ok(())
 }
@@ -149,7 +228,10 @@ fn write_ready_file(file: &Path, address: SocketAddr) -> anyhow::Result<()> {
 
 fn sandbox_vault(folder: &Path) -> anyhow::Result<Vault> {
     ensure!(folder.join("ledger.db").exists(), "{} has no ledger; is it a data folder?", folder.display());
-    let ring = KeyRing::open_or_create(&folder.join("keys.json"), &sandbox::ROOT_KEY)?;
+    let keys = folder.join("keys.json");
+    // Opening the ring would make a new one, which opens nothing that is there.
+    ensure!(keys.exists(), "{} is missing; without it nothing in this folder can be read", keys.display());
+    let ring = KeyRing::open_or_create(&keys, &sandbox::ROOT_KEY)?;
     Ok(Vault::new(&ring))
 }
 

@@ -27,12 +27,23 @@ use engine::verify::uuid_text;
 use http::StatusCode;
 use tokio::sync::watch;
 use wire::Incoming;
+use wire::envelope::{BadKey, Opener};
 
 use crate::front::{Note, Server};
 use crate::http::{Delivery, Reply};
 use fault::{Faults, When};
 use journal::{Entry, Journal};
 use people::People;
+
+/// The sandbox's fixed private keys for envelopes. They are public, see there.
+const ENVELOPE_KEYS: [&str; 2] =
+    [include_str!("sandbox/public-test-rsa-key.pem"), include_str!("sandbox/public-test-sm2-key.pem")];
+
+/// Opens what was encrypted for a sandbox.
+pub fn opener() -> Result<Opener, BadKey> {
+    let [rsa, sm2] = ENVELOPE_KEYS;
+    Opener::new(&[rsa], &[sm2])
+}
 
 /// A sandbox's own state, all of it in memory.
 pub struct Sandbox {

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub connections: AtomicU64,
     /// Requests whose handling panicked.
     pub panics: AtomicU64,
+    /// TLS handshakes that led to nothing.
+    pub handshakes_failed: AtomicU64,
 }
 
 impl Metrics {
@@ -74,6 +76,12 @@ impl Metrics {
                 "counter",
                 "Requests that ended in a panic.",
                 self.panics.load(Ordering::Relaxed),
+            ),
+            (
+                "card4e_tls_handshakes_failed_total",
+                "counter",
+                "TLS handshakes that were refused, broken off or too slow.",
+                self.handshakes_failed.load(Ordering::Relaxed),
             ),
             (
                 "card4e_under_way",

@@ -4,7 +4,7 @@
 //! a reply is [`success`] or [`failure`]. HTTP status tells about transport and account, never
 //! about the verdict: "not matched" is a 200 like "passed".
 //!
-//! What this file does not do: look a token up, open an envelope, judge an element. An element that
+//! What this file does not do: look a token up, open an envelope (`envelope.rs` does), judge an element. An element that
 //! is present but nonsense is the engine's to answer, with the free code of its format.
 
 use std::borrow::Cow;
@@ -12,11 +12,13 @@ use std::fmt;
 
 use http::Method;
 
+use crate::envelope::{Algorithm, Envelope, Parts};
 use crate::{BadIdempotencyKey, Incoming, Language, visible_ascii};
 
 mod error;
 mod json;
 
+pub use crate::Element;
 pub use error::{ErrorCode, Fault, failure};
 use json::{Json, Members};
 
@@ -218,6 +220,57 @@ impl<'a> CheckFourElements<'a> {
     }
 }
 
+impl CheckFourElements<'_> {
+    /// The envelope in which elements are sealed; `None` when all are plain text.
+    ///
+    /// # Errors
+    /// A member of `encryption` that is missing or impossible, an entry of `encrypt_list` that is no
+    /// element or stands there twice, and whatever is wrong with the envelope's form.
+    pub fn envelope(&self) -> Result<Option<Envelope>, Fault> {
+        let Some(encryption) = &self.encryption else { return Ok(None) };
+        let elements = encryption.elements()?;
+        let required = |member: &'static str, value: &'_ Option<Cow<'_, str>>| match value {
+            Some(value) => Ok(value.to_string()),
+            None => Err(Fault::missing(&[member])),
+        };
+        let blob = required("encryption.ciphertext_blob", &encryption.ciphertext_blob)?;
+        let iv = required("encryption.iv", &encryption.iv)?;
+        let listed: Vec<_> = elements.into_iter().map(|element| (element, self.element(element))).collect();
+        let tags: Vec<_> = encryption.tag_list.iter().map(AsRef::as_ref).collect();
+        let parts = Parts {
+            algorithm: encryption.algorithm()?,
+            ciphertext_blob: &blob,
+            iv: &iv,
+            listed: &listed,
+            tags: &tags,
+        };
+        Envelope::read(parts).map(Some).map_err(|_| Fault::envelope_failed())
+    }
+
+    /// For operators who accept no element in plain text.
+    ///
+    /// # Errors
+    /// Naming the first element that is.
+    pub fn require_encryption(&self) -> Result<(), Fault> {
+        let encrypted = |element| {
+            let listed = self.encryption.iter().flat_map(|encryption| &encryption.encrypt_list);
+            listed.into_iter().any(|listed| *listed == Listed::Known(element))
+        };
+        let plain = Element::ALL.into_iter().find(|element| !encrypted(*element));
+        plain.map_or(Ok(()), |element| Err(Fault::encryption_required(element)))
+    }
+
+    /// The element as it stands in the request.
+    fn element(&self, element: Element) -> &str {
+        match element {
+            Element::Name => &self.name,
+            Element::BankCard => &self.bank_card,
+            Element::Phone => &self.phone,
+            Element::IdCard => &self.id_card,
+        }
+    }
+}
+
 impl fmt::Debug for CheckFourElements<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CheckFourElements")
@@ -227,24 +280,8 @@ impl fmt::Debug for CheckFourElements<'_> {
     }
 }
 
-/// One of the four elements, by the name its member has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Element {
-    /// `name`
-    Name,
-    /// `bank_card`
-    BankCard,
-    /// `phone`
-    Phone,
-    /// `id_card`
-    IdCard,
-}
-
 impl Element {
-    /// All four, in the order the wire documents them.
-    pub const ALL: [Element; 4] = [Element::Name, Element::BankCard, Element::Phone, Element::IdCard];
-
-    /// Its member's name.
+    /// Its member's name on this wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Element::Name => "name",
@@ -282,13 +319,28 @@ pub struct Encryption<'a> {
 }
 
 impl Encryption<'_> {
-    /// The encrypted elements in their order, or the fault of the first name that is none.
+    /// The encrypted elements in their order, or the fault of the first name that is none, or is
+    /// there for the second time.
     pub fn elements(&self) -> Result<Vec<Element>, Fault> {
-        let known = |listed: &Listed<'_>| match listed {
-            Listed::Known(element) => Ok(*element),
-            Listed::Unknown(name) => Err(Fault::not_encryptable(name)),
-        };
-        self.encrypt_list.iter().map(known).collect()
+        let mut elements = Vec::with_capacity(Element::ALL.len());
+        for listed in &self.encrypt_list {
+            match listed {
+                Listed::Unknown(name) => return Err(Fault::not_encryptable(name)),
+                Listed::Known(element) if elements.contains(element) => {
+                    return Err(Fault::listed_twice(*element));
+                }
+                Listed::Known(element) => elements.push(*element),
+            }
+        }
+        Ok(elements)
+    }
+
+    /// Nothing there means AES, as does the empty text of a form builder.
+    fn algorithm(&self) -> Result<Algorithm, Fault> {
+        match self.algorithm.as_deref() {
+            None | Some("") => Ok(Algorithm::Aes256Cbc),
+            Some(name) => Algorithm::named(name).ok_or_else(Fault::algorithm_unsupported),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! imported. A third protocol is one more file here.
 
 pub mod acedata;
+pub mod envelope;
 pub mod tencent;
 
 /// One HTTP request as it stood on the wire, with its body read completely.
@@ -64,6 +65,24 @@ pub(crate) fn visible_ascii(bytes: &[u8], len_max: usize) -> Option<&str> {
     let visible = bytes.iter().all(u8::is_ascii_graphic);
     let sized = (1..=len_max).contains(&bytes.len());
     (visible && sized).then(|| std::str::from_utf8(bytes).ok())?
+}
+
+/// One of the four elements. Each wire has spellings of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// Name of the card's holder.
+    Name,
+    /// Number of the bank card.
+    BankCard,
+    /// Mobile number reserved with the bank.
+    Phone,
+    /// Number of the identity document.
+    IdCard,
+}
+
+impl Element {
+    /// All four, in the order both wires document them.
+    pub const ALL: [Element; 4] = [Element::Name, Element::BankCard, Element::Phone, Element::IdCard];
 }
 
 /// The language of a description or an error message.

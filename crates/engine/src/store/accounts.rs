@@ -1,8 +1,17 @@
 //! Accounts of record: found by blind index, compared by verifiers, no plaintext element.
+//!
+//! Any number of readers and one writer at a time; nobody waits for long, because an import writes
+//! in many short transactions (`accounts/import.rs`).
 
+mod import;
+
+pub use import::{Change, Import, Source};
+
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior, params};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::StoreError;
@@ -24,6 +33,25 @@ const SCHEMA: Schema = Schema {
             kind       INTEGER NOT NULL,  -- document the account was opened with
             mac        BLOB NOT NULL      -- over all of the above
         ) WITHOUT ROWID;
+    ", "
+        -- An import that makes its file the whole truth begins a generation; at its end the accounts
+        -- of earlier ones go.
+        ALTER TABLE account ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+        CREATE TABLE import (
+            one            INTEGER PRIMARY KEY CHECK (one = 1),  -- only the last import is remembered
+            generation     INTEGER NOT NULL,   -- of every account written from now on
+            source         BLOB,               -- which file; NULL: cannot be known again
+            is_replacing   INTEGER NOT NULL,   -- its file is the whole truth
+            stage          INTEGER NOT NULL,   -- 0: reads rows, 1: removes the absent, 2: done
+            swept          BLOB,               -- the absent are removed up to this index
+            rows           INTEGER NOT NULL,   -- read, and committed with what they did:
+            put            INTEGER NOT NULL,
+            deleted        INTEGER NOT NULL,
+            rejected       INTEGER NOT NULL,
+            rejected_bytes INTEGER NOT NULL,   -- length of the file of rejected rows
+            removed        INTEGER NOT NULL
+        );
+        INSERT INTO import VALUES (1, 0, NULL, 0, 2, NULL, 0, 0, 0, 0, 0, 0);
     "],
 };
 
@@ -55,17 +83,47 @@ impl AccountRow {
 #[derive(Debug)]
 pub struct Accounts {
     db: Connection,
+    _lock: Option<File>,
+}
+
+/// What all accounts come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Number of accounts.
+    pub accounts: u64,
+    /// How many are in each state, in the order of [`AccountState::ALL`].
+    pub states: [u64; AccountState::ALL.len()],
+    /// How many have no mobile on file.
+    pub without_mobile: u64,
+    /// A digest of all accounts in their order. The same accounts under the same keys have the same.
+    pub digest: [u8; 32],
+    /// Bytes of the file.
+    pub file_bytes: u64,
 }
 
 impl Accounts {
     /// Opens the file to change accounts.
     pub fn open(path: &Path) -> Result<Accounts, StoreError> {
-        Ok(Accounts { db: SCHEMA.open(path)? })
+        Ok(Accounts { db: SCHEMA.open(path)?, _lock: None })
+    }
+
+    /// Opens the file of a data folder to change many accounts, alone: somebody else who wants the
+    /// same is refused, a server may go on answering from it.
+    pub fn open_alone(folder: &Path) -> Result<Accounts, StoreError> {
+        let path = folder.join("accounts.lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|cause| StoreError::Folder { path: path.clone(), cause })?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::Importing(folder.to_owned())),
+            Err(std::fs::TryLockError::Error(cause)) => return Err(StoreError::Folder { path, cause }),
+        }
+        Ok(Accounts { _lock: Some(lock), ..Accounts::open(&folder.join(SCHEMA.file))? })
     }
 
     /// Opens the file to look accounts up.
-    pub fn open_reader(path: &PathBuf) -> Result<Accounts, StoreError> {
-        Ok(Accounts { db: SCHEMA.open_reader(path)? })
+    pub fn open_reader(path: &Path) -> Result<Accounts, StoreError> {
+        Ok(Accounts { db: SCHEMA.open_reader(path)?, _lock: None })
     }
 
     /// The account of a card.
@@ -78,19 +136,17 @@ impl Accounts {
             .and_then(|mut find| find.query_row([&index.0[..]], |row| read(*index, row)).optional())
             .map_err(|cause| SCHEMA.error(cause))?;
         let Some((row, mac)) = found else { return Ok(None) };
-        if bool::from(row.mac(vault).ct_eq(&mac)) {
-            Ok(Some(row))
-        } else {
-            Err(StoreError::Damaged {
-                file: SCHEMA.file,
-                what: "an account was changed outside card4e".into(),
-            })
-        }
+        authentic(row, mac, vault).map(Some)
     }
 
     /// Adds accounts, or replaces those of the same cards; all or none.
     pub fn put(&mut self, rows: &[AccountRow], vault: &Vault) -> Result<(), StoreError> {
         self.change(|db| put_all(db, rows, vault))
+    }
+
+    /// Removes the account of a card; whether there was one.
+    pub fn delete(&mut self, index: &BlindIndex) -> Result<bool, StoreError> {
+        self.change(|db| Ok(db.execute("DELETE FROM account WHERE idx = ?1", [&index.0[..]])? > 0))
     }
 
     /// Makes these accounts the whole truth.
@@ -101,6 +157,50 @@ impl Accounts {
         })
     }
 
+    /// Reads every account, and fails at the first that was changed outside card4e.
+    pub fn census(&self, vault: &Vault) -> Result<Census, StoreError> {
+        const PAGE: usize = 10_000;
+        let (mut states, mut accounts, mut without_mobile) = ([0; AccountState::ALL.len()], 0, 0);
+        let mut digest = Sha256::new();
+        let mut last = Vec::new();
+        // In pages, because a reader that stays in one look keeps the log from being used again.
+        loop {
+            let page = self.page(&last, PAGE).map_err(|cause| SCHEMA.error(cause))?;
+            let is_last = page.len() < PAGE;
+            for (row, mac) in page {
+                digest.update(row.index.0);
+                // It covers everything else.
+                digest.update(mac);
+                let row = authentic(row, mac, vault)?;
+                accounts += 1;
+                states[row.state.code() as usize] += 1;
+                without_mobile += u64::from(!row.has_mobile);
+                last = row.index.0.to_vec();
+            }
+            if is_last {
+                break;
+            }
+        }
+        let file_bytes = self
+            .db
+            .query_row(
+                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+                [],
+                |row| row.get::<_, i64>(0),
+            )
+            .map_err(|cause| SCHEMA.error(cause))? as u64;
+        Ok(Census { accounts, states, without_mobile, digest: digest.finalize().into(), file_bytes })
+    }
+
+    fn page(&self, after: &[u8], rows: usize) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
+        let mut page = self.db.prepare_cached(
+            "SELECT name_exact, name_loose, id, mobile, state, kind, mac, idx FROM account
+             WHERE idx > ?1 ORDER BY idx LIMIT ?2",
+        )?;
+        let rows = page.query_map(params![after, rows as i64], |row| read(BlindIndex(row.get(7)?), row))?;
+        rows.collect()
+    }
+
     /// Number of accounts.
     pub fn count(&self) -> Result<u64, StoreError> {
         self.db
@@ -109,34 +209,67 @@ impl Accounts {
             .map_err(|cause| SCHEMA.error(cause))
     }
 
-    fn change(&mut self, change: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), StoreError> {
+    /// Runs a change; waits its turn before it reads anything, so that what it read still holds.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let run = |db: &mut Connection| {
-            let transaction = db.transaction()?;
-            change(&transaction)?;
-            transaction.commit()
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let changed = change(&transaction)?;
+            transaction.commit()?;
+            Ok(changed)
         };
         run(&mut self.db).map_err(|cause| SCHEMA.error(cause))
     }
 }
 
 fn put_all(db: &Connection, rows: &[AccountRow], vault: &Vault) -> rusqlite::Result<()> {
-    let mut put =
-        db.prepare_cached("INSERT OR REPLACE INTO account VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
-    for row in rows {
-        let v = &row.verifiers;
-        let mobile = row.has_mobile.then_some(&v.mobile.0[..]);
-        put.execute(params![
-            &row.index.0[..],
-            &v.name_exact.0[..],
-            &v.name_loose.0[..],
-            &v.id.0[..],
-            mobile,
-            row.state.code(),
-            row.kind.code(),
-            &row.mac(vault)[..],
-        ])?;
-    }
+    let generation = generation(db)?;
+    let mut put = putting(db)?;
+    rows.iter().try_for_each(|row| put_one(&mut put, row, row.mac(vault), generation))
+}
+
+/// The generation every account is written in.
+fn generation(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT generation FROM import", [], |row| row.get(0))
+}
+
+fn putting(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO account
+         (idx, name_exact, name_loose, id, mobile, state, kind, mac, generation)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )
+}
+
+fn put_one(
+    put: &mut CachedStatement<'_>,
+    row: &AccountRow,
+    mac: [u8; 16],
+    generation: i64,
+) -> rusqlite::Result<()> {
+    let v = &row.verifiers;
+    let mobile = row.has_mobile.then_some(&v.mobile.0[..]);
+    put.execute(params![
+        &row.index.0[..],
+        &v.name_exact.0[..],
+        &v.name_loose.0[..],
+        &v.id.0[..],
+        mobile,
+        row.state.code(),
+        row.kind.code(),
+        &mac[..],
+        generation,
+    ])?;
     Ok(())
+}
+
+fn authentic(row: AccountRow, mac: [u8; 16], vault: &Vault) -> Result<AccountRow, StoreError> {
+    if bool::from(row.mac(vault).ct_eq(&mac)) {
+        return Ok(row);
+    }
+    Err(StoreError::Damaged { file: SCHEMA.file, what: "an account was changed outside card4e".into() })
 }
 
 fn read(index: BlindIndex, row: &Row<'_>) -> rusqlite::Result<(AccountRow, [u8; 16])> {

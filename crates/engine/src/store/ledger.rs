@@ -41,7 +41,8 @@ const SCHEMA: Schema = Schema {
         CREATE TABLE caller (
             id       INTEGER PRIMARY KEY,
             name     TEXT NOT NULL,
-            standing TEXT NOT NULL
+            standing TEXT NOT NULL,
+            operator INTEGER NOT NULL
         );
         CREATE TABLE application (
             id                  INTEGER PRIMARY KEY,
@@ -63,8 +64,13 @@ const SCHEMA: Schema = Schema {
             signed_payload_only INTEGER NOT NULL DEFAULT 0,
             token_hash          BLOB UNIQUE,
             token_last4         TEXT,
-            expires_at_ms       INTEGER
+            expires_at_ms       INTEGER,
+            addresses           TEXT NOT NULL,
+            previous            BLOB,      -- before the last rotation: sealed key, or token hash
+            previous_until_ms   INTEGER
         );
+    ", "
+        ALTER TABLE application ADD COLUMN encryption_required INTEGER NOT NULL DEFAULT 0;
     "],
 };
 
@@ -132,6 +138,12 @@ impl LedgerFile {
         run(&mut self.db).map_err(|cause| SCHEMA.error(cause))?;
         self.next_seq += 1;
         Ok(())
+    }
+
+    /// Folds the log into the file, so that what is copied or looked at afterwards is whole.
+    pub fn close(&mut self) -> Result<(), StoreError> {
+        let folded = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        folded.map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Whether a snapshot is due.
@@ -447,9 +459,10 @@ impl LedgerFile {
         let standing = json(&caller.standing);
         self.db
             .execute(
-                "INSERT INTO caller VALUES (?1, ?2, ?3)
-                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, standing = excluded.standing",
-                params![caller.id.0, caller.name, standing],
+                "INSERT INTO caller VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, standing = excluded.standing,
+                   operator = excluded.operator",
+                params![caller.id.0, caller.name, standing, caller.operator],
             )
             .map_err(|cause| SCHEMA.error(cause))?;
         Ok(())
@@ -459,10 +472,11 @@ impl LedgerFile {
     pub fn put_application(&mut self, application: &Application) -> Result<(), StoreError> {
         self.db
             .execute(
-                "INSERT INTO application VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                "INSERT INTO application VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                  ON CONFLICT (id) DO UPDATE SET caller = excluded.caller, name = excluded.name,
                    actions = excluded.actions, unlimited = excluded.unlimited, price = excluded.price,
-                   requests_per_second = excluded.requests_per_second, attempts = excluded.attempts",
+                   requests_per_second = excluded.requests_per_second, attempts = excluded.attempts,
+                   encryption_required = excluded.encryption_required",
                 params![
                     application.id.0,
                     application.caller.0,
@@ -472,6 +486,7 @@ impl LedgerFile {
                     application.price.map(|price| price.0),
                     application.requests_per_second,
                     application.attempts.as_ref().map(json),
+                    application.encryption_required,
                 ],
             )
             .map_err(|cause| SCHEMA.error(cause))?;
@@ -483,7 +498,8 @@ impl LedgerFile {
         let row = StoredCredential::of(credential, vault);
         self.db
             .execute(
-                "INSERT OR REPLACE INTO credential VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT OR REPLACE INTO credential VALUES
+                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
                 params![
                     credential.id.0,
                     credential.application.0,
@@ -495,25 +511,41 @@ impl LedgerFile {
                     row.token_hash,
                     row.token_last4,
                     credential.expires_at_ms,
+                    json(&credential.addresses),
+                    row.previous,
+                    row.previous_until_ms,
                 ],
             )
             .map_err(|cause| SCHEMA.error(cause))?;
         Ok(())
     }
 
+    /// Makes a credential invalid and forgets its secrets; its number stays taken, because the ledger
+    /// names it.
+    pub fn revoke_credential(&mut self, id: CredentialId) -> Result<(), StoreError> {
+        let revoked = self.db.execute(
+            "UPDATE credential SET kind = 'revoked', secret_id = NULL, secret_key = NULL, session_token = NULL,
+               token_hash = NULL, previous = NULL WHERE id = ?1",
+            [id.0],
+        );
+        revoked.map(|_| ()).map_err(|cause| SCHEMA.error(cause))
+    }
+
     /// Everybody who may ask.
     pub fn directory(&self, vault: &Vault) -> Result<Directory, StoreError> {
-        let callers = self.rows("SELECT id, name, standing FROM caller", |row| {
-            let standing: String = row.get(2)?;
-            Ok(Caller { id: CallerId(row.get(0)?), name: row.get(1)?, standing: from_json(&standing)? })
+        let callers = self.rows("SELECT id, name, standing, operator FROM caller", |row| {
+            let (id, name, standing) = (CallerId(row.get(0)?), row.get(1)?, row.get::<_, String>(2)?);
+            Ok(Caller { id, name, standing: from_json(&standing)?, operator: row.get(3)? })
         })?;
         let applications = self.rows("SELECT * FROM application", read_application)?;
-        let credentials = self.rows("SELECT * FROM credential", read_credential)?;
+        let credentials = self.rows("SELECT * FROM credential WHERE kind <> 'revoked'", read_credential)?;
+        let last = self.rows("SELECT coalesce(max(id), 0) FROM credential", |row| row.get(0))?;
         let credentials: Result<Vec<_>, _> = credentials
             .into_iter()
             .map(|(id, application, row)| row.opened(id, application, vault))
             .collect();
-        Ok(Directory::new(callers, applications, credentials?))
+        let directory = Directory::new(callers, applications, credentials?);
+        Ok(directory.with_last_credential(last.first().copied().unwrap_or(0)))
     }
 
     fn rows<T>(
@@ -539,6 +571,7 @@ fn read_application(row: &rusqlite::Row<'_>) -> rusqlite::Result<Application> {
         price: price.map(Credits),
         requests_per_second: row.get(6)?,
         attempts: attempts.map(|text| from_json(&text)).transpose()?,
+        encryption_required: row.get(8)?,
     })
 }
 
@@ -563,6 +596,9 @@ struct StoredCredential {
     token_hash: Option<[u8; 16]>,
     token_last4: Option<String>,
     expires_at_ms: Option<i64>,
+    addresses: String,
+    previous: Option<Vec<u8>>,
+    previous_until_ms: Option<i64>,
 }
 
 impl StoredCredential {
@@ -578,15 +614,21 @@ impl StoredCredential {
             ..StoredCredential::default()
         };
         match &credential.proof {
-            Proof::Bearer { hash, last4 } => token("bearer", hash, last4),
+            Proof::Bearer { hash, last4, previous } => StoredCredential {
+                previous: previous.as_ref().map(|(old, _)| old.to_vec()),
+                previous_until_ms: previous.as_ref().map(|(_, until)| *until),
+                ..token("bearer", hash, last4)
+            },
             Proof::Platform { hash, last4 } => token("platform", hash, last4),
-            Proof::Signature { secret_id, secret_key, session_token, signed_payload_only } => {
+            Proof::Signature { secret_id, secret_key, previous, session_token, signed_payload_only } => {
                 StoredCredential {
                     kind: "signature".into(),
                     secret_id: Some(secret_id.clone()),
                     secret_key: Some(seal("secret key", secret_key)),
                     session_token: session_token.as_ref().map(|token| seal("session token", token)),
                     signed_payload_only: *signed_payload_only,
+                    previous: previous.as_ref().map(|(old, _)| seal("previous key", old)),
+                    previous_until_ms: previous.as_ref().map(|(_, until)| *until),
                     ..StoredCredential::default()
                 }
             }
@@ -605,20 +647,31 @@ impl StoredCredential {
             let plain = plain.map_err(|cause| damaged(format!("credential {}: {cause}", id.0)))?;
             Ok(Secret::new(String::from_utf8_lossy(&plain)))
         };
+        let previous_token = self.previous_token();
         let hash = self.token_hash.unwrap_or_default();
         let last4 = self.token_last4.unwrap_or_default();
         let proof = match self.kind.as_str() {
-            "bearer" => Proof::Bearer { hash, last4 },
+            "bearer" => Proof::Bearer { hash, last4, previous: previous_token },
             "platform" => Proof::Platform { hash, last4 },
             "signature" => Proof::Signature {
                 secret_id: self.secret_id.unwrap_or_default(),
                 secret_key: open("secret key", &self.secret_key.unwrap_or_default())?,
+                previous: match self.previous.zip(self.previous_until_ms) {
+                    Some((sealed, until)) => Some((open("previous key", &sealed)?, until)),
+                    None => None,
+                },
                 session_token: self.session_token.map(|sealed| open("session token", &sealed)).transpose()?,
                 signed_payload_only: self.signed_payload_only,
             },
             other => return Err(damaged(format!("credential {} is of unknown kind `{other}`", id.0))),
         };
-        Ok(Credential { id, application, proof, expires_at_ms: self.expires_at_ms })
+        let addresses = from_json(&self.addresses).map_err(|cause| SCHEMA.error(cause))?;
+        Ok(Credential { id, application, proof, expires_at_ms: self.expires_at_ms, addresses })
+    }
+
+    fn previous_token(&self) -> Option<([u8; 16], i64)> {
+        let hash = self.previous.as_deref()?.try_into().ok()?;
+        Some((hash, self.previous_until_ms?))
     }
 }
 
@@ -638,6 +691,9 @@ fn read_credential(
         token_hash: row.get(7)?,
         token_last4: row.get(8)?,
         expires_at_ms: row.get(9)?,
+        addresses: row.get(10)?,
+        previous: row.get(11)?,
+        previous_until_ms: row.get(12)?,
     };
     Ok((CredentialId(row.get(0)?), ApplicationId(row.get(1)?), stored))
 }

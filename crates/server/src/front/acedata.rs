@@ -10,9 +10,10 @@ use engine::projection::{self, AceDataNumbering};
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
 use http::StatusCode;
-use wire::acedata::{self, Accept, CheckFourElements, ErrorCode, Fault};
+use wire::acedata::{self, Accept, CheckFourElements, Element, ErrorCode, Fault};
 use wire::{Incoming, Language};
 
+use super::envelopes::Unopened;
 use super::{Core, Note, Server, finish};
 use crate::http::{BodyError, Received, Reply};
 
@@ -40,21 +41,23 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
         reply.header("ratelimit-remaining", rate.remaining());
         reply.header("ratelimit-reset", 1);
     }
-    reply.header("x-trace-id", uuid_text(&request));
-    if let Some(asked) = acedata::trace_id(incoming) {
-        reply.header("x-request-id", asked);
-    }
+    identify(&mut reply, incoming, &request);
     finish(core, Wire::AceData, &request, received, note, reply).await
 }
 
-/// The reply to a request whose handling panicked.
-pub fn panicked(core: &Core) -> Reply {
+/// The reply to a request whose handling panicked, and its error code.
+pub fn panicked(incoming: &Incoming<'_>, request: &[u8; 16]) -> (Wire, &'static str, Reply) {
     let fault = Fault::from(ErrorCode::ApiError);
-    core.server.metrics.refused(Wire::AceData, fault.code.as_str());
-    let request = uuid_text(&new_request_id());
-    let mut reply = failure(&fault, &request);
-    reply.header("x-trace-id", request);
-    reply
+    let mut reply = failure(&fault, &uuid_text(request));
+    identify(&mut reply, incoming, request);
+    (Wire::AceData, fault.code.as_str(), reply)
+}
+
+fn identify(reply: &mut Reply, incoming: &Incoming<'_>, request: &[u8; 16]) {
+    reply.header("x-trace-id", uuid_text(request));
+    if let Some(asked) = acedata::trace_id(incoming) {
+        reply.header("x-request-id", asked);
+    }
 }
 
 fn success(server: &Server, incoming: &Incoming<'_>, settled: &Settled, note: &mut Note) -> Reply {
@@ -116,6 +119,10 @@ async fn ask(
     note.action = "check-4e".into();
     let server = &core.server;
     let credential = authenticate(server, incoming)?;
+    if !credential.admits(received.peer) {
+        let why = "The specified token is not matched with API: it may not be used from this address.";
+        return Err(statused(server, Fault::with_message(ErrorCode::TokenMismatched, why)));
+    }
     note.asked_by(server, credential.application);
     let mut forced = None;
     if let Some(sandbox) = &server.sandbox {
@@ -148,14 +155,17 @@ async fn ask(
         Err(BodyError::Incomplete) => return Err(Fault::bad_request("The body did not arrive completely.")),
     }
     let elements = CheckFourElements::read(incoming.body)?;
-    if elements.encryption.is_some() {
-        // Never verified as if it were text.
-        return Err(Fault::bad_request(
-            "encryption: this server cannot open encrypted elements yet; send them as text.",
-        ));
+    if server.requires_encryption(credential.application) {
+        elements.require_encryption()?;
     }
-    let CheckFourElements { name, bank_card, id_card, phone, cert_type, .. } = &elements;
-    let claim = Claim::new(name, bank_card, id_card, phone, *cert_type);
+    let opened = server.opened(elements.envelope()?, &credential).await.map_err(unopened)?;
+    let claim = Claim::new(
+        opened.or(Element::Name, &elements.name),
+        opened.or(Element::BankCard, &elements.bank_card),
+        opened.or(Element::IdCard, &elements.id_card),
+        opened.or(Element::Phone, &elements.phone),
+        elements.cert_type,
+    );
     let question = Question {
         wire: Wire::AceData,
         action: Action::FourElements,
@@ -179,7 +189,7 @@ fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credenti
     let bearer = acedata::bearer(incoming)?;
     let engine = &server.engine;
     let hash = engine.vault.token(bearer.secret());
-    let credential = engine.directory().token(&hash).ok_or(ErrorCode::InvalidToken)?;
+    let credential = engine.directory().token(&hash, engine.clock.now_ms()).ok_or(ErrorCode::InvalidToken)?;
     if !matches!(credential.proof, Proof::Bearer { .. }) {
         return Err(ErrorCode::InvalidToken.into());
     }
@@ -187,6 +197,13 @@ fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credenti
         return Err(ErrorCode::TokenExpired.into());
     }
     Ok(credential)
+}
+
+fn unopened(why: Unopened) -> Fault {
+    match why {
+        Unopened::Cannot(_) => Fault::envelope_failed(),
+        Unopened::Busy => Fault::overloaded(),
+    }
 }
 
 fn fault_of(refusal: Refusal, public_url: &str) -> Fault {
@@ -219,6 +236,6 @@ fn fault_named(code: &str) -> Fault {
 }
 
 fn public_url(server: &Server, incoming: &Incoming<'_>) -> String {
-    let own = || format!("http://{}", incoming.header("host").unwrap_or("localhost"));
+    let own = || format!("{}://{}", server.scheme(), incoming.header("host").unwrap_or("localhost"));
     server.settings.acedata.public_url.clone().unwrap_or_else(own)
 }

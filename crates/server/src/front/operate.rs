@@ -1,4 +1,5 @@
-//! `/healthz`, `/readyz`, `/metrics`: for those who keep the server running.
+//! `/healthz`, `/readyz`, `/metrics`: for those who keep the server running. `/encryption-keys`: for those
+//! who encrypt for it.
 
 use http::StatusCode;
 use serde_json::json;
@@ -17,9 +18,20 @@ pub fn answer(server: &Server, incoming: &Incoming<'_>) -> Option<Reply> {
             let text = server.metrics.render(&server.engine);
             Reply::new(StatusCode::OK, "text/plain; version=0.0.4", text)
         }
+        "/encryption-keys" => encryption_keys(server),
         _ => return None,
     };
     Some(reply)
+}
+
+fn encryption_keys(server: &Server) -> Reply {
+    match &server.envelopes {
+        Some(envelopes) => Reply::new(StatusCode::OK, "application/json", envelopes.published().to_owned()),
+        None => {
+            let body = "{\"error\":\"this server has no keys to encrypt for; send the elements as text\"}\n";
+            Reply::new(StatusCode::NOT_FOUND, "application/json", body)
+        }
+    }
 }
 
 /// Ready to answer: the ledger can be written.

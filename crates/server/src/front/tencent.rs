@@ -8,16 +8,17 @@ use engine::claim::Claim;
 use engine::clock::Millis;
 use engine::projection;
 use engine::settle::Settled;
-use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
+use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify as answer_question};
 use http::StatusCode;
-use wire::Incoming;
+use wire::{Element, Incoming};
 use wire::tencent::action::{Action, FourElements};
 use wire::tencent::error::{ErrorCode, Fault};
 use wire::tencent::signature::{
-    Diagnosis, Evidence, Proof, SigningKey, Tc3, diagnose, verify_tc3, verify_v1, within_clock_window,
+    Diagnosis, Evidence, Proof, SigningKey, Tc3, diagnose, verify, verify_tc3, verify_v1, within_clock_window,
 };
 use wire::tencent::{self, CONTENT_TYPE, Call};
 
+use super::envelopes::Unopened;
 use super::{Core, Note, Server, finish};
 use crate::http::{BodyError, Received, Reply};
 
@@ -48,14 +49,14 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
     finish(core, Wire::Tencent, &request, received, note, reply).await
 }
 
-/// The reply to a request whose handling panicked.
-pub fn panicked(core: &Core, incoming: &Incoming<'_>) -> Reply {
-    let named = tencent::action_name(incoming).is_some_and(|name| Action::named(name).is_some());
+/// The reply to a request whose handling panicked, and its error code.
+pub fn panicked(core: &Core, incoming: &Incoming<'_>, request: &[u8; 16]) -> (Wire, &'static str, Reply) {
+    let named = incoming.header("x-tc-action").is_some_and(|name| Action::named(name).is_some());
     let fault = Fault::from(if named { ErrorCode::UnKnown } else { ErrorCode::InternalError });
-    let request = uuid_text(&new_request_id());
-    core.server.metrics.refused(Wire::Tencent, fault.code.as_str());
+    let request = uuid_text(request);
     let language = tencent::language(incoming, core.server.language);
-    reply(incoming, &request, tencent::failure(&request, &fault, language))
+    let body = tencent::failure(&request, &fault, language);
+    (Wire::Tencent, fault.code.as_str(), reply(incoming, &request, body))
 }
 
 fn reply(incoming: &Incoming<'_>, request: &str, body: Vec<u8>) -> Reply {
@@ -91,6 +92,9 @@ async fn ask(
     let call = tencent::read(incoming)?;
     note.action = call.action.chars().take(64).collect();
     let credential = authenticate(core, incoming, &call, note)?;
+    if !credential.admits(received.peer) {
+        return Err(ErrorCode::IpNotInWhitelist.into());
+    }
     note.asked_by(&core.server, credential.application);
     Action::requested(&call)?;
     let server = &core.server;
@@ -108,16 +112,17 @@ async fn ask(
     let admission = server.engine.admit(credential.application, Asked::FourElements, may_recall);
     let admission = admission.map_err(refused)?;
     let elements = FourElements::read(&call)?;
-    if elements.encryption.is_some() {
-        // Never verified as if it were text.
-        return Err(Fault::new(
-            ErrorCode::DecryptSystemError,
-            "解密失败：本服务暂不支持加密字段，请以明文发送。",
-            "Decryption failed: this server cannot open encrypted elements yet; send them as text.",
-        ));
+    if server.requires_encryption(credential.application) {
+        elements.require_encryption()?;
     }
-    let FourElements { name, bank_card, id_card, phone, cert_type, .. } = elements;
-    let claim = Claim::new(name, bank_card, id_card, phone, cert_type);
+    let opened = server.opened(elements.envelope()?, &credential).await.map_err(unopened)?;
+    let claim = Claim::new(
+        opened.or(Element::Name, elements.name),
+        opened.or(Element::BankCard, elements.bank_card),
+        opened.or(Element::IdCard, elements.id_card),
+        opened.or(Element::Phone, elements.phone),
+        elements.cert_type,
+    );
     let question = Question {
         wire: Wire::Tencent,
         action: Asked::FourElements,
@@ -131,7 +136,7 @@ async fn ask(
         request,
         began: received.began,
     };
-    verify(&core.desk, admission, question).await.map_err(refused)
+    answer_question(&core.desk, admission, question).await.map_err(refused)
 }
 
 /// Clock, key, signature, token: who asks, proven.
@@ -149,7 +154,7 @@ fn authenticate(
     }
     let directory = engine.directory();
     let credential = directory.signing(&call.secret_id).ok_or_else(|| unknown_key(&call.secret_id))?;
-    let Key::Signature { secret_key, session_token, signed_payload_only, .. } = &credential.proof else {
+    let Key::Signature { secret_key, previous, session_token, signed_payload_only, .. } = &credential.proof else {
         return Err(ErrorCode::InvalidSecretId.into());
     };
     // A permanent key that has expired is not there any more; of a temporary one it is the token.
@@ -165,7 +170,12 @@ fn authenticate(
         }
         Proof::V1(v1) => verify_v1(v1, incoming, secret_key.expose(), names).is_ok(),
     };
-    if !fits {
+    // After a rotation the key before it signs until its overlap ends.
+    let old_fits = || {
+        let old = previous.as_ref().filter(|(_, until)| *until > now);
+        old.is_some_and(|(old, _)| verify(call, incoming, old.expose(), names).is_ok())
+    };
+    if !fits && !old_fits() {
         explain(core, incoming, call, Some(&credential), note);
         return Err(ErrorCode::SignatureFailure.into());
     }
@@ -255,6 +265,13 @@ fn invalid(wrong: String) -> Fault {
 fn fault_named(code: &str) -> Fault {
     let known = ErrorCode::ALL.iter().find(|known| known.as_str() == code);
     Fault::from(known.copied().unwrap_or(ErrorCode::InternalError))
+}
+
+fn unopened(why: Unopened) -> Fault {
+    match why {
+        Unopened::Cannot(cannot) => cannot.into(),
+        Unopened::Busy => ErrorCode::ServiceUnavailable.into(),
+    }
 }
 
 fn refused(refusal: Refusal) -> Fault {

@@ -32,11 +32,11 @@ impl Sandbox {
 
     /// Answers control requests and the page.
     pub fn control(&self, server: &Server, incoming: &Incoming<'_>) -> Reply {
-        if let Err(why) = from_here(incoming) {
+        if let Err(why) = from_here(incoming, server.scheme()) {
             return json_reply(StatusCode::FORBIDDEN, &json!({ "error": why }));
         }
         match incoming.path {
-            "/" => page::page(incoming),
+            "/" => page::page(server, incoming),
             "/_sandbox/style.css" => page::style(),
             path => match self.call(server, incoming, path.trim_end_matches('/')) {
                 Ok(answer) => json_reply(StatusCode::OK, &answer),
@@ -125,15 +125,17 @@ impl Sandbox {
     }
 
     fn add_accounts(&self, server: &Server, body: &[u8]) -> Answer {
-        #[derive(Deserialize)]
-        struct Many {
-            accounts: Vec<Person>,
-        }
-        // Told apart by hand, because serde's untagged enums do not say what is wrong.
-        let people = match read::<Value>(body)?.get("accounts") {
-            Some(_) => read::<Many>(body)?.accounts,
-            None => vec![read::<Person>(body)?],
+        let mut body: Value = read(body)?;
+        let people = match body.get_mut("accounts").map(Value::take) {
+            Some(Value::Array(many)) => many,
+            Some(_) => return Err((StatusCode::BAD_REQUEST, "`accounts` must be an array".into())),
+            None => vec![body],
         };
+        let person = |(at, person)| {
+            let wrong = |wrong| (StatusCode::BAD_REQUEST, format!("account {}: {wrong}", at + 1));
+            serde_json::from_value::<Person>(person).map_err(wrong)
+        };
+        let people = people.into_iter().enumerate().map(person).collect::<Result<Vec<_>, _>>()?;
         let count = people.len();
         store_people(server, &people, false)?;
         lock(&self.people).add(people);
@@ -234,13 +236,13 @@ fn clock(clock: &Clock) -> Value {
 }
 
 fn set_clock(to_set: &Clock, body: &[u8]) -> Answer {
-    const LATEST_S: i64 = 253_402_300_799; // the end of the year 9999
+    const LATEST_S: u64 = 253_402_300_799; // the end of the year 9999
     let mode = read(body)?;
     let (ClockMode::Frozen { now: seconds } | ClockMode::Shifted { seconds }) = mode else {
         to_set.set(Mode::Real);
         return Ok(clock(to_set));
     };
-    if seconds.abs() > LATEST_S / 2 {
+    if seconds.unsigned_abs() > LATEST_S / 2 {
         return Err((
             StatusCode::BAD_REQUEST,
             "that is too far away; give Unix seconds, not milliseconds".into(),
@@ -258,7 +260,7 @@ fn set_clock(to_set: &Clock, body: &[u8]) -> Answer {
 /// visitor's browser.
 ///
 /// A rebound name is a name: so addresses and `localhost` are let through, other names are not.
-fn from_here(incoming: &Incoming<'_>) -> Result<(), String> {
+fn from_here(incoming: &Incoming<'_>, scheme: &str) -> Result<(), String> {
     let host = incoming.header("host").unwrap_or_default();
     let name =
         host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
@@ -268,7 +270,7 @@ fn from_here(incoming: &Incoming<'_>) -> Result<(), String> {
             "the sandbox is not controlled through the name `{name}`; use localhost or an address"
         ));
     }
-    if incoming.header("origin").is_some_and(|origin| origin != format!("http://{host}")) {
+    if incoming.header("origin").is_some_and(|origin| origin != format!("{scheme}://{host}")) {
         return Err("the sandbox is not controlled from pages of other sites".into());
     }
     match incoming.header("sec-fetch-site") {

@@ -52,7 +52,7 @@ const fn app(
 }
 
 /// All test applications. Their position is their number, so only append.
-pub const APPLICATIONS: [TestApplication; 10] = [
+pub const APPLICATIONS: [TestApplication; 11] = [
     app("public", "everything works, no limits", PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN),
     app(
         "trial",
@@ -120,6 +120,13 @@ pub const APPLICATIONS: [TestApplication; 10] = [
         "sandboxExpiredEXAMPLE",
         "4e000000000000000000000000000009",
     ),
+    app(
+        "encrypted-only",
+        "refuses elements that are not encrypted",
+        "AKIDsandboxEncryptedOnlyEXAMPLE",
+        "sandboxEncryptedOnlyEXAMPLE",
+        "4e000000000000000000000000000010",
+    ),
 ];
 
 const EXPIRED_MS: i64 = 1_577_836_800_000;
@@ -140,7 +147,7 @@ fn caller(number: u32, name: &str) -> Caller {
         "unconfirmed" => Standing::Unconfirmed,
         _ => Standing::Active,
     };
-    Caller { id: CallerId(number), name: name.into(), standing }
+    Caller { id: CallerId(number), name: name.into(), standing, operator: false }
 }
 
 fn application(number: u32, name: &str) -> (Application, Credits) {
@@ -153,6 +160,7 @@ fn application(number: u32, name: &str) -> (Application, Credits) {
         price: None,
         requests_per_second: (name == "rate-limited").then_some(2),
         attempts: None,
+        encryption_required: name == "encrypted-only",
     };
     let granted = if name == "trial" { Credits::whole(10) } else { Credits::ZERO };
     (application, granted)
@@ -167,13 +175,20 @@ fn credentials(vault: &Vault) -> Vec<Credential> {
 
 fn credential(id: u32, number: u32, name: &str, proof: Proof) -> Credential {
     let expires_at_ms = (name == "expired").then_some(EXPIRED_MS);
-    Credential { id: CredentialId(id), application: ApplicationId(number), proof, expires_at_ms }
+    Credential {
+        id: CredentialId(id),
+        application: ApplicationId(number),
+        proof,
+        expires_at_ms,
+        addresses: Vec::new(),
+    }
 }
 
 fn signing(number: u32, app: &TestApplication) -> Credential {
     let proof = Proof::Signature {
         secret_id: app.secret_id.into(),
         secret_key: Secret::new(app.secret_key),
+        previous: None,
         session_token: app.token.map(Secret::new),
         signed_payload_only: app.name == "signed-only",
     };
@@ -181,7 +196,7 @@ fn signing(number: u32, app: &TestApplication) -> Credential {
 }
 
 fn bearer(number: u32, app: &TestApplication, vault: &Vault) -> Credential {
-    let proof = Proof::Bearer { hash: vault.token(app.bearer), last4: last4(app.bearer) };
+    let proof = Proof::Bearer { hash: vault.token(app.bearer), last4: last4(app.bearer), previous: None };
     credential(2 * number + 1, number, app.name, proof)
 }
 

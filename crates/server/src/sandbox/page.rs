@@ -7,19 +7,23 @@ use wire::{Incoming, Language};
 
 use super::credentials::APPLICATIONS;
 use super::samples;
+use crate::front::Server;
 use crate::http::Reply;
 
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
 
 /// The page.
-pub fn page(incoming: &Incoming<'_>) -> Reply {
+pub fn page(server: &Server, incoming: &Incoming<'_>) -> Reply {
     let host = escaped(incoming.header("host").unwrap_or("127.0.0.1:4400"));
-    let base = format!("http://{host}");
+    let scheme = server.scheme();
+    let base = format!("{scheme}://{host}");
+    let ca = server.tls.as_ref().and_then(|tls| tls.ca.as_deref());
     let text = include_str!("page.html")
         .replace("{{host}}", &host)
         .replace("{{base}}", &base)
-        .replace("{{curl}}", &escaped(&crate::cli::curl_line(&base)))
+        .replace("{{scheme}}", scheme)
+        .replace("{{curl}}", &escaped(&crate::cli::curl_line(&base, ca)))
         .replace("{{applications}}", &applications())
         .replace("{{cards}}", &cards());
     let mut reply = Reply::new(StatusCode::OK, "text/html; charset=utf-8", text);

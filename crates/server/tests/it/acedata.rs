@@ -14,12 +14,10 @@ pub const PATH: &str = "/identity/bankcard/check-4e";
 pub const SAMPLE: &str = r#"{"name":"韦小宝","bank_card":"6225768888888888","phone":"16137688175","id_card":"11204416541220243X"}"#;
 
 /// Somebody with an account, who passes.
-pub const ZHANG_WEI: &str =
-    r#"{"name":"张伟","bank_card":"6217000000000000012","phone":"16100000001","id_card":"99010119610202001X"}"#;
+pub const ZHANG_WEI: &str = r#"{"name":"张伟","bank_card":"6217000000000000012","phone":"16100000001","id_card":"99010119610202001X"}"#;
 
 /// Somebody else's name for the same card.
-pub const NOT_ZHANG_WEI: &str =
-    r#"{"name":"张三","bank_card":"6217000000000000012","phone":"16100000001","id_card":"99010119610202001X"}"#;
+pub const NOT_ZHANG_WEI: &str = r#"{"name":"张三","bank_card":"6217000000000000012","phone":"16100000001","id_card":"99010119610202001X"}"#;
 
 /// The token of a test application, by its number.
 pub fn token(number: u8) -> String {

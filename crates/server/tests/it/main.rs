@@ -2,9 +2,12 @@
 //!
 //! The tree mirrors the wires. Every test starts a sandbox of its own on a free port.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod acedata;
 mod cli;
 mod operate;
 mod sandbox;
 mod support;
 mod tencent;
+mod tls;

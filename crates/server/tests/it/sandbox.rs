@@ -46,7 +46,9 @@ fn an_unknown_path_lists_what_there_is() {
         let (status, error) = refused(&sandbox, method, what, "");
         assert_eq!(status, 404, "{method} {what}");
         assert!(error.starts_with(&format!("there is no {method} /_sandbox")), "{error}");
-        for known in ["reset", "clock", "faults", "journal", "accounts", "credentials", "cards", "ledger", "usage"] {
+        for known in
+            ["reset", "clock", "faults", "journal", "accounts", "credentials", "cards", "ledger", "usage"]
+        {
             assert!(error.contains(&format!("/_sandbox/{known}")), "{known} is not in: {error}");
         }
     }
@@ -56,7 +58,8 @@ fn an_unknown_path_lists_what_there_is() {
 fn credentials_for_every_state_of_an_account() {
     let sandbox = Sandbox::start();
     let credentials = sandbox.control("GET", "credentials", "");
-    let names: Vec<_> = credentials.as_array().unwrap().iter().map(|app| app["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        credentials.as_array().unwrap().iter().map(|app| app["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
         [

@@ -255,6 +255,12 @@ impl Fault {
         ))
     }
 
+    /// An element that `encrypt_list` names twice: which of its two tags would count?
+    pub(super) fn listed_twice(element: Element) -> Fault {
+        let element = element.as_str();
+        Fault::bad_request(format!("encryption.encrypt_list names {element} twice."))
+    }
+
     /// An element in plain text, where the operator accepts none.
     pub fn encryption_required(element: Element) -> Fault {
         let element = element.as_str();

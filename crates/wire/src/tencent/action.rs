@@ -9,8 +9,10 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::Call;
-use super::error::Fault;
-use crate::Language;
+use super::error::{ErrorCode, Fault};
+pub use crate::envelope::Algorithm;
+use crate::envelope::{CannotOpen, Envelope, Parts};
+use crate::{Element, Language};
 
 /// The one API version of `faceid` these actions have.
 pub const VERSION: &str = "2018-03-01";
@@ -115,6 +117,90 @@ impl<'a> FourElements<'a> {
     }
 }
 
+impl FourElements<'_> {
+    /// The envelope in which elements are sealed; `None` when all are plain text.
+    ///
+    /// # Errors
+    /// `InvalidParameter.UnsupportEncryptField` for an entry of `EncryptList` that is no element or
+    /// stands there twice, `FailedOperation.StsUnAuthErrError` for a key of the key management
+    /// service, `FailedOperation.DecryptSystemError` for whatever else is wrong with its form.
+    pub fn envelope(&self) -> Result<Option<Envelope>, Fault> {
+        let Some(encryption) = &self.encryption else { return Ok(None) };
+        let mut listed = Vec::with_capacity(encryption.encrypt_list.len().min(Element::ALL.len()));
+        for name in &encryption.encrypt_list {
+            let element = element_named(name).ok_or_else(|| not_encryptable(name))?;
+            if listed.iter().any(|(known, _)| *known == element) {
+                return Err(listed_twice(name));
+            }
+            listed.push((element, self.element(element)));
+        }
+        let parts = Parts {
+            algorithm: encryption.algorithm,
+            ciphertext_blob: encryption.ciphertext_blob,
+            iv: encryption.iv,
+            listed: &listed,
+            tags: &encryption.tag_list,
+        };
+        Envelope::read(parts).map(Some).map_err(Fault::from)
+    }
+
+    /// For operators who accept no element in plain text.
+    ///
+    /// # Errors
+    /// `InvalidParameter.UnsupportEncryptField`.
+    pub fn require_encryption(&self) -> Result<(), Fault> {
+        let listed = self.encryption.as_ref().map(|encryption| &encryption.encrypt_list[..]);
+        let all = Self::ELEMENTS.iter().all(|name| listed.unwrap_or_default().contains(name));
+        if all { Ok(()) } else { Err(ErrorCode::UnsupportEncryptField.into()) }
+    }
+
+    /// The element as it stands in the request.
+    fn element(&self, element: Element) -> &str {
+        match element {
+            Element::Name => self.name,
+            Element::BankCard => self.bank_card,
+            Element::Phone => self.phone,
+            Element::IdCard => self.id_card,
+        }
+    }
+}
+
+fn element_named(name: &str) -> Option<Element> {
+    let at = FourElements::ELEMENTS.iter().position(|known| *known == name)?;
+    Some(Element::ALL[at])
+}
+
+impl From<CannotOpen> for Fault {
+    /// One text for all that is not the key management service's doing: to tell a wrong key from a
+    /// wrong padding would help to decrypt what is somebody else's.
+    fn from(cannot: CannotOpen) -> Fault {
+        Fault::from(match cannot {
+            CannotOpen::KeyManagementService => ErrorCode::StsUnAuthErrError,
+            CannotOpen::Failed => ErrorCode::DecryptSystemError,
+        })
+    }
+}
+
+/// Quoted only if it looks like a name: people put the ciphertext here, or the plaintext.
+fn not_encryptable(name: &str) -> Fault {
+    let is_name = name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let which = if is_name { format!(" `{name}`") } else { String::new() };
+    let names = FourElements::ELEMENTS.map(|name| format!("`{name}`")).join(", ");
+    Fault::new(
+        ErrorCode::UnsupportEncryptField,
+        format!("`Encryption.EncryptList` 中的字段{which} 不支持加密，支持：{names}。"),
+        format!("An entry{which} of `Encryption.EncryptList` cannot be encrypted; {names} can."),
+    )
+}
+
+fn listed_twice(name: &str) -> Fault {
+    Fault::new(
+        ErrorCode::UnsupportEncryptField,
+        format!("`Encryption.EncryptList` 中的字段 `{name}` 重复。"),
+        format!("`Encryption.EncryptList` names `{name}` twice."),
+    )
+}
+
 /// The `Encryption` member: which elements are ciphertext and how the data key is wrapped.
 ///
 /// Present only if it lists at least one element. Nothing in it is decoded yet.
@@ -142,25 +228,6 @@ impl fmt::Debug for Encryption<'_> {
             .field("ciphertext_blob_len", &self.ciphertext_blob.len())
             .field("tag_list_len", &self.tag_list.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// How the elements are encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// `AES-256-CBC` with an RSA-wrapped key; what an absent `Algorithm` means.
-    Aes256Cbc,
-    /// `SM4-GCM` with an SM2-wrapped key.
-    Sm4Gcm,
-}
-
-impl Algorithm {
-    /// The name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Algorithm::Aes256Cbc => "AES-256-CBC",
-            Algorithm::Sm4Gcm => "SM4-GCM",
-        }
     }
 }
 
@@ -220,15 +287,11 @@ fn texts<'a>(encryption: &'a Map<String, Value>, name: &str) -> Result<Vec<&'a s
     texts.ok_or_else(|| Fault::type_error(&format!("Encryption.{name}")))
 }
 
-/// Other spellings are refused: no client was seen to send one.
 fn algorithm(encryption: &Map<String, Value>) -> Result<Algorithm, Fault> {
-    let known = [Algorithm::Aes256Cbc, Algorithm::Sm4Gcm];
     let Some(value) = present(encryption, "Algorithm") else { return Ok(Algorithm::Aes256Cbc) };
     let name = value.as_str().ok_or_else(|| Fault::type_error("Encryption.Algorithm"))?;
-    known
-        .into_iter()
-        .find(|algorithm| algorithm.as_str() == name)
-        .ok_or_else(|| Fault::bad_value("Encryption.Algorithm", &known.map(Algorithm::as_str)))
+    Algorithm::named(name)
+        .ok_or_else(|| Fault::bad_value("Encryption.Algorithm", &Algorithm::ALL.map(Algorithm::as_str)))
 }
 
 /// A result code of `BankCard4EVerification`, from the table of its documentation page.

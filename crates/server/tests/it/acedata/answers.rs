@@ -134,12 +134,26 @@ const CARDS: [(&str, i8, &str, bool, &str, &str); 22] = [
     ("6200000000080007", -8, "-6", true, "This card has been confiscated", "此卡被没收"),
     ("6200000000090006", -9, "-7", true, "Invalid card number", "无效卡号"),
     ("6200000000100003", -10, "-8", true, "This card has no corresponding issuing bank", "此卡无对应发卡行"),
-    ("6200000000110002", -11, "-9", true, "The card is not initialized or is a dormant card", "该卡未初始化或睡眠卡"),
+    (
+        "6200000000110002",
+        -11,
+        "-9",
+        true,
+        "The card is not initialized or is a dormant card",
+        "该卡未初始化或睡眠卡",
+    ),
     ("6200000000120001", -12, "-10", true, "Fraudulent card, card swallowed", "作弊卡、吞卡"),
     ("6200000000130000", -13, "-11", true, "This card has been reported lost", "此卡已挂失"),
     ("6200000000140009", -14, "-12", true, "This card has expired", "该卡已过期"),
     ("6200000000150008", -15, "-13", true, "Restricted card", "受限制的卡"),
-    ("6200000000160007", -16, "-14", true, "Exceeded the limit of incorrect password attempts", "密码错误次数超限"),
+    (
+        "6200000000160007",
+        -16,
+        "-14",
+        true,
+        "Exceeded the limit of incorrect password attempts",
+        "密码错误次数超限",
+    ),
     (
         "6200000000170006",
         -17,
@@ -197,7 +211,7 @@ fn upstream_numbering_answers_with_the_other_wires_numbers_and_words() {
         assert_eq!(reply.header("x-charged"), Some(if charged { "1" } else { "0" }), "{card}");
     }
     let phone = ask_with(&sandbox, &[("accept-language", "zh")], &with_card("6200000000050000"));
-    assert_eq!(phone.text(), r#"{"result":"-5","description":"手机号码不合规"}"#);
+    assert_eq!(phone.text(), r#"{"result":"-5","description":"手机号码不合法"}"#);
 }
 
 #[test]

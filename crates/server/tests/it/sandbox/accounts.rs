@@ -2,10 +2,8 @@
 
 use super::*;
 
-const NEW: &str =
-    r#"{"bank_card":"6217000000000099995","name":"许仙","id_number":"99010119610202001X","phone":"16100000099"}"#;
-const ASKED: &str =
-    r#"{"name":"许仙","bank_card":"6217000000000099995","phone":"16100000099","id_card":"99010119610202001X"}"#;
+const NEW: &str = r#"{"bank_card":"6217000000000099995","name":"许仙","id_number":"99010119610202001X","phone":"16100000099"}"#;
+const ASKED: &str = r#"{"name":"许仙","bank_card":"6217000000000099995","phone":"16100000099","id_card":"99010119610202001X"}"#;
 
 #[test]
 fn about_forty_people_are_there_from_the_start() {

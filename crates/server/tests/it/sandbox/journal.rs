@@ -76,8 +76,7 @@ fn refusals_and_faults_are_in_it() {
 #[test]
 fn it_shows_no_element() {
     let sandbox = Sandbox::start();
-    let malformed =
-        r#"{"name":"诸葛孔明 6217000000000000012","bank_card":"99010119610202001X","phone":"张伟","id_card":"16100000001"}"#;
+    let malformed = r#"{"name":"诸葛孔明 6217000000000000012","bank_card":"99010119610202001X","phone":"张伟","id_card":"16100000001"}"#;
     for body in [ZHANG_WEI, NOT_ZHANG_WEI, SAMPLE, malformed] {
         ask(&sandbox, body);
         ask_tencent(&sandbox, now(), &[], body);
@@ -142,14 +141,4 @@ fn it_can_be_emptied() {
     assert_eq!(sandbox.control("DELETE", "journal", ""), empty);
     assert_eq!(sandbox.control("GET", "journal", ""), empty);
     assert_eq!(sandbox.charges(), 1, "nothing else is");
-}
-
-#[test]
-fn a_panic_is_in_it() {
-    let sandbox = Sandbox::start();
-    sandbox.fault(r#"{"count":1,"effect":{"panic":true}}"#);
-    let reply = ask(&sandbox, ZHANG_WEI);
-    let entry = &sandbox.control("GET", "journal", "")["entries"][0];
-    assert_eq!(entry["request_id"], trace(&reply));
-    assert_eq!((&entry["status"], &entry["error"]), (&500.into(), &"api_error".into()));
 }

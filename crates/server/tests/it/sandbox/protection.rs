@@ -57,9 +57,12 @@ fn pages_from_elsewhere_are_refused() {
 #[test]
 fn it_holds_for_everything_that_is_the_sandboxs() {
     let sandbox = Sandbox::start();
-    for path in ["journal", "accounts", "credentials", "clock", "faults", "ledger", "usage", "cards", "nothing"] {
+    for path in
+        ["journal", "accounts", "credentials", "clock", "faults", "ledger", "usage", "cards", "nothing"]
+    {
         let path = format!("/_sandbox/{path}");
-        for header in [("Host", "evil.example"), ("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")]
+        for header in
+            [("Host", "evil.example"), ("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")]
         {
             assert_eq!(sandbox.request("GET", &path, &[header], b"").status, 403, "{path} {header:?}");
         }

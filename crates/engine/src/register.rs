@@ -1,0 +1,295 @@
+//! Looking after callers: who may ask, with which keys, for how much.
+//!
+//! Secrets are made here and shown once, by whoever called; what stays is sealed or a keyed hash.
+
+use serde::Serialize;
+
+use crate::Engine;
+use crate::caller::{
+    Action, AddressRange, Application, ApplicationId, Caller, CallerId, Credential, Proof, Secret, Standing,
+};
+use crate::clock::Millis;
+use crate::file::hex;
+use crate::ledger::{Credits, Entry};
+use crate::settle::Change;
+use crate::store::StoreError;
+use crate::vault::random;
+
+/// Why a change of callers is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// No caller of that name.
+    #[error("there is no caller `{0}`; `card4e caller list` shows them")]
+    NoCaller(String),
+    /// No credential of that number.
+    #[error("there is no credential {0}; `card4e credential list` shows them")]
+    NoCredential(u32),
+    /// The name is taken.
+    #[error("there is a caller `{0}` already")]
+    Taken(String),
+    /// Not a name.
+    #[error("a caller's name is 1 to 64 letters, digits, dots, hyphens or underscores")]
+    Name,
+    /// Platform tokens are replaced, not rotated.
+    #[error("a platform token has no overlap; create a new one and revoke this one")]
+    NotRotated,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The kinds of credentials that can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// SecretId and SecretKey for the Tencent wire.
+    Signature,
+    /// Bearer token for the AceData wire.
+    Bearer,
+    /// Platform token for management.
+    Platform,
+}
+
+/// What a new credential is to be like.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Not valid from then on, Unix milliseconds.
+    pub expires_at_ms: Option<Millis>,
+    /// Where requests may come from; empty: anywhere.
+    pub addresses: Vec<AddressRange>,
+    /// Refuse requests whose signature does not cover the body.
+    pub signed_payload_only: bool,
+}
+
+/// A credential with its secret, which is never to be seen again.
+#[derive(Serialize)]
+pub struct Issued {
+    /// Its number.
+    pub credential: u32,
+    /// The public half, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_id: Option<String>,
+    /// The secret.
+    pub secret: String,
+}
+
+/// A caller as it is listed.
+#[derive(Debug, Serialize)]
+pub struct ListedCaller {
+    /// Its name.
+    pub name: String,
+    /// Whether it may ask.
+    pub standing: Standing,
+    /// Looks after the installation.
+    pub operator: bool,
+    /// Credits left; absent when unlimited.
+    pub balance: Option<String>,
+    /// Credentials it has.
+    pub credentials: usize,
+}
+
+/// A credential as it is listed: nothing that lets anybody in.
+#[derive(Debug, Serialize)]
+pub struct ListedCredential {
+    /// Its number.
+    pub id: u32,
+    /// Whose it is.
+    pub caller: String,
+    /// `signature`, `bearer` or `platform`.
+    pub kind: &'static str,
+    /// SecretId, or the last four characters of the token.
+    pub shown: String,
+    /// Not valid from then on.
+    pub expires: Option<String>,
+    /// The secret before the last rotation is valid until then.
+    pub overlap_until: Option<String>,
+    /// Where requests may come from; empty: anywhere.
+    pub addresses: Vec<AddressRange>,
+}
+
+impl Engine {
+    /// Adds a caller with its application; `free` is granted to it.
+    pub fn create_caller(&self, name: &str, operator: bool, unlimited: bool, free: Credits) -> Result<(), RegisterError> {
+        let sign = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if name.is_empty() || name.chars().count() > 64 || !name.chars().all(sign) {
+            return Err(RegisterError::Name);
+        }
+        let directory = self.directory();
+        let callers = directory.callers();
+        if callers.iter().any(|caller| caller.name == name) {
+            return Err(RegisterError::Taken(name.into()));
+        }
+        let number = callers.last().map_or(1, |last| last.id.0 + 1);
+        let caller = Caller { id: CallerId(number), name: name.into(), standing: Standing::Active, operator };
+        let application = Application {
+            unlimited,
+            actions: if operator { Vec::new() } else { vec![Action::FourElements] },
+            ..Application::of(ApplicationId(number), &caller)
+        };
+        self.change(Change::Caller(caller))?;
+        self.change(Change::Application(application))?;
+        if free > Credits::ZERO && !unlimited && !operator {
+            self.grant(name, free)?;
+        }
+        Ok(())
+    }
+
+    /// Suspends a caller, lets it ask again, or takes back its confirmation.
+    pub fn set_standing(&self, name: &str, standing: Standing) -> Result<(), RegisterError> {
+        let caller = self.caller(name)?;
+        Ok(self.change(Change::Caller(Caller { standing, ..caller }))?)
+    }
+
+    /// Gives credits to a caller.
+    pub fn grant(&self, name: &str, amount: Credits) -> Result<(), RegisterError> {
+        let application = ApplicationId(self.caller(name)?.id.0);
+        let granted = Entry::Grant { at_ms: self.clock.now_ms(), application, amount };
+        if self.record(granted) { Ok(()) } else { Err(StoreError::Stopped.into()) }
+    }
+
+    /// All callers.
+    pub fn list_callers(&self) -> Vec<ListedCaller> {
+        let directory = self.directory();
+        let credentials = directory.credentials();
+        let listed = |caller: &&Caller| {
+            let id = ApplicationId(caller.id.0);
+            let balance = directory.application(id).and_then(|(application, _)| self.balance(&application));
+            ListedCaller {
+                name: caller.name.clone(),
+                standing: caller.standing,
+                operator: caller.operator,
+                balance: balance.map(|balance| balance.to_string()),
+                credentials: credentials.iter().filter(|credential| credential.application == id).count(),
+            }
+        };
+        directory.callers().iter().map(listed).collect()
+    }
+
+    /// Makes a credential for a caller.
+    pub fn issue(&self, name: &str, kind: Kind, wish: Wish) -> Result<Issued, RegisterError> {
+        let application = ApplicationId(self.caller(name)?.id.0);
+        let id = self.directory().next_credential();
+        let (proof, issued) = match kind {
+            Kind::Signature => {
+                // The shape people know from Tencent: AKID and 32 letters, a key of 32.
+                let secret_id = format!("AKID{}", letters(32));
+                let secret = letters(32);
+                let proof = Proof::Signature {
+                    secret_id: secret_id.clone(),
+                    secret_key: Secret::new(secret.clone()),
+                    previous: None,
+                    session_token: None,
+                    signed_payload_only: wish.signed_payload_only,
+                };
+                (proof, Issued { credential: id.0, secret_id: Some(secret_id), secret })
+            }
+            Kind::Bearer => {
+                let secret = hex(&random::<16>());
+                let proof = Proof::Bearer { hash: self.vault.token(&secret), last4: last4(&secret), previous: None };
+                (proof, Issued { credential: id.0, secret_id: None, secret })
+            }
+            Kind::Platform => {
+                let secret = format!("platform-v1-{}", hex(&random::<32>()));
+                let proof = Proof::Platform { hash: self.vault.token(&secret), last4: last4(&secret) };
+                (proof, Issued { credential: id.0, secret_id: None, secret })
+            }
+        };
+        let Wish { expires_at_ms, addresses, .. } = wish;
+        self.change(Change::Credential(Credential { id, application, proof, expires_at_ms, addresses }))?;
+        Ok(issued)
+    }
+
+    /// Gives a credential a new secret; the old one is valid for `overlap_ms` more.
+    pub fn rotate(&self, id: u32, overlap_ms: Millis) -> Result<Issued, RegisterError> {
+        let mut credential = self.credential(id)?;
+        let until = self.clock.now_ms().saturating_add(overlap_ms);
+        let issued = match &mut credential.proof {
+            Proof::Signature { secret_id, secret_key, previous, .. } => {
+                let secret = letters(32);
+                let old = std::mem::replace(secret_key, Secret::new(secret.clone()));
+                *previous = (overlap_ms > 0).then_some((old, until));
+                Issued { credential: id, secret_id: Some(secret_id.clone()), secret }
+            }
+            Proof::Bearer { hash, last4: shown, previous } => {
+                let secret = hex(&random::<16>());
+                let old = std::mem::replace(hash, self.vault.token(&secret));
+                *previous = (overlap_ms > 0).then_some((old, until));
+                *shown = last4(&secret);
+                Issued { credential: id, secret_id: None, secret }
+            }
+            Proof::Platform { .. } => return Err(RegisterError::NotRotated),
+        };
+        self.change(Change::Credential(credential))?;
+        Ok(issued)
+    }
+
+    /// Makes a credential invalid at once.
+    pub fn revoke(&self, id: u32) -> Result<(), RegisterError> {
+        let credential = self.credential(id)?;
+        Ok(self.change(Change::Revoked(credential.id))?)
+    }
+
+    /// All credentials, of one caller or of all.
+    pub fn list_credentials(&self, of: Option<&str>) -> Result<Vec<ListedCredential>, RegisterError> {
+        let only = of.map(|name| self.caller(name)).transpose()?.map(|caller| caller.id);
+        let directory = self.directory();
+        let name = |id: ApplicationId| {
+            let callers = directory.callers();
+            callers.iter().find(|caller| caller.id.0 == id.0).map(|caller| caller.name.clone()).unwrap_or_default()
+        };
+        let credentials = directory.credentials();
+        let wanted = credentials.iter().filter(|c| only.is_none_or(|only| only.0 == c.application.0));
+        Ok(wanted.map(|credential| ListedCredential::of(credential, name(credential.application))).collect())
+    }
+
+    fn caller(&self, name: &str) -> Result<Caller, RegisterError> {
+        let directory = self.directory();
+        let found = directory.callers().into_iter().find(|caller| caller.name == name).cloned();
+        found.ok_or_else(|| RegisterError::NoCaller(name.into()))
+    }
+
+    fn credential(&self, id: u32) -> Result<Credential, RegisterError> {
+        let credentials = self.directory().credentials();
+        let found = credentials.into_iter().find(|credential| credential.id.0 == id);
+        found.map(|credential| (*credential).clone()).ok_or(RegisterError::NoCredential(id))
+    }
+}
+
+impl ListedCredential {
+    fn of(credential: &Credential, caller: String) -> ListedCredential {
+        let utc = |at: Option<Millis>| at.map(crate::clock::utc_text);
+        let (kind, shown, overlap) = match &credential.proof {
+            Proof::Signature { secret_id, previous, .. } => {
+                ("signature", secret_id.clone(), previous.as_ref().map(|(_, until)| *until))
+            }
+            Proof::Bearer { last4, previous, .. } => {
+                ("bearer", format!("…{last4}"), previous.as_ref().map(|(_, until)| *until))
+            }
+            Proof::Platform { last4, .. } => ("platform", format!("…{last4}"), None),
+        };
+        ListedCredential {
+            id: credential.id.0,
+            caller,
+            kind,
+            shown,
+            expires: utc(credential.expires_at_ms),
+            overlap_until: utc(overlap),
+            addresses: credential.addresses.clone(),
+        }
+    }
+}
+
+fn last4(token: &str) -> String {
+    token[token.len() - 4..].to_owned()
+}
+
+/// Random letters and digits; 32 of them carry 190 bits.
+fn letters(count: usize) -> String {
+    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut text = String::with_capacity(count);
+    while text.len() < count {
+        // Bytes past the largest multiple of 62 are thrown away: each letter is equally likely.
+        let drawn = random::<64>().into_iter().filter(|byte| *byte < 248);
+        text.extend(drawn.map(|byte| LETTERS[usize::from(byte) % 62] as char).take(count - text.len()));
+    }
+    text
+}

@@ -1,0 +1,216 @@
+//! An import: accounts in batches, with how far it came in the same commit, so that it goes on after
+//! a kill as if nothing had happened.
+//!
+//! A batch is sorted by blind index before it is written: indexes are random, and in order each page
+//! of the file is touched once. Readers are never in the way nor held up; another writer waits for
+//! one batch.
+
+use rusqlite::{Connection, params};
+
+use super::{AccountRow, Accounts, CachedStatement, SCHEMA, generation, put_one, putting};
+use crate::store::StoreError;
+use crate::vault::{BlindIndex, Vault};
+
+/// Pages the log may hold before they are copied into the file: 128 MiB.
+const LOG_PAGES: i64 = 32_768;
+/// Memory for pages that are changed again and again, KiB.
+const CACHE_KIB: i64 = 131_072;
+/// Accounts looked at in one commit while the absent are removed.
+const SWEEP_ROWS: i64 = 50_000;
+
+/// What a row of a file does to the accounts.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Adds the account, or replaces the one of the same card.
+    Put(AccountRow, [u8; 16]),
+    /// Removes the account of that card.
+    Delete(BlindIndex),
+    /// Leaves it as it is: its row is rejected, but the account is not absent from the file.
+    Keep(BlindIndex),
+}
+
+impl Change {
+    /// Adds or replaces an account; computes here, on any thread, what the writer need not.
+    pub fn put(row: AccountRow, vault: &Vault) -> Change {
+        let mac = row.mac(vault);
+        Change::Put(row, mac)
+    }
+
+    fn index(&self) -> &BlindIndex {
+        match self {
+            Change::Put(row, _) => &row.index,
+            Change::Delete(index) | Change::Keep(index) => index,
+        }
+    }
+}
+
+/// What is imported, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Tells the file from all others; nothing where that cannot be told, such as standard input.
+    pub identity: Option<[u8; 32]>,
+    /// The file is the whole truth: accounts absent from it are removed at the end.
+    pub is_replacing: bool,
+    /// Forget how far an interrupted import of the same file came.
+    pub from_start: bool,
+}
+
+/// How far an import is. What is here is on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Import {
+    /// Rows of the file that were read.
+    pub rows: u64,
+    /// Accounts added or replaced.
+    pub put: u64,
+    /// Accounts removed by a row.
+    pub deleted: u64,
+    /// Rows that were rejected.
+    pub rejected: u64,
+    /// Length of the file of rejected rows.
+    pub rejected_bytes: u64,
+    /// Accounts removed because the file does not have them.
+    pub removed: u64,
+    /// Whether all rows are read and the absent are being removed.
+    pub is_sweeping: bool,
+}
+
+impl Accounts {
+    /// Begins an import, or goes on with an interrupted one of the same source. Gives how far it is,
+    /// and whether an unfinished import of another source is given up.
+    pub fn begin_import(&mut self, source: &Source) -> Result<(Import, bool), StoreError> {
+        let tuned = self.db.pragma_update(None, "wal_autocheckpoint", LOG_PAGES);
+        tuned
+            .and_then(|()| self.db.pragma_update(None, "cache_size", -CACHE_KIB))
+            .map_err(|cause| SCHEMA.error(cause))?;
+        self.change(|db| {
+            let identity = source.identity.as_ref().map(|identity| &identity[..]);
+            let (last, stage, same) = last_import(db, identity, source.is_replacing)?;
+            let is_unfinished = stage < DONE;
+            if is_unfinished && same && !source.from_start {
+                return Ok((last, false));
+            }
+            db.execute(
+                "UPDATE import SET generation = generation + ?2, source = ?1, is_replacing = ?2, stage = 0,
+                 swept = NULL, rows = 0, put = 0, deleted = 0, rejected = 0, rejected_bytes = 0, removed = 0",
+                params![identity, source.is_replacing],
+            )?;
+            Ok((Import::default(), is_unfinished && !same))
+        })
+    }
+
+    /// Writes a batch and how far the import is with it, all or nothing; of several changes of one
+    /// card the last one counts. Gives how far it is now.
+    pub fn import(&mut self, mut batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
+        batch.sort_by_key(|change| *change.index());
+        self.change(|db| {
+            let (mut is, ..) = last_import(db, None, false)?;
+            is.put += read.put;
+            is.rows += read.rows;
+            is.rejected += read.rejected;
+            is.rejected_bytes = read.rejected_bytes;
+            is.deleted += write(db, &batch)?;
+            note(db, &is)?;
+            Ok(is)
+        })
+    }
+
+    /// After the last row: removes a part of the accounts that the file does not have, if it is the
+    /// whole truth, and ends the import when none is left. Gives how far it is, and whether it has ended.
+    pub fn sweep(&mut self) -> Result<(Import, bool), StoreError> {
+        let swept = self.change(|db| {
+            let (mut is, ..) = last_import(db, None, false)?;
+            let (is_replacing, from): (bool, Vec<u8>) = db.query_row(
+                "SELECT is_replacing, coalesce(swept, x'') FROM import",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            let until = if is_replacing { sweep_after(db, &from, &mut is)? } else { None };
+            let stage = if until.is_some() { SWEEPING } else { DONE };
+            db.execute("UPDATE import SET stage = ?1, swept = ?2", params![stage, until])?;
+            note(db, &is)?;
+            Ok((is, stage == DONE))
+        })?;
+        if swept.1 {
+            // The log was only as long as it was for the import.
+            let emptied = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            emptied.map_err(|cause| SCHEMA.error(cause))?;
+        }
+        Ok(swept)
+    }
+}
+
+const SWEEPING: u8 = 1;
+const DONE: u8 = 2;
+
+/// The last import, its stage, and whether it was of that source.
+fn last_import(
+    db: &Connection,
+    identity: Option<&[u8]>,
+    is_replacing: bool,
+) -> rusqlite::Result<(Import, u8, bool)> {
+    let mut last = db.prepare_cached(
+        "SELECT rows, put, deleted, rejected, rejected_bytes, removed, stage,
+         source IS NOT NULL AND source IS ?1 AND is_replacing = ?2 FROM import",
+    )?;
+    last.query_row(params![identity, is_replacing], |row| {
+        let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
+        let stage: u8 = row.get(6)?;
+        let import = Import {
+            rows: number(0)?,
+            put: number(1)?,
+            deleted: number(2)?,
+            rejected: number(3)?,
+            rejected_bytes: number(4)?,
+            removed: number(5)?,
+            is_sweeping: stage == SWEEPING,
+        };
+        Ok((import, stage, row.get(7)?))
+    })
+}
+
+fn note(db: &Connection, is: &Import) -> rusqlite::Result<()> {
+    let counts = [is.rows, is.put, is.deleted, is.rejected, is.rejected_bytes, is.removed];
+    db.prepare_cached(
+        "UPDATE import SET rows = ?1, put = ?2, deleted = ?3, rejected = ?4, rejected_bytes = ?5, removed = ?6",
+    )?
+    .execute(rusqlite::params_from_iter(counts.map(|count| count as i64)))?;
+    Ok(())
+}
+
+/// Writes a sorted batch; gives how many accounts were deleted.
+fn write(db: &Connection, batch: &[Change]) -> rusqlite::Result<u64> {
+    let generation = generation(db)?;
+    let mut put: CachedStatement<'_> = putting(db)?;
+    let mut delete = db.prepare_cached("DELETE FROM account WHERE idx = ?1")?;
+    let mut keep = db.prepare_cached("UPDATE account SET generation = ?2 WHERE idx = ?1")?;
+    let mut deleted = 0;
+    for of_one_card in batch.chunk_by(|one, next| one.index() == next.index()) {
+        // Sorting kept the order of the file. A rejected row undoes nothing that came before it.
+        let last = of_one_card.iter().rev().find(|change| !matches!(change, Change::Keep(_)));
+        match last.unwrap_or(&of_one_card[0]) {
+            Change::Put(row, mac) => put_one(&mut put, row, *mac, generation)?,
+            Change::Delete(index) => deleted += delete.execute([&index.0[..]])? as u64,
+            Change::Keep(index) => {
+                keep.execute(params![&index.0[..], generation])?;
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+/// Looks at some accounts after an index and removes those of earlier generations. Gives the last it
+/// looked at, or nothing at the end.
+fn sweep_after(db: &Connection, from: &[u8], is: &mut Import) -> rusqlite::Result<Option<Vec<u8>>> {
+    let until: Option<Vec<u8>> = db.query_row(
+        "SELECT max(idx) FROM (SELECT idx FROM account WHERE idx > ?1 ORDER BY idx LIMIT ?2)",
+        params![from, SWEEP_ROWS],
+        |row| row.get(0),
+    )?;
+    let Some(until) = until else { return Ok(None) };
+    let removed = db.execute(
+        "DELETE FROM account WHERE idx > ?1 AND idx <= ?2 AND generation < ?3",
+        params![from, until, generation(db)?],
+    )?;
+    is.removed += removed as u64;
+    Ok(Some(until))
+}

@@ -1,0 +1,213 @@
+//! Opening encrypted elements: the keys of this installation, a cache of unwrapped data keys, and the
+//! bound on how many are being unwrapped.
+//!
+//! Unwrapping costs as much as dozens of whole requests, so it leaves the core's loop, and only for
+//! callers who have been authenticated and admitted.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::caller::{Credential, CredentialId, Proof};
+use tokio::sync::Semaphore;
+use wire::envelope::{CannotOpen, DataKey, Envelope, Opened, Opener, WrappedKey};
+
+/// The keys of an installation and what is known of its callers' data keys.
+pub struct Envelopes {
+    opener: Arc<Opener>,
+    published: String,
+    data_keys: Mutex<Recent<[u8; 32], Arc<DataKey>>>,
+    processors: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    sent_gbk: Mutex<HashSet<CredentialId>>,
+}
+
+/// Data keys that are kept. A helper that wraps one key for many requests has one at a time.
+const DATA_KEYS_MAX: usize = 256;
+
+/// Envelopes that wait for a processor, at most; more are refused.
+const WAITING_MAX: usize = 256;
+
+/// How long one may wait. With every place taken and a millisecond each, a third of a second goes by.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Why elements were not opened.
+pub enum Unopened {
+    /// They cannot be.
+    Cannot(CannotOpen),
+    /// Too many are being opened already.
+    Busy,
+}
+
+impl Envelopes {
+    /// Opens with these keys.
+    pub fn new(opener: Opener) -> Envelopes {
+        let published = opener.published();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Envelopes {
+            opener: Arc::new(opener),
+            // Structures of strings always serialise.
+            published: serde_json::to_string_pretty(&published).unwrap_or_default() + "\n",
+            data_keys: Mutex::new(Recent::new(DATA_KEYS_MAX)),
+            processors: Arc::new(Semaphore::new(processors)),
+            waiting: AtomicUsize::new(0),
+            sent_gbk: Mutex::default(),
+        }
+    }
+
+    /// The public keys as JSON.
+    pub fn published(&self) -> &str {
+        &self.published
+    }
+
+    /// Opens what a caller sent.
+    pub async fn open(&self, envelope: &Envelope, credential: &Credential) -> Result<Opened, Unopened> {
+        let key = self.data_key(envelope.wrapped_key()).await?;
+        let opened = envelope.open(&key).map_err(Unopened::Cannot)?;
+        if opened.was_gbk() && lock(&self.sent_gbk).insert(credential.id) {
+            tracing::warn!(
+                key = key_name(credential),
+                "elements were encrypted as GBK, not UTF-8, and were read so; \
+                 its owner should update Tencent's Java helper to v1.0.4 or newer (said once for each key)"
+            );
+        }
+        Ok(opened)
+    }
+
+    /// Also what cannot be unwrapped is kept, as the key that stands in for it: were it computed each
+    /// time, the second request with a blob would tell by its time whether the padding was right.
+    async fn data_key(&self, wrapped: &WrappedKey) -> Result<Arc<DataKey>, Unopened> {
+        let fingerprint = wrapped.fingerprint();
+        if let Some(key) = lock(&self.data_keys).get(&fingerprint) {
+            return Ok(key);
+        }
+        let place = Place::take(&self.waiting)?;
+        let processor = Arc::clone(&self.processors).acquire_owned();
+        let Ok(Ok(processor)) = tokio::time::timeout(WAIT, processor).await else {
+            return Err(Unopened::Busy);
+        };
+        drop(place);
+        let (opener, wrapped) = (Arc::clone(&self.opener), wrapped.clone());
+        let unwrapping = tokio::task::spawn_blocking(move || {
+            let key = opener.unwrap(&wrapped);
+            // Held by the work and not by who waits for it: a client that leaves frees no processor.
+            drop(processor);
+            key
+        });
+        let key = match unwrapping.await {
+            Ok(key) => Arc::new(key),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return Err(Unopened::Busy),
+        };
+        lock(&self.data_keys).put(fingerprint, Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+/// One of those who wait.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Place<'_> {
+    fn take(waiting: &AtomicUsize) -> Result<Place<'_>, Unopened> {
+        let place = Place(waiting);
+        if waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MAX { Ok(place) } else { Err(Unopened::Busy) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What can be told of a credential: an id, or the end of a token.
+fn key_name(credential: &Credential) -> &str {
+    match &credential.proof {
+        Proof::Signature { secret_id, .. } => secret_id,
+        Proof::Bearer { last4, .. } | Proof::Platform { last4, .. } => last4,
+    }
+}
+
+/// What was used last, a bounded number of things.
+struct Recent<K, V> {
+    most: usize,
+    turn: u64,
+    entries: HashMap<K, (u64, V)>,
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> Recent<K, V> {
+    fn new(most: usize) -> Recent<K, V> {
+        Recent { most, turn: 0, entries: HashMap::with_capacity(most) }
+    }
+
+    fn get(&mut self, key: &K) -> Option<V> {
+        self.turn += 1;
+        let (used, value) = self.entries.get_mut(key)?;
+        *used = self.turn;
+        Some(value.clone())
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        self.turn += 1;
+        if self.entries.len() >= self.most && !self.entries.contains_key(&key) {
+            // A look at each of a few hundred is nothing beside the unwrapping that led here.
+            let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key);
+            oldest.and_then(|oldest| self.entries.remove(&oldest));
+        }
+        self.entries.insert(key, (self.turn, value));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Worst case after a panic is a key that has to be unwrapped again.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let mut recent = Recent::new(2);
+        recent.put(1, 'a');
+        recent.put(2, 'b');
+        assert_eq!(recent.get(&1), Some('a'));
+        recent.put(3, 'c');
+        assert_eq!((recent.get(&1), recent.get(&2), recent.get(&3)), (Some('a'), None, Some('c')));
+        recent.put(3, 'd');
+        assert_eq!((recent.get(&1), recent.get(&3)), (Some('a'), Some('d')));
+    }
+
+    #[test]
+    fn no_more_may_wait_than_there_are_places() {
+        let waiting = AtomicUsize::new(0);
+        let places: Vec<_> = (0..WAITING_MAX).map(|_| Place::take(&waiting).ok()).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(Place::take(&waiting).is_err());
+        drop(places);
+        assert!(Place::take(&waiting).is_ok());
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_data_key_is_unwrapped_once() {
+        let opener = crate::sandbox::opener().unwrap();
+        let envelopes = Envelopes::new(opener);
+        let parts = wire::envelope::Parts {
+            algorithm: wire::envelope::Algorithm::Aes256Cbc,
+            ciphertext_blob: &"A".repeat(344),
+            iv: "AAAAAAAAAAAAAAAAAAAAAA==",
+            listed: &[(wire::Element::Name, "AAAAAAAAAAAAAAAAAAAAAA==")],
+            tags: &[],
+        };
+        // 344 characters of base64 without padding are 258 bytes: nobody's, and the substitute is kept.
+        let envelope = Envelope::read(parts).unwrap();
+        let first = envelopes.data_key(envelope.wrapped_key()).await.ok().unwrap();
+        let second = envelopes.data_key(envelope.wrapped_key()).await.ok().unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(lock(&envelopes.data_keys).entries.len(), 1);
+    }
+}

@@ -1,0 +1,415 @@
+//! The file that is imported: what it is, by its first bytes, and its rows.
+//!
+//! A line is a row and a row is a line: quotes are taken off a value, but a value contains neither
+//! comma nor line end. So a quote too many spoils one row and not the rest of the file, and a line
+//! number is where it says.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, bail, ensure};
+use csv::ByteRecord;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
+
+use super::parquet_file::ParquetRows;
+use super::{Encoding, Reason, Unusable};
+
+/// The columns; the last one may be missing.
+pub const COLUMNS: [&str; 7] = ["bank_card", "name", "id_type", "id_number", "phone", "status", "op"];
+pub const CARD: usize = 0;
+pub const NAME: usize = 1;
+pub const KIND: usize = 2;
+pub const ID: usize = 3;
+pub const MOBILE: usize = 4;
+pub const STATE: usize = 5;
+pub const OP: usize = 6;
+
+/// So much of the file tells what it is, and which.
+const HEAD_BYTES: u64 = 1 << 20;
+/// A longer line is none of an accounts file.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// A file that is being read.
+pub struct Input {
+    /// Tells it from other files; standard input cannot be told.
+    pub identity: Option<[u8; 32]>,
+    format: Format,
+    size: Option<u64>,
+    done: Done,
+}
+
+enum Format {
+    Csv(Box<CsvRows>),
+    Parquet(ParquetRows),
+}
+
+/// How much of the file is read, in what [`Input::size`] counts.
+#[derive(Clone, Default)]
+pub struct Done(Arc<AtomicU64>);
+
+impl Done {
+    /// So much.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+impl Input {
+    /// Opens a file, or standard input, and finds out what it is.
+    pub fn open(path: &Path, encoding: Encoding) -> anyhow::Result<Input> {
+        let done = Done::default();
+        let is_standard_input = path == Path::new("-");
+        let (mut raw, size): (Box<dyn Read + Send>, _) = if is_standard_input {
+            (Box::new(io::stdin()), None)
+        } else {
+            let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let size = file.metadata()?.len();
+            (Box::new(file), Some(size))
+        };
+        let mut head = Vec::new();
+        raw.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+        let identity = if is_standard_input { None } else { Some(identity(path, &head)?) };
+        if head.starts_with(b"PAR1") {
+            let unseekable = "Parquet cannot be read from standard input, its index is at the end; name the file";
+            ensure!(!is_standard_input, unseekable);
+            let rows = ParquetRows::open(File::open(path)?, done.clone())?;
+            return Ok(Input { identity, size: Some(rows.count()), format: Format::Parquet(rows), done });
+        }
+        let raw = Counted { inner: Cursor::new(head.clone()).chain(raw), done: done.clone() };
+        let text: Box<dyn Read + Send> = match &head[..] {
+            [0x1f, 0x8b, ..] => {
+                Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 18, raw)))
+            }
+            [b'P', b'K', 3, 4, ..] => bail!(Unusable(
+                "this is a ZIP archive or an Excel workbook; unpack it, or save it as CSV (UTF-8)".into()
+            )),
+            _ => Box::new(raw),
+        };
+        let rows = CsvRows::open(text, encoding)?;
+        Ok(Input { identity, size, format: Format::Csv(Box::new(rows)), done })
+    }
+
+    /// How much there is, if that is known.
+    pub fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// How much of it is read.
+    pub fn done(&self) -> Done {
+        self.done.clone()
+    }
+
+    /// Leaves rows out that were imported before.
+    pub fn skip(&mut self, mut rows: u64) -> anyhow::Result<()> {
+        while rows > 0 {
+            let mut left_out = Rows::default();
+            self.read(&mut left_out, rows.min(4096) as usize)?;
+            ensure!(!left_out.is_empty(), "the file has fewer rows than were imported from it; use --from-start");
+            rows -= left_out.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads so many rows, or as many as there are; none at the end.
+    pub fn read(&mut self, rows: &mut Rows, at_most: usize) -> anyhow::Result<()> {
+        match &mut self.format {
+            Format::Csv(csv) => csv.read(rows, at_most),
+            Format::Parquet(parquet) => parquet.read(rows, at_most),
+        }
+    }
+}
+
+/// Size, time of the last change and the first MiB; enough to know a file again, and quick.
+fn identity(path: &Path, head: &[u8]) -> anyhow::Result<[u8; 32]> {
+    let metadata = std::fs::metadata(path)?;
+    let changed = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut hash = Sha256::new();
+    hash.update(metadata.len().to_be_bytes());
+    hash.update(changed.as_nanos().to_be_bytes());
+    hash.update(head);
+    Ok(hash.finalize().into())
+}
+
+struct Counted<R> {
+    inner: R,
+    done: Done,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.done.add(read as u64);
+        Ok(read)
+    }
+}
+
+/// Refuses lines that no accounts file has, before they fill the memory.
+struct ShortLines<R> {
+    inner: R,
+    line_bytes: usize,
+}
+
+impl<R: Read> Read for ShortLines<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        match buffer[..read].iter().rposition(|byte| *byte == b'\n') {
+            Some(at) => self.line_bytes = read - at - 1,
+            None => self.line_bytes += read,
+        }
+        if self.line_bytes > LINE_BYTES_MAX {
+            return Err(io::Error::other("a line is longer than 64 KiB; is this a CSV file?"));
+        }
+        Ok(read)
+    }
+}
+
+/// Rows of a CSV file.
+struct CsvRows {
+    reader: csv::Reader<ShortLines<Box<dyn Read + Send>>>,
+    record: ByteRecord,
+    /// For each of our columns, which of the file's it is.
+    places: [Option<usize>; COLUMNS.len()],
+    columns: usize,
+    encoding: Encoding,
+}
+
+impl CsvRows {
+    fn open(mut text: Box<dyn Read + Send>, encoding: Encoding) -> anyhow::Result<CsvRows> {
+        let mut head = Vec::new();
+        text.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+        if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
+            bail!(Unusable("the file is UTF-16; save it as \"CSV UTF-8\"".into()));
+        }
+        if encoding == Encoding::Utf8 && std::str::from_utf8(&head).is_err_and(|e| e.error_len().is_some()) {
+            bail!(Unusable(
+                "the file is not UTF-8; if it is GBK, as Excel in Chinese writes it, add --encoding gbk, \
+                 or convert it: iconv -f GB18030 -t UTF-8"
+                    .into()
+            ));
+        }
+        let mark = if head.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+        let mut all = Cursor::new(head);
+        all.set_position(mark);
+        let text: Box<dyn Read + Send> = Box::new(all.chain(text));
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .quoting(false)
+            .comment(Some(b'#'))
+            .buffer_capacity(LINE_BYTES_MAX)
+            .from_reader(ShortLines { inner: text, line_bytes: 0 });
+        let mut record = ByteRecord::new();
+        let is_there = reader.read_byte_record(&mut record).map_err(|wrong| Unusable(wrong.to_string()))?;
+        let names = record.iter().map(|name| String::from_utf8_lossy(unquoted(name)).trim().to_owned());
+        let names: Vec<_> = if is_there { names.collect() } else { Vec::new() };
+        let places = places(&names)?;
+        Ok(CsvRows { reader, record, places, columns: names.len(), encoding })
+    }
+
+    fn read(&mut self, rows: &mut Rows, at_most: usize) -> anyhow::Result<()> {
+        while rows.len() < at_most && self.reader.read_byte_record(&mut self.record)? {
+            let line = self.record.position().map_or(0, csv::Position::line);
+            let columns = self.record.len();
+            let wrong = (columns != self.columns).then_some((columns, self.columns));
+            let values = self.places.map(|place| place.and_then(|place| self.record.get(place)));
+            rows.push(line, values.map(|value| unquoted(value.unwrap_or_default())), wrong, self.encoding);
+        }
+        Ok(())
+    }
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
+}
+
+/// Where our columns are among those of a file.
+pub fn places(names: &[String]) -> Result<[Option<usize>; COLUMNS.len()], Unusable> {
+    let wanted = "the columns are bank_card,name,id_type,id_number,phone,status and, if wanted, op";
+    if let [all] = names
+        && let Some(other) = [';', '\t', '|'].into_iter().find(|other| all.contains(*other))
+    {
+        return Err(Unusable(format!("the columns are separated by {other:?}; write commas ({wanted})")));
+    }
+    if let Some(unknown) = names.iter().find(|name| !COLUMNS.contains(&name.as_str())) {
+        // A first line without header would show somebody's card.
+        let named = if unknown.chars().all(|c| c.is_ascii_alphabetic() || c == '_') && !unknown.is_empty() {
+            format!("the column `{unknown}` is not known")
+        } else {
+            "the first line is not a header".to_owned()
+        };
+        return Err(Unusable(format!("{named}; {wanted}")));
+    }
+    let place = |column: &str| names.iter().position(|name| name == column);
+    if let Some(missing) = COLUMNS[..OP].iter().find(|column| place(column).is_none()) {
+        return Err(Unusable(format!("there is no column {missing}; {wanted}")));
+    }
+    if let Some(twice) = COLUMNS.iter().find(|column| names.iter().filter(|name| name == *column).count() > 1) {
+        return Err(Unusable(format!("the column {twice} is there twice; {wanted}")));
+    }
+    Ok(COLUMNS.map(place))
+}
+
+/// Rows in one piece of memory, which is wiped: they are people's data.
+#[derive(Default)]
+pub struct Rows {
+    text: Vec<u8>,
+    rows: Vec<At>,
+}
+
+struct At {
+    line: u64,
+    start: usize,
+    ends: [usize; COLUMNS.len()],
+    wrong_columns: Option<(usize, usize)>,
+    encoding: Encoding,
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        self.text.zeroize();
+    }
+}
+
+impl Rows {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn push(
+        &mut self,
+        line: u64,
+        values: [&[u8]; COLUMNS.len()],
+        wrong_columns: Option<(usize, usize)>,
+        encoding: Encoding,
+    ) {
+        let start = self.text.len();
+        let ends = values.map(|value| {
+            self.text.extend_from_slice(value);
+            self.text.len()
+        });
+        self.rows.push(At { line, start, ends, wrong_columns, encoding });
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        self.rows.iter().map(|at| Row {
+            line: at.line,
+            wrong_columns: at.wrong_columns,
+            encoding: at.encoding,
+            values: std::array::from_fn(|column| {
+                let start = if column == 0 { at.start } else { at.ends[column - 1] };
+                &self.text[start..at.ends[column]]
+            }),
+        })
+    }
+}
+
+/// One row: a line of CSV, a row of Parquet counted from 1.
+pub struct Row<'a> {
+    pub line: u64,
+    /// So many columns, and so many there should be.
+    pub wrong_columns: Option<(usize, usize)>,
+    values: [&'a [u8]; COLUMNS.len()],
+    encoding: Encoding,
+}
+
+impl<'a> Row<'a> {
+    /// The text of a column.
+    pub(super) fn text(&self, column: usize) -> Result<Cow<'a, str>, Reason> {
+        let value = self.values[column];
+        match std::str::from_utf8(value) {
+            Ok(text) if self.encoding == Encoding::Utf8 || value.is_ascii() => Ok(text.into()),
+            _ if self.encoding == Encoding::Utf8 => Err(Reason::Encoding(COLUMNS[column])),
+            _ => encoding_rs::GB18030
+                .decode_without_bom_handling_and_without_replacement(value)
+                .ok_or(Reason::Encoding(COLUMNS[column])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEADER: &str = "bank_card,name,id_type,id_number,phone,status\n";
+
+    fn rows(text: impl Into<Vec<u8>>, encoding: Encoding) -> anyhow::Result<Vec<(u64, Vec<String>)>> {
+        let mut csv = CsvRows::open(Box::new(Cursor::new(text.into())), encoding)?;
+        let mut rows = Rows::default();
+        csv.read(&mut rows, usize::MAX)?;
+        let text = |row: &Row<'_>, column| row.text(column).unwrap_or("?".into()).into_owned();
+        Ok(rows.iter().map(|row| (row.line, (0..7).map(|at| text(&row, at)).collect())).collect())
+    }
+
+    fn refused(text: &[u8]) -> String {
+        rows(text, Encoding::Utf8).unwrap_err().downcast::<Unusable>().unwrap().0
+    }
+
+    #[test]
+    fn marks_line_ends_quotes_and_the_order_of_columns_do_not_matter() {
+        let text = "\u{feff}name,\"phone\",bank_card, id_number ,status,id_type\r\n\
+                    # a comment\r\n\r\n\"韦小宝\",,6225768888888888,1,normal,\r\n";
+        let row = ["6225768888888888", "韦小宝", "", "1", "", "normal", ""].map(str::to_owned).to_vec();
+        assert_eq!(rows(text, Encoding::Utf8).unwrap(), [(4, row)]);
+    }
+
+    #[test]
+    fn a_quote_too_many_spoils_one_row() {
+        let text = format!("{HEADER}1,\"x,,,,\n2,y,,,,\n");
+        let read = rows(text, Encoding::Utf8).unwrap();
+        assert_eq!(read.iter().map(|(line, row)| (*line, row[1].as_str())).collect::<Vec<_>>(), [(2, "\"x"), (3, "y")]);
+    }
+
+    #[test]
+    fn gbk_is_read_when_it_is_said_and_recognised_when_not() {
+        let gbk = encoding_rs::GB18030.encode("韦小宝,𠅤").0.into_owned();
+        let text = [HEADER.as_bytes(), b"1,", &gbk, b",,,\n"].concat();
+        assert_eq!(rows(&text[..], Encoding::Gbk).unwrap()[0].1[1..3], ["韦小宝", "𠅤"]);
+        assert!(refused(&text).contains("--encoding gbk"));
+        assert!(refused(b"\xff\xfeb\0a\0").contains("UTF-16"));
+    }
+
+    #[test]
+    fn a_wrong_header_is_explained_without_showing_a_row() {
+        assert!(refused(b"").contains("there is no column bank_card"));
+        assert!(refused(b"bank_card,name\n").contains("there is no column id_type"));
+        assert!(refused(b"bank_card,nmae\n").contains("`nmae`"));
+        assert!(refused(b"bank_card;name\n").contains("separated by ';'"));
+        assert!(refused(b"bank_card,name,id_type,id_number,phone,status,name\n").contains("name is there twice"));
+        let shown = refused("6225768888888888,韦小宝\n".as_bytes());
+        assert!(shown.starts_with("the first line is not a header") && !shown.contains("6225"), "{shown}");
+    }
+
+    #[test]
+    fn an_endless_line_is_refused() {
+        let text = [HEADER.as_bytes(), &vec![b'x'; 1 << 20]].concat();
+        assert!(rows(text, Encoding::Utf8).unwrap_err().to_string().contains("64 KiB"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, gbk: bool) {
+            let encoding = if gbk { Encoding::Gbk } else { Encoding::Utf8 };
+            let _ = rows(bytes.clone(), encoding);
+            let lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty() && line[0] != b'#');
+            let expected = lines.count();
+            if let Ok(read) = rows([HEADER.as_bytes(), &bytes].concat(), Encoding::Gbk) {
+                prop_assert_eq!(read.len(), expected);
+            }
+        }
+    }
+}

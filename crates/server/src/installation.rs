@@ -1,0 +1,82 @@
+//! Where an installation is and how it is opened: settings, data folder, root key.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use clap::Args;
+use engine::vault::{KeyRing, Vault};
+use engine::{Engine, Policy, Running, Seed};
+
+use crate::config::Settings;
+use crate::sandbox;
+
+/// Which installation a command is about.
+#[derive(Args, Clone)]
+#[group(required = true, multiple = false)]
+pub struct Place {
+    /// The settings file of an installation.
+    #[arg(long, value_name = "FILE", env = "CARD4E_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// The data folder of a sandbox.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// An installation as its settings describe it.
+pub struct Installation {
+    /// The data folder.
+    pub folder: PathBuf,
+    /// Keys at work.
+    pub vault: Vault,
+    /// How it verifies, counts and charges.
+    pub policy: Policy,
+    /// All settings.
+    pub settings: Settings,
+    root_key: [u8; 32],
+}
+
+impl Place {
+    /// Reads the settings and opens the keys. The data folder itself is not taken: a server may work in it.
+    pub fn open(&self) -> anyhow::Result<Installation> {
+        match (&self.config, &self.data) {
+            (Some(config), _) => Installation::configured(config),
+            (None, Some(folder)) => Installation::of_sandbox(folder),
+            (None, None) => anyhow::bail!("say which installation: --config FILE, or --data DIR of a sandbox"),
+        }
+    }
+}
+
+impl Installation {
+    /// The installation of a settings file; relative paths in it start from its folder.
+    pub fn configured(config: &Path) -> anyhow::Result<Installation> {
+        let settings = Settings::read(config)?;
+        let base = config.parent().unwrap_or(Path::new("."));
+        let folder = base.join(&settings.server.data);
+        let root_key = settings.keys.root_key(base)?;
+        let policy = settings.serve_policy()?;
+        Installation::open(folder, root_key, policy, settings)
+    }
+
+    fn of_sandbox(folder: &Path) -> anyhow::Result<Installation> {
+        let settings = Settings::default();
+        let policy = settings.sandbox_policy()?;
+        Installation::open(folder.to_owned(), sandbox::ROOT_KEY, policy, settings)
+    }
+
+    fn open(folder: PathBuf, root_key: [u8; 32], policy: Policy, settings: Settings) -> anyhow::Result<Installation> {
+        ensure!(
+            folder.join("keys.json").exists(),
+            "{} is no data folder of card4e; `card4e init DIR` makes an installation",
+            folder.display()
+        );
+        let ring = KeyRing::open_or_create(&folder.join("keys.json"), &root_key)?;
+        Ok(Installation { folder, vault: Vault::new(&ring), policy, settings, root_key })
+    }
+
+    /// Takes the data folder and sets an engine to work in it.
+    pub fn start(self) -> anyhow::Result<Running> {
+        let issuers = self.settings.issuers()?;
+        Ok(Engine::open(&self.folder, &self.root_key, self.policy, issuers, Seed::nobody())?)
+    }
+}

@@ -1,0 +1,182 @@
+//! Looking after callers and credentials: through the control socket of a running server, or alone
+//! with the data folder when none runs.
+//!
+//! The socket is a file in the data folder that only its owner may open; one JSON request a line, one
+//! JSON answer.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use engine::Engine;
+use engine::caller::{AddressRange, Standing};
+use engine::ledger::Credits;
+use engine::register::{Kind, RegisterError, Wish};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::installation::Installation;
+
+/// What can be asked of a server from its own machine.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Request {
+    /// A new caller.
+    CreateCaller { name: String, operator: bool, unlimited: bool, free: Credits },
+    /// Who there is.
+    ListCallers,
+    /// Suspend, resume, or take back the confirmation.
+    SetStanding { name: String, standing: Standing },
+    /// Credits for a caller.
+    Recharge { name: String, amount: Credits },
+    /// A new credential.
+    Issue {
+        caller: String,
+        kind: KindWord,
+        expires_in_ms: Option<i64>,
+        addresses: Vec<AddressRange>,
+        signed_payload_only: bool,
+    },
+    /// Which credentials there are.
+    ListCredentials { caller: Option<String> },
+    /// A new secret for a credential.
+    Rotate { id: u32, overlap_ms: i64 },
+    /// Make a credential invalid.
+    Revoke { id: u32 },
+    /// How the server is.
+    Status,
+}
+
+/// The kinds of credentials as they are called on the command line.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum KindWord {
+    /// SecretId and SecretKey.
+    Tencent,
+    /// Bearer token.
+    Acedata,
+    /// Platform token, for management.
+    Platform,
+}
+
+/// Does what is asked, on an engine that is at work.
+pub fn run(engine: &Engine, request: Request) -> Result<Value, RegisterError> {
+    match request {
+        Request::CreateCaller { name, operator, unlimited, free } => {
+            engine.create_caller(&name, operator, unlimited, free)?;
+            Ok(json!({ "created": name }))
+        }
+        Request::ListCallers => Ok(json!(engine.list_callers())),
+        Request::SetStanding { name, standing } => {
+            engine.set_standing(&name, standing)?;
+            Ok(json!({ "caller": name, "standing": standing }))
+        }
+        Request::Recharge { name, amount } => {
+            engine.grant(&name, amount)?;
+            let left = engine.list_callers().into_iter().find(|caller| caller.name == name);
+            Ok(json!({ "caller": name, "balance": left.and_then(|caller| caller.balance) }))
+        }
+        Request::Issue { caller, kind, expires_in_ms, addresses, signed_payload_only } => {
+            let expires_at_ms = expires_in_ms.map(|after| engine.clock.now_ms().saturating_add(after));
+            let wish = Wish { expires_at_ms, addresses, signed_payload_only };
+            Ok(json!(engine.issue(&caller, kind.into(), wish)?))
+        }
+        Request::ListCredentials { caller } => Ok(json!(engine.list_credentials(caller.as_deref())?)),
+        Request::Rotate { id, overlap_ms } => Ok(json!(engine.rotate(id, overlap_ms)?)),
+        Request::Revoke { id } => {
+            engine.revoke(id)?;
+            Ok(json!({ "revoked": id }))
+        }
+        Request::Status => {
+            let totals = engine.totals();
+            Ok(json!({
+                "answers": totals.answers,
+                "charges": totals.charges,
+                "charged_credits": totals.charged.to_string(),
+                "under_way": engine.under_way(),
+                "store_stopped": engine.is_stopped(),
+            }))
+        }
+    }
+}
+
+impl From<KindWord> for Kind {
+    fn from(word: KindWord) -> Kind {
+        match word {
+            KindWord::Tencent => Kind::Signature,
+            KindWord::Acedata => Kind::Bearer,
+            KindWord::Platform => Kind::Platform,
+        }
+    }
+}
+
+/// A request is a line of a few hundred bytes.
+const LINE_MAX_BYTES: u64 = 64 << 10;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("control.sock")
+}
+
+/// Listens on the control socket until the process ends.
+pub fn listen(engine: Arc<Engine>, folder: &Path) -> anyhow::Result<()> {
+    let path = socket(folder);
+    // The folder is ours alone, so a socket that is there was left behind.
+    let _ = std::fs::remove_file(&path);
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("cannot make the control socket {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    std::thread::Builder::new().name("card4e-control".into()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // One at a time: these are people, not load.
+            if let Err(error) = answer(&engine, stream) {
+                tracing::warn!(%error, "a control request could not be answered");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn answer(engine: &Engine, stream: UnixStream) -> anyhow::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new((&stream).take(LINE_MAX_BYTES)).read_line(&mut line)?;
+    let told = match serde_json::from_str(&line) {
+        Ok(request) => match run(engine, request) {
+            Ok(answer) => json!({ "ok": answer }),
+            Err(refused) => json!({ "error": refused.to_string() }),
+        },
+        Err(wrong) => json!({ "error": format!("this server does not understand the request: {wrong}") }),
+    };
+    Ok((&stream).write_all(format!("{told}\n").as_bytes())?)
+}
+
+/// Asks the running server, or does it here when none runs.
+pub fn ask(installation: Installation, request: Request) -> anyhow::Result<Value> {
+    match UnixStream::connect(socket(&installation.folder)) {
+        Ok(stream) => ask_server(stream, &request),
+        Err(_) => {
+            let running = installation.start()?;
+            let done = run(&running.engine, request);
+            running.stop();
+            Ok(done?)
+        }
+    }
+}
+
+fn ask_server(stream: UnixStream, request: &Request) -> anyhow::Result<Value> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    (&stream).write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    let mut told: Value = serde_json::from_str(&line).context("the server's answer cannot be read")?;
+    match told["error"].as_str() {
+        Some(refused) => Err(anyhow!("{refused}")),
+        None => Ok(told["ok"].take()),
+    }
+}

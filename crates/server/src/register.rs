@@ -1,0 +1,264 @@
+//! `card4e caller` and `card4e credential`: what people type, and the tables they read.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use engine::caller::{AddressRange, Standing};
+use engine::ledger::Credits;
+use serde_json::Value;
+
+use crate::installation::Place;
+use crate::manage::{KindWord, Request, ask};
+
+/// Which installation, and how to print.
+#[derive(Args)]
+pub struct Whose {
+    #[command(flatten)]
+    place: Place,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `card4e caller`
+#[derive(Subcommand)]
+pub enum CallerCommand {
+    /// Add a caller: somebody who may ask, with a balance.
+    #[command(after_help = "Example:\n  card4e caller create shop --config card4e.toml")]
+    Create {
+        /// Its name: letters, digits, dots, hyphens, underscores.
+        name: String,
+        /// Never runs out of balance.
+        #[arg(long)]
+        unlimited: bool,
+        /// Looks after the installation instead of asking.
+        #[arg(long)]
+        operator: bool,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// List all callers with balance and standing.
+    List {
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Refuse everything a caller asks, from now on.
+    Suspend {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Let a suspended caller ask again.
+    Resume {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Give a caller credits.
+    #[command(after_help = "Example:\n  card4e caller recharge shop 1000 --config card4e.toml")]
+    Recharge {
+        /// Its name.
+        name: String,
+        /// Credits, such as 1000 or 0.5.
+        amount: Credits,
+        #[command(flatten)]
+        whose: Whose,
+    },
+}
+
+/// `card4e credential`
+#[derive(Subcommand)]
+pub enum CredentialCommand {
+    /// Make a credential; its secret is shown once and never again.
+    #[command(after_help = "\
+Examples:
+  card4e credential create shop --kind tencent --config card4e.toml
+  card4e credential create shop --kind acedata --expires 90d --address 10.0.0.0/8 --config card4e.toml")]
+    Create {
+        /// The caller's name.
+        caller: String,
+        /// What it is for.
+        #[arg(long)]
+        kind: KindWord,
+        /// Not valid after this long: 90d, 12h, 30m.
+        #[arg(long, value_parser = milliseconds, value_name = "TIME")]
+        expires: Option<i64>,
+        /// Take requests from this address or range only; can be given several times.
+        #[arg(long, value_name = "ADDR")]
+        address: Vec<AddressRange>,
+        /// Refuse requests whose signature does not cover the body.
+        #[arg(long)]
+        signed_payload_only: bool,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// List credentials; no secrets.
+    List {
+        /// Only those of this caller.
+        caller: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Give a credential a new secret; the old one stays valid for a while.
+    #[command(after_help = "Example:\n  card4e credential rotate 3 --overlap 24h --config card4e.toml")]
+    Rotate {
+        /// Its number.
+        id: u32,
+        /// How long the old secret is still taken: 24h, 30m, 0s.
+        #[arg(long, value_parser = milliseconds, value_name = "TIME", default_value = "24h")]
+        overlap: i64,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Make a credential invalid at once.
+    Revoke {
+        /// Its number.
+        id: u32,
+        #[command(flatten)]
+        whose: Whose,
+    },
+}
+
+/// `90d`, `12h`, `30m`, `10s` in milliseconds.
+fn milliseconds(text: &str) -> Result<i64, String> {
+    let wrong = || format!("`{text}` is no time; write 90d, 12h, 30m or 10s");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "d" => 86_400,
+        "h" => 3600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err(wrong()),
+    };
+    let number: i64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds * 1000).filter(|all| *all >= 0).ok_or_else(wrong)
+}
+
+/// Runs `card4e caller …`.
+pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
+    match command {
+        CallerCommand::Create { name, unlimited, operator, whose } => {
+            let installation = whose.place.open()?;
+            let free = installation.settings.free_quota()?;
+            let told = ask(installation, Request::CreateCaller { name: name.clone(), operator, unlimited, free })?;
+            whose.print(&told, |out, _| {
+                writeln!(out, "caller {name} is there; next: card4e credential create {name} --kind tencent")
+            })
+        }
+        CallerCommand::List { whose } => {
+            let told = ask(whose.place.open()?, Request::ListCallers)?;
+            whose.print(&told, callers)
+        }
+        CallerCommand::Suspend { name, whose } => standing(name, Standing::Suspended, &whose),
+        CallerCommand::Resume { name, whose } => standing(name, Standing::Active, &whose),
+        CallerCommand::Recharge { name, amount, whose } => {
+            let told = ask(whose.place.open()?, Request::Recharge { name: name.clone(), amount })?;
+            whose.print(&told, |out, told| match told["balance"].as_str() {
+                Some(balance) => writeln!(out, "caller {name} has {balance} credits now"),
+                None => writeln!(out, "caller {name} is unlimited and needs no credits; they are kept all the same"),
+            })
+        }
+    }
+}
+
+fn standing(name: String, standing: Standing, whose: &Whose) -> anyhow::Result<()> {
+    let told = ask(whose.place.open()?, Request::SetStanding { name: name.clone(), standing })?;
+    let word = if standing == Standing::Active { "may ask again" } else { "is suspended" };
+    whose.print(&told, |out, _| writeln!(out, "caller {name} {word}"))
+}
+
+/// Runs `card4e credential …`.
+pub fn credential(command: CredentialCommand) -> anyhow::Result<()> {
+    match command {
+        CredentialCommand::Create { caller, kind, expires, address, signed_payload_only, whose } => {
+            let request =
+                Request::Issue { caller, kind, expires_in_ms: expires, addresses: address, signed_payload_only };
+            let told = ask(whose.place.open()?, request)?;
+            whose.print(&told, secret)
+        }
+        CredentialCommand::List { caller, whose } => {
+            let told = ask(whose.place.open()?, Request::ListCredentials { caller })?;
+            whose.print(&told, credentials)
+        }
+        CredentialCommand::Rotate { id, overlap, whose } => {
+            let told = ask(whose.place.open()?, Request::Rotate { id, overlap_ms: overlap })?;
+            whose.print(&told, secret)
+        }
+        CredentialCommand::Revoke { id, whose } => {
+            let told = ask(whose.place.open()?, Request::Revoke { id })?;
+            whose.print(&told, |out, _| writeln!(out, "credential {id} is no longer valid"))
+        }
+    }
+}
+
+impl Whose {
+    fn print(
+        &self,
+        told: &Value,
+        people: impl FnOnce(&mut dyn Write, &Value) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        if self.json { writeln!(out, "{told}")? } else { people(&mut out, told)? }
+        Ok(())
+    }
+}
+
+fn secret(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
+    writeln!(out, "credential  {}", told["credential"])?;
+    if let Some(id) = told["secret_id"].as_str() {
+        writeln!(out, "SecretId    {id}")?;
+        writeln!(out, "SecretKey   {}", text(&told["secret"]))?;
+    } else {
+        writeln!(out, "token       {}", text(&told["secret"]))?;
+    }
+    writeln!(out, "\nThis is shown once. Keep it now; nobody can show it again.")
+}
+
+fn callers(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
+    writeln!(out, "{:<24} {:<12} {:>16} {:>11}", "caller", "standing", "balance", "credentials")?;
+    for caller in told.as_array().into_iter().flatten() {
+        let standing = if caller["operator"] == true { "operator" } else { text(&caller["standing"]) };
+        let balance = caller["balance"].as_str().unwrap_or("unlimited");
+        writeln!(out, "{:<24} {standing:<12} {balance:>16} {:>11}", text(&caller["name"]), caller["credentials"])?;
+    }
+    Ok(())
+}
+
+fn credentials(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
+    writeln!(out, "{:>4}  {:<20} {:<10} {:<38} {:<22} {}", "id", "caller", "kind", "id or token", "expires", "addresses")?;
+    for credential in told.as_array().into_iter().flatten() {
+        let expires = credential["expires"].as_str().unwrap_or("never");
+        let addresses: Vec<_> = credential["addresses"].as_array().into_iter().flatten().map(text).collect();
+        let addresses = if addresses.is_empty() { "any".to_owned() } else { addresses.join(" ") };
+        writeln!(
+            out,
+            "{:>4}  {:<20} {:<10} {:<38} {expires:<22} {addresses}",
+            credential["id"],
+            text(&credential["caller"]),
+            text(&credential["kind"]),
+            text(&credential["shown"]),
+        )?;
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        assert_eq!(milliseconds("90d"), Ok(7_776_000_000));
+        assert_eq!(milliseconds("0s"), Ok(0));
+        for wrong in ["", "d", "90", "1w", "-1d", "9999999999999999d", "秒"] {
+            assert!(milliseconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

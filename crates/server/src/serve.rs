@@ -1,0 +1,144 @@
+//! `card4e init` and `card4e serve`: an installation that answers for real people.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use engine::issuer::Issuers;
+use engine::ledger::Credits;
+use engine::register::{Kind, Wish};
+use engine::vault::random;
+use engine::{Engine, Seed};
+
+use crate::config::Settings;
+use crate::front::Server;
+use crate::installation::Installation;
+use crate::tls::Tls;
+use crate::{Announced, answer_until_told, http, manage, sandbox, telemetry};
+
+/// The settings file as `init` writes it: every setting with its default and what it means.
+pub const TEMPLATE: &str = include_str!("card4e.toml");
+
+/// `card4e init`
+#[derive(Args)]
+#[command(after_help = "Example:\n  card4e init ./bank && card4e serve --config ./bank/card4e.toml")]
+pub struct Init {
+    /// The folder to make; it must not hold an installation yet.
+    dir: PathBuf,
+}
+
+/// `card4e serve`
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  card4e serve --config ./bank/card4e.toml
+
+SIGTERM drains and stops.")]
+pub struct Serve {
+    /// The settings file.
+    #[arg(long, value_name = "FILE", env = "CARD4E_CONFIG")]
+    config: PathBuf,
+
+    /// Write the address here once it answers.
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+
+    /// Threads that serve; by default one for each core.
+    #[arg(long, value_name = "N")]
+    cores: Option<usize>,
+}
+
+/// Makes settings, keys, an empty data folder and the first operator.
+pub fn init(options: &Init) -> anyhow::Result<()> {
+    let dir = &options.dir;
+    let (config, root) = (dir.join("card4e.toml"), dir.join("root.key"));
+    for path in [&config, &root] {
+        ensure!(!path.exists(), "{} is there already; nothing was changed", path.display());
+    }
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let root_key: [u8; 32] = random();
+    engine::file::write_durably(&root, format!("{}\n", engine::file::hex(&root_key)).as_bytes())?;
+    std::fs::write(&config, TEMPLATE).with_context(|| format!("cannot write {}", config.display()))?;
+    let settings = Settings::read(&config)?;
+    let data = dir.join(&settings.server.data);
+    let running = Engine::open(&data, &root_key, settings.serve_policy()?, Issuers::built_in(), Seed::nobody())?;
+    running.engine.create_caller("operator", true, false, Credits::ZERO)?;
+    let token = running.engine.issue("operator", Kind::Platform, Wish::default())?;
+    running.stop();
+    let config = config.display();
+    writeln!(
+        std::io::stdout(),
+        "\
+{dir} is an installation now:
+
+  card4e.toml  every setting and what it means
+  root.key     opens all other keys; keep a copy elsewhere: without it nothing can be read
+  data/        keys, accounts, ledger
+
+The operator's token, shown once:
+
+  {token}
+
+Next:
+
+  card4e caller create shop --config {config}
+  card4e credential create shop --kind tencent --config {config}
+  card4e serve --config {config}",
+        dir = dir.display(),
+        token = token.secret,
+    )?;
+    Ok(())
+}
+
+/// Serves until it is told to stop.
+pub fn serve(options: &Serve) -> anyhow::Result<()> {
+    let installation = Installation::configured(&options.config)?;
+    let settings = installation.settings.clone();
+    let folder = installation.folder.clone();
+    let listener = http::listen(settings.server.listen)?;
+    let address = listener.local_addr()?;
+    let running = installation.start()?;
+    refuse_test_credentials(&running.engine)?;
+    if running.engine.policy.test_land {
+        tracing::warn!("test land is on: identity numbers of province 99 and test cards are accepted");
+    }
+    let tls = Tls::open(&settings.tls, options.config.parent().unwrap_or(Path::new("")))?.map(Arc::new);
+    manage::listen(Arc::clone(&running.engine), &folder)?;
+    let server = Arc::new(Server {
+        engine: Arc::clone(&running.engine),
+        language: settings.default_language()?,
+        metrics: telemetry::Metrics::default(),
+        sandbox: None,
+        envelopes: None,
+        tls,
+        connections: http::connection_bound(settings.http.connections_max),
+        port: address.port(),
+        diagnoses: Mutex::default(),
+        settings,
+    });
+    let announced = Announced { ready_file: options.ready_file.as_deref(), cores: options.cores };
+    let data = folder.display();
+    answer_until_told(&server, listener, announced, || {
+        let scheme = server.scheme();
+        Ok(writeln!(std::io::stdout(), "card4e answers on {scheme}://{address}, data in {data}")?)
+    })?;
+    running.stop();
+    remove_socket(&folder);
+    Ok(())
+}
+
+/// A sandbox's folder cannot be opened with another root key; but keys can be copied.
+fn refuse_test_credentials(engine: &Engine) -> anyhow::Result<()> {
+    let directory = engine.directory();
+    let known = directory.signing(sandbox::PUBLIC_SECRET_ID).is_some()
+        || directory.token(&engine.vault.token(sandbox::PUBLIC_TOKEN), 0).is_some();
+    ensure!(!known, "this data folder has the sandbox's public test credentials: everybody knows them; make an installation with `card4e init`");
+    Ok(())
+}
+
+fn remove_socket(folder: &Path) {
+    // Left behind it does no harm: the next server replaces it.
+    let _ = std::fs::remove_file(folder.join("control.sock"));
+}
