@@ -69,12 +69,12 @@ class CurlSnippet:
 
     name = "curl"
 
-    def call(self, url, elements=None, *, token=PUBLIC["bearer"]):
+    def call(self, url, elements=None, *, token=PUBLIC["bearer"], environment=None):
         need_tool("curl")
         body = None if elements is None else body_of(elements)
         done = subprocess.run(
             ["bash", "-c", snippet("check_4e.sh", url, token, body)],
-            env=client_environment(),
+            env=client_environment(**(environment or {})),
             capture_output=True,
             encoding="utf-8",
             stdin=subprocess.DEVNULL,
@@ -89,12 +89,12 @@ class RequestsSnippet:
 
     name = "requests"
 
-    def call(self, url, elements=None, *, token=PUBLIC["bearer"]):
+    def call(self, url, elements=None, *, token=PUBLIC["bearer"], environment=None):
         need_module("requests")
         body = None if elements is None else body_of(elements)
         done = subprocess.run(
             [sys.executable, "-c", snippet("check_4e.py", url, token, body)],
-            env=client_environment(),
+            env=client_environment(**(environment or {})),
             capture_output=True,
             encoding="utf-8",
             stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -95,7 +96,7 @@ class Reply:
 class Sandbox:
     """One `card4e sandbox` process and its control interface."""
 
-    def __init__(self, folder, config=None, arguments=()):
+    def __init__(self, folder, config=None, arguments=(), ca=None):
         binary = Path(os.environ.get("CARD4E_BIN", ROOT / "target" / "release" / "card4e"))
         if not binary.is_file():
             missing(f"the server {binary} (cargo build --release)")
@@ -119,7 +120,13 @@ class Sandbox:
         except BaseException:
             self.stop()
             raise
-        self.url = f"http://{self.address}"
+        scheme = "http" if ca is None else "https"
+        self.url = f"{scheme}://{self.address}"
+        self.ca = ca
+        trusting = [] if ca is None else [
+            urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca))
+        ]
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *trusting)
 
     def _ready(self, ready):
         if self.process.poll() is not None:
@@ -150,9 +157,8 @@ class Sandbox:
             data=None if body is None else json.dumps(body).encode(),
             headers={} if body is None else {"content-type": "application/json"},
         )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as answer:
+            with self.opener.open(request, timeout=10) as answer:
                 reply = Reply(answer.status, answer.read())
         except urllib.error.HTTPError as refused:
             reply = Reply(refused.code, refused.read())

@@ -61,6 +61,8 @@ class PythonSync:
         unsigned=False,
         apigw=None,
         proxy=None,
+        protocol="http",
+        certification=None,
     ):
         need_module("tencentcloud.common")
         from tencentcloud.common import credential
@@ -69,11 +71,12 @@ class PythonSync:
         from tencentcloud.faceid.v20180301 import faceid_client
 
         http = HttpProfile(
-            protocol="http",
+            protocol=protocol,
             endpoint=address,
             reqMethod=method,
             reqTimeout=TIMEOUT,
             proxy=proxy,
+            certification=certification,
         )
         http.apigw_endpoint = apigw
         options = {"language": language} if language else {}
@@ -148,9 +151,13 @@ class Tccli:
         token=None,
         language=None,
         proxy=None,
+        scheme="http",
+        environment=None,
     ):
         command = [need_tool("tccli"), "faceid", "BankCard4EVerification"]
-        command += ["--endpoint", f"http://{address}", "--timeout", str(TIMEOUT)]
+        # It has no option for the scheme: https is what it makes of a bare address.
+        endpoint = f"http://{address}" if scheme == "http" else address
+        command += ["--endpoint", endpoint, "--timeout", str(TIMEOUT)]
         if language:
             command += ["--language", language]
         if proxy:
@@ -168,6 +175,7 @@ class Tccli:
             TENCENTCLOUD_SECRET_ID=secret_id,
             TENCENTCLOUD_SECRET_KEY=secret_key,
             **({"TENCENTCLOUD_TOKEN": token} if token else {}),
+            **(environment or {}),
         )
         done = subprocess.run(
             command,

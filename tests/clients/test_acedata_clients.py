@@ -220,7 +220,7 @@ def test_document_kind_as_number_or_text(sandbox):
         assert post(sandbox, {**body_of(SAMPLE), "cert_type": kind}).json()["result"] == "0"
 
 
-def test_a_non_empty_encrypt_list_is_refused(sandbox):
+def test_an_encrypt_list_without_an_envelope_is_refused(sandbox):
     for encryption in (
         [{"encrypt_list": ["name"], "ciphertext_blob": 1, "iv": "x" * 16}],
         {"encrypt_list": ["Name"], "ciphertext_blob": "x", "iv": "x" * 16},

@@ -255,8 +255,8 @@ def test_international_sample_and_stray_blanks(sandbox):
     assert PythonSync().call(sandbox.address, blanks).result == "-6"
 
 
-def test_a_non_empty_encrypt_list_is_refused(sandbox):
-    """Until envelopes are opened, ciphertext is never verified as if it were text."""
+def test_an_encrypt_list_without_an_envelope_is_refused(sandbox):
+    """Text is never verified as if it had been decrypted; an empty list means that nothing is encrypted."""
     from tencentcloud.common.exception import TencentCloudSDKException
 
     client = PythonSync().client(sandbox.address)

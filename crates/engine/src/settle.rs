@@ -46,6 +46,9 @@ pub(crate) struct Ticket {
 /// Entries of one block at most; more waits for the next.
 const BLOCK_ENTRIES_MAX: usize = 4096;
 
+/// A pause of this length after the start is taken to grow the log.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often a growing tree is signed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
@@ -311,13 +314,15 @@ pub(crate) struct Writer {
 impl Writer {
     /// Settles until the queue is closed and empty, then keeps a snapshot and a checkpoint.
     pub(crate) fn run(mut self) {
-        if let Err(error) = self.file.grow(self.grow_log_bytes) {
-            tracing::warn!(%error, "the log could not be grown; commits will be slower");
-        }
+        let (mut grown, began) = (false, Instant::now());
         let mut signed_size = 0;
         let mut signed_at = Instant::now();
         loop {
-            let mut work = self.wait(CHECKPOINT_EVERY);
+            let mut work = self.wait(if grown { CHECKPOINT_EVERY } else { FIRST_PAUSE });
+            if !grown && (work.is_idle() || began.elapsed() >= CHECKPOINT_EVERY) {
+                self.grow();
+                grown = true;
+            }
             for (change, done) in std::mem::take(&mut work.changes) {
                 // Whoever asked may have gone.
                 let _ = done.send(self.keep(&change));
@@ -344,6 +349,13 @@ impl Writer {
             if self.file.snapshot_is_due() {
                 self.snapshot();
             }
+        }
+    }
+
+    /// Grows the log in the first pause: nobody waits for it at the start.
+    fn grow(&mut self) {
+        if let Err(error) = self.file.grow(self.grow_log_bytes) {
+            tracing::warn!(%error, "the log could not be grown; commits will be slower");
         }
     }
 
@@ -462,6 +474,12 @@ struct Work {
     entries: Vec<(Entry, SyncSender<bool>)>,
     changes: Vec<(Change, SyncSender<Result<(), StoreError>>)>,
     closing: bool,
+}
+
+impl Work {
+    fn is_idle(&self) -> bool {
+        self.drafts.is_empty() && self.entries.is_empty() && self.changes.is_empty()
+    }
 }
 
 /// What one commit will make durable, and who waits for it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::installation::Place;
 use crate::register::{CallerCommand, CredentialCommand};
 use crate::sandbox::PUBLIC_TOKEN;
 use crate::serve::{Init, Serve};
@@ -36,10 +37,18 @@ pub enum Command {
     /// Look after credentials: make, list, rotate, revoke.
     #[command(subcommand)]
     Credential(CredentialCommand),
-    /// Check the audit tree of a data folder that was used by a sandbox.
+    /// Load accounts of record from a file.
+    #[command(subcommand)]
+    Import(crate::import::What),
+    /// Look at, add, change or remove one account of record; check all of them.
+    #[command(subcommand)]
+    Accounts(crate::accounts::Command),
+    /// Make accounts of people who do not exist, to try out and to measure with.
+    Synth(crate::synth::Options),
+    /// Check the audit tree.
     #[command(subcommand)]
     Audit(Audit),
-    /// Read the ledger of a data folder that was used by a sandbox.
+    /// Read the ledger.
     #[command(subcommand)]
     Ledger(Ledger),
     /// Make certificates for trying TLS out.
@@ -136,7 +145,7 @@ pub enum Audit {
     /// Recompute the tree, hold every record, side row and signed checkpoint against it.
     ///
     /// Ends with 1 when anything does not hold.
-    #[command(after_help = "Example:\n  card4e audit check --data ./card4e-data")]
+    #[command(after_help = "Example:\n  card4e audit check --config ./bank/card4e.toml\n  card4e audit check --data ./card4e-data     of a sandbox")]
     Check(Data),
 }
 
@@ -153,9 +162,8 @@ pub enum Ledger {
 /// Which data, and how to print it.
 #[derive(Args)]
 pub struct Data {
-    /// The data folder.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: Place,
 
     /// Print JSON, one object a line.
     #[arg(long)]

@@ -280,14 +280,14 @@ impl Connection {
     async fn serve_http2(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin + 'static) {
         let (core, peer) = (Rc::clone(&self.core), self.peer);
         let head_deadline = self.head_deadline();
-        let use_of = Rc::new(Use::default());
+        let activity = Rc::new(Activity::default());
         let service = service_fn({
-            let use_of = Rc::clone(&use_of);
+            let activity = Rc::clone(&activity);
             move |request| {
-                let (core, in_use) = (Rc::clone(&core), InUse::of(&use_of));
+                let (core, under_way) = (Rc::clone(&core), UnderWay::of(&activity));
                 async move {
                     let response = respond(core, peer, request).await;
-                    drop(in_use);
+                    drop(under_way);
                     response
                 }
             }
@@ -301,14 +301,14 @@ impl Connection {
         tokio::select! {
             _ = connection.as_mut() => return,
             _ = self.stopping.wait_for(|stop| *stop) => {}
-            () = use_of.ended(head_deadline) => {}
+            () = activity.ended(head_deadline) => {}
         }
         // What is under way is answered, new requests go to a new connection.
         connection.as_mut().graceful_shutdown();
-        use_of.last.set(Instant::now());
+        activity.last.set(Instant::now());
         tokio::select! {
             _ = connection => {}
-            () = use_of.ended(head_deadline) => {}
+            () = activity.ended(head_deadline) => {}
         }
     }
 }
@@ -364,18 +364,18 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for OnThisCore
 
 /// Whether an HTTP/2 connection is in use. Over HTTP/1.1 hyper itself closes a connection whose next
 /// head does not come.
-struct Use {
+struct Activity {
     under_way: Cell<u32>,
     last: Cell<Instant>,
 }
 
-impl Default for Use {
+impl Default for Activity {
     fn default() -> Self {
-        Use { under_way: Cell::new(0), last: Cell::new(Instant::now()) }
+        Activity { under_way: Cell::new(0), last: Cell::new(Instant::now()) }
     }
 }
 
-impl Use {
+impl Activity {
     /// Ready when nothing has been under way for so long.
     async fn ended(&self, idle: Duration) {
         loop {
@@ -389,16 +389,16 @@ impl Use {
 }
 
 /// One request of a connection; one that is reset is dropped like one that is answered.
-struct InUse(Rc<Use>);
+struct UnderWay(Rc<Activity>);
 
-impl InUse {
-    fn of(connection: &Rc<Use>) -> InUse {
+impl UnderWay {
+    fn of(connection: &Rc<Activity>) -> UnderWay {
         connection.under_way.set(connection.under_way.get() + 1);
-        InUse(Rc::clone(connection))
+        UnderWay(Rc::clone(connection))
     }
 }
 
-impl Drop for InUse {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.set(self.0.under_way.get() - 1);
         self.0.last.set(Instant::now());
@@ -417,7 +417,11 @@ impl fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-async fn respond(core: Rc<Core>, peer: IpAddr, request: Request<HyperBody>) -> Result<Response<Outgoing>, Dropped> {
+async fn respond(
+    core: Rc<Core>,
+    peer: IpAddr,
+    request: Request<HyperBody>,
+) -> Result<Response<Outgoing>, Dropped> {
     let began = Instant::now();
     let deadline = Duration::from_secs(core.server.settings.http.body_seconds);
     let (mut head, body) = request.into_parts();

@@ -65,10 +65,12 @@ impl Installation {
     }
 
     fn open(folder: PathBuf, root_key: [u8; 32], policy: Policy, settings: Settings) -> anyhow::Result<Installation> {
+        let keys = folder.join("keys.json");
+        // Opening the ring would make a new one, which opens nothing that is there.
         ensure!(
-            folder.join("keys.json").exists(),
-            "{} is no data folder of card4e; `card4e init DIR` makes an installation",
-            folder.display()
+            keys.exists(),
+            "{} is missing: without it nothing in the folder can be read; `card4e init DIR` makes an installation",
+            keys.display()
         );
         let ring = KeyRing::open_or_create(&folder.join("keys.json"), &root_key)?;
         Ok(Installation { folder, vault: Vault::new(&ring), policy, settings, root_key })

@@ -1,18 +1,21 @@
 //! The binary: reads the command line, puts the parts together, runs.
 
+mod accounts;
 mod cli;
 mod config;
 mod front;
 mod http;
+mod import;
 mod installation;
 mod manage;
 mod register;
 mod sandbox;
 mod serve;
+mod synth;
 mod telemetry;
 mod tls;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,11 +26,11 @@ use clap::{CommandFactory, Parser};
 use engine::Engine;
 use engine::clock::Clock;
 use engine::store::{Check, LedgerFile, Listed};
-use engine::vault::{KeyRing, Vault};
 
 use crate::cli::{Audit, Cli, Command, Data, Ledger};
 use crate::config::Settings;
 use crate::front::Server;
+use crate::installation::Installation;
 use crate::front::envelopes::Envelopes;
 use crate::sandbox::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, Sandbox};
 use crate::tls::Tls;
@@ -35,13 +38,17 @@ use crate::tls::dev_ca::{self, DevCa};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(colours).init();
     let done = match cli.command {
         Command::Sandbox(options) => run_sandbox(&options),
         Command::Init(options) => serve::init(&options),
         Command::Serve(options) => serve::serve(&options),
         Command::Caller(command) => register::caller(command),
         Command::Credential(command) => register::credential(command),
+        Command::Import(what) => import::run(&what),
+        Command::Accounts(command) => accounts::run(&command),
+        Command::Synth(options) => synth::run(&options),
         Command::Audit(Audit::Check(data)) => as_far_as_read(check_audit(&data)),
         Command::Ledger(Ledger::List(data)) => as_far_as_read(list_ledger(&data)),
         Command::Tls(cli::Tls::DevCa { out, names }) => make_dev_ca(&out, &names),
@@ -55,7 +62,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nothing can be done if even this cannot be written.
             let _ = writeln!(std::io::stderr(), "card4e: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<import::Unusable>() { 2 } else { 1 })
         }
     }
 }
@@ -226,18 +233,9 @@ fn write_ready_file(file: &Path, address: SocketAddr) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write the ready file {}", file.display()))
 }
 
-fn sandbox_vault(folder: &Path) -> anyhow::Result<Vault> {
-    ensure!(folder.join("ledger.db").exists(), "{} has no ledger; is it a data folder?", folder.display());
-    let keys = folder.join("keys.json");
-    // Opening the ring would make a new one, which opens nothing that is there.
-    ensure!(keys.exists(), "{} is missing; without it nothing in this folder can be read", keys.display());
-    let ring = KeyRing::open_or_create(&keys, &sandbox::ROOT_KEY)?;
-    Ok(Vault::new(&ring))
-}
-
 fn check_audit(data: &Data) -> anyhow::Result<()> {
-    let vault = sandbox_vault(&data.data)?;
-    let check = LedgerFile::check(&data.data.join("ledger.db"), &vault)?;
+    let Installation { folder, vault, .. } = data.place.open()?;
+    let check = LedgerFile::check(&folder.join("ledger.db"), &vault)?;
     let mut out = std::io::stdout().lock();
     if data.json {
         writeln!(out, "{}", serde_json::to_string(&check)?)?;
@@ -253,7 +251,7 @@ fn check_audit(data: &Data) -> anyhow::Result<()> {
 }
 
 fn list_ledger(data: &Data) -> anyhow::Result<()> {
-    sandbox_vault(&data.data)?;
+    let Installation { folder, .. } = data.place.open()?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut failed = Ok(());
     if !data.json {
@@ -263,7 +261,7 @@ fn list_ledger(data: &Data) -> anyhow::Result<()> {
             "time (UTC)", "request id", "wire", "outcome", "credits"
         )?;
     }
-    LedgerFile::list(&data.data.join("ledger.db"), |listed| {
+    LedgerFile::list(&folder.join("ledger.db"), |listed| {
         if failed.is_ok() {
             failed = print_listed(&mut out, &listed, data.json);
         }

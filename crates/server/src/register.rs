@@ -222,7 +222,7 @@ fn callers(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
     for caller in told.as_array().into_iter().flatten() {
         let standing = if caller["operator"] == true { "operator" } else { text(&caller["standing"]) };
         let balance = caller["balance"].as_str().unwrap_or("unlimited");
-        writeln!(out, "{:<24} {standing:<12} {balance:>16} {:>11}", text(&caller["name"]), caller["credentials"])?;
+        writeln!(out, "{:<24} {standing:<12} {balance:>16} {:>11}", text(&caller["name"]), caller["credentials"].to_string())?;
     }
     Ok(())
 }
@@ -236,7 +236,7 @@ fn credentials(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
         writeln!(
             out,
             "{:>4}  {:<20} {:<10} {:<38} {expires:<22} {addresses}",
-            credential["id"],
+            credential["id"].to_string(),
             text(&credential["caller"]),
             text(&credential["kind"]),
             text(&credential["shown"]),

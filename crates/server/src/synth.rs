@@ -120,7 +120,6 @@ struct Land {
 #[derive(Clone, Copy)]
 enum For {
     Issuer,
-    Person,
     Name,
     Birth,
     Sequence,

@@ -29,6 +29,9 @@ use dev_ca::DevCa;
 /// so that a new certificate is not read before its key is there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Time to get a new certificate; certbot does so a month before, so it failed for two weeks.
+const SOON: Duration = Duration::from_secs(14 * 86_400);
+
 /// Larger files are no certificates.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
@@ -76,7 +79,9 @@ impl Tls {
                 bail!("tls.client_ca is missing: the file of the CAs that client certificates come from")
             }
             // Taken for off, it would let in everybody whom its author meant to keep out.
-            (Some(_), _) => bail!("tls.client_ca is set: say tls.client_certificates = \"required\" or \"optional\""),
+            (Some(_), _) => {
+                bail!("tls.client_ca is set: say tls.client_certificates = \"required\" or \"optional\"")
+            }
         };
         let files = Files { certificate, key, clients };
         let current = RwLock::new(files.load()?);
@@ -112,9 +117,10 @@ impl Tls {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 
-    /// When the certificate ends, where that could be read.
-    pub fn not_after(&self) -> Option<Millis> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).not_after
+    /// Whether the certificate has ended or will within [`SOON`].
+    pub fn ends_soon(&self, now: Millis) -> bool {
+        let not_after = self.current.read().unwrap_or_else(PoisonError::into_inner).not_after;
+        not_after.is_some_and(|end| end < now + SOON.as_millis() as Millis)
     }
 
     /// Reads the files again; if they are not right, what was read before stays.
@@ -134,9 +140,12 @@ impl Tls {
     }
 
     /// Reads the files again whenever they change, and on SIGHUP; never ends.
-    pub async fn watch(&self) -> std::io::Result<()> {
+    pub async fn watch(&self) {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut asked = signal(SignalKind::hangup())?;
+        let mut asked = match signal(SignalKind::hangup()) {
+            Ok(asked) => asked,
+            Err(error) => return tracing::error!(%error, "a new certificate will need a restart"),
+        };
         let mut read = self.files.stamp();
         let mut seen = read.clone();
         loop {
@@ -169,9 +178,12 @@ impl Files {
         let (certificate, key) = (self.certificate.display(), self.key.display());
         let chain = read_certificates(&self.certificate)?;
         let not_after = validity::not_after(&chain[0]);
+        if let Some(end) = not_after.filter(|end| *end < Clock::default().now_ms()) {
+            tracing::warn!("the certificate in {certificate} ended at {}; clients refuse it", utc_text(end));
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
         let builder = match &self.clients {
             None => builder.with_no_client_auth(),
             Some((file, asked)) => {
@@ -197,7 +209,9 @@ fn client_verifier(
 ) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
     let mut roots = RootCertStore::empty();
     for certificate in read_certificates(file)? {
-        roots.add(certificate).with_context(|| format!("{} has a certificate that is no CA", file.display()))?;
+        roots
+            .add(certificate)
+            .with_context(|| format!("{} has a certificate that is no CA", file.display()))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let verifier = match asked {

@@ -31,7 +31,7 @@ export const domestic = {
         language: options.language,
         httpProfile: {
           endpoint: address,
-          protocol: "http://",
+          protocol: options.protocol ?? "http://",
           reqMethod: options.method ?? "POST",
           reqTimeout: 20,
         },
@@ -60,7 +60,7 @@ export const international = {
       "ap-singapore",
       new ClientProfile(
         options.signMethod,
-        new HttpProfile("http://", address, options.method ?? "POST", 20, { ...options.headers }),
+        new HttpProfile(options.protocol ?? "http://", address, options.method ?? "POST", 20, { ...options.headers }),
       ),
     );
     const reply = { deserialize(data) { Object.assign(this, data); } };

@@ -1,4 +1,4 @@
-// node one_call.mjs domestic|international ADDRESS <elements.json: one call, printed as JSON.
+// node one_call.mjs domestic|international ADDRESS [https://] <elements.json: one call, printed as JSON.
 
 import { readFileSync } from "node:fs";
 
@@ -8,7 +8,7 @@ if (!available) {
   console.error("the Node SDKs");
   process.exit(3);
 }
-const [client, address] = process.argv.slice(2);
+const [client, address, protocol] = process.argv.slice(2);
 const elements = JSON.parse(readFileSync(0, "utf8"));
-const answer = await { domestic, international }[client].call(address, elements);
+const answer = await { domestic, international }[client].call(address, elements, { protocol });
 console.log(JSON.stringify(answer));

@@ -123,6 +123,10 @@ impl LedgerFile {
 
     /// Makes room for commits; see `sqlite::grow_log`.
     pub fn grow(&mut self, bytes: usize) -> Result<(), StoreError> {
+        let log = self.path.with_extension("db-wal");
+        if std::fs::metadata(log).is_ok_and(|log| log.len() >= bytes as u64) {
+            return Ok(());
+        }
         grow_log(&mut self.db, bytes).map_err(|cause| SCHEMA.error(cause))
     }
 
@@ -142,7 +146,7 @@ impl LedgerFile {
 
     /// Folds the log into the file, so that what is copied or looked at afterwards is whole.
     pub fn close(&mut self) -> Result<(), StoreError> {
-        let folded = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let folded = self.db.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()));
         folded.map_err(|cause| SCHEMA.error(cause))
     }
 

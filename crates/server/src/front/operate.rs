@@ -42,6 +42,9 @@ fn ready(server: &Server) -> Reply {
     if server.engine.policy.test_land {
         warnings.push("test land is on: identity numbers of province 99 and test cards are accepted");
     }
+    if server.tls.as_ref().is_some_and(|tls| tls.ends_soon(server.engine.clock.now_ms())) {
+        warnings.push("the TLS certificate ends within two weeks, or has ended");
+    }
     let body = json!({
         "ready": !stopped,
         "store": if stopped { "stopped: a commit failed; look at the log, mend the disk, restart" } else { "ok" },

@@ -51,7 +51,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
 
 /// The reply to a request whose handling panicked, and its error code.
 pub fn panicked(core: &Core, incoming: &Incoming<'_>, request: &[u8; 16]) -> (Wire, &'static str, Reply) {
-    let named = incoming.header("x-tc-action").is_some_and(|name| Action::named(name).is_some());
+    let named = tencent::action_name(incoming).is_some_and(|name| Action::named(name).is_some());
     let fault = Fault::from(if named { ErrorCode::UnKnown } else { ErrorCode::InternalError });
     let request = uuid_text(request);
     let language = tencent::language(incoming, core.server.language);

@@ -88,8 +88,7 @@ impl DevCa {
 pub fn trust(ca: &Path) -> String {
     let ca = ca.display();
     format!(
-        "\
-  Python SDK     HttpProfile(certification=\"{ca}\")
+        "  Python SDK     HttpProfile(certification=\"{ca}\")
   Python, async  SSL_CERT_FILE={ca}
   tccli          cat {ca} >> \"$(python3 -m certifi)\"
   Node           NODE_EXTRA_CA_CERTS={ca}
@@ -100,8 +99,7 @@ pub fn trust(ca: &Path) -> String {
   .NET           sudo cp {ca} /usr/local/share/ca-certificates/card4e-dev.crt && sudo update-ca-certificates
   C++            httpProfile.SetCaInfo(\"{ca}\")
   requests       requests.post(..., verify=\"{ca}\")
-  curl           curl --cacert {ca}
-"
+  curl           curl --cacert {ca}\n"
     )
 }
 

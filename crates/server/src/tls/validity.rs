@@ -40,7 +40,7 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         return None;
     }
     let (length, rest) = match first {
-        0..0x80 => (usize::from(first), rest),
+        0..=0x7f => (usize::from(first), rest),
         0x81..=0x83 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
             (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn the_end_is_what_was_asked_for() {
-        for (year, month, day) in [(2026, 11, 21), (2028, 2, 29), (2049, 12, 31), (2050, 1, 1), (2100, 3, 1)] {
+        for (year, month, day) in [(2026, 11, 21), (2028, 2, 29), (2049, 12, 31), (2050, 1, 1), (2100, 3, 1)]
+        {
             let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
             params.not_after = rcgen::date_time_ymd(year, month, day);
             let key = rcgen::KeyPair::generate().unwrap();

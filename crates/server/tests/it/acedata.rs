@@ -4,6 +4,7 @@ use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN};
 
 mod answers;
 mod attempts;
+mod encryption;
 mod errors;
 mod idempotency;
 mod precedence;

@@ -52,6 +52,8 @@ fn help() {
         ("audit-check.txt", &["audit", "check", "--help"]),
         ("ledger.txt", &["ledger", "--help"]),
         ("ledger-list.txt", &["ledger", "list", "--help"]),
+        ("tls.txt", &["tls", "--help"]),
+        ("tls-dev-ca.txt", &["tls", "dev-ca", "--help"]),
         ("completions.txt", &["completions", "--help"]),
     ] {
         assert_screen(screen, &printed(arguments));

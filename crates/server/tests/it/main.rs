@@ -6,8 +6,11 @@
 
 mod acedata;
 mod cli;
+mod import;
+mod envelope;
 mod operate;
 mod sandbox;
+mod serve;
 mod support;
 mod tencent;
 mod tls;

@@ -72,7 +72,8 @@ fn credentials_for_every_state_of_an_account() {
             "rate-limited",
             "temporary",
             "signed-only",
-            "expired"
+            "expired",
+            "encrypted-only"
         ]
     );
     assert_eq!(

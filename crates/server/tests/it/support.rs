@@ -49,13 +49,24 @@ impl Sandbox {
         Sandbox::launched(tempfile::tempdir().unwrap(), arguments)
     }
 
+    /// `card4e serve` on an installation, whose settings say where it listens.
+    pub fn serving(config: &Path) -> Sandbox {
+        let arguments = ["serve", "--config", config.to_str().unwrap()];
+        Sandbox::spawned(tempfile::tempdir().unwrap(), &arguments)
+    }
+
     fn launched(folder: TempDir, arguments: &[&str]) -> Sandbox {
+        let sandbox = ["sandbox", "--listen", "127.0.0.1:0"];
+        Sandbox::spawned(folder, &[&sandbox, arguments].concat())
+    }
+
+    fn spawned(folder: TempDir, arguments: &[&str]) -> Sandbox {
         let ready = folder.path().join("ready");
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_card4e"))
-            .args(["sandbox", "--listen", "127.0.0.1:0", "--cores", "2", "--ready-file"])
-            .arg(&ready)
             .args(arguments)
+            .args(["--cores", "2", "--ready-file"])
+            .arg(&ready)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

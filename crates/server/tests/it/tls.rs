@@ -64,7 +64,9 @@ impl Secured {
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
             let mut socket = client.connect(&self.sandbox.address);
-            if socket.flush().is_ok() && socket.conn.peer_certificates().is_some_and(|shown| &shown[0] == certificate) {
+            if socket.flush().is_ok()
+                && socket.conn.peer_certificates().is_some_and(|shown| &shown[0] == certificate)
+            {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -85,7 +87,8 @@ impl Client {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_root_certificates(roots);
         Client(Arc::new(match own {
             None => config.with_no_client_auth(),
@@ -113,7 +116,12 @@ impl Client {
     /// The sample on the Tencent wire, signed.
     fn passes(&self, sandbox: &Sandbox) {
         let reply = self.send(&sandbox.address, &signed(&sandbox.address));
-        assert_eq!((reply.status, &reply.json()["Response"]["Result"]), (200, &"0".into()), "{}", reply.text());
+        assert_eq!(
+            (reply.status, &reply.json()["Response"]["Result"]),
+            (200, &"0".into()),
+            "{}",
+            reply.text()
+        );
     }
 }
 
@@ -141,7 +149,8 @@ fn proof(host: &str) -> [(&'static str, String); 5] {
 
 fn signed(host: &str) -> Vec<u8> {
     let headers: String = proof(host).iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    format!("POST / HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {}\r\n\r\n{SAMPLE}", SAMPLE.len()).into()
+    format!("POST / HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {}\r\n\r\n{SAMPLE}", SAMPLE.len())
+        .into()
 }
 
 #[test]
@@ -171,7 +180,8 @@ fn one_connection_takes_many_requests() {
 fn the_page_and_its_control_are_on_https() {
     let secured = Secured::start();
     let address = &secured.sandbox.address;
-    let page = secured.client().send(address, &secured.sandbox.bytes("GET", "/", &[], b""));
+    let page = secured.sandbox.bytes("GET", "/", &[("accept", "text/html")], b"");
+    let page = secured.client().send(address, &page);
     assert!(page.text().contains(&format!("curl -s https://{address}/identity/bankcard/check-4e")));
     assert!(!page.text().contains("http://"), "{}", page.text());
     for (origin, status) in [("https", 200), ("http", 403)] {
@@ -236,6 +246,23 @@ fn a_new_certificate_is_used_without_a_restart() {
 }
 
 #[test]
+fn a_certificate_that_ends_soon_is_warned_about() {
+    let secured = Secured::start();
+    let warned = || {
+        let request = secured.sandbox.bytes("GET", "/readyz", &[], b"");
+        let reply = secured.client().send(&secured.sandbox.address, &request);
+        assert_eq!(reply.status, 200);
+        reply.text().contains("the TLS certificate ends within two weeks, or has ended")
+    };
+    assert!(!warned());
+    // It is good until 4096.
+    let clock = br#"{"mode":"frozen","now":67090000000}"#;
+    let request = secured.sandbox.bytes("PUT", "/_sandbox/clock", &[], clock);
+    assert_eq!(secured.client().send(&secured.sandbox.address, &request).status, 200);
+    assert!(warned());
+}
+
+#[test]
 fn sighup_reads_the_files_at_once() {
     let secured = Secured::start();
     let client = secured.client();
@@ -287,14 +314,15 @@ fn a_client_ca_is_replaced_without_a_restart() {
 fn those_who_only_disturb() {
     let secured = Secured::set("[http]\nhead_seconds = 1\nconnections_max = 8\n", "", None);
     let address = &secured.sandbox.address;
-    let mut hello = secured.client().connect(address);
-    hello.conn.write_tls(&mut io::sink()).unwrap();
-    // As many as there may be connections, three times over: nothing, half a record, garbage.
+    let mut hello = Vec::new();
+    secured.client().connect(address).conn.write_tls(&mut hello).unwrap();
+    // As many as there may be connections, three times over: nothing, half a handshake's first word
+    // or all of it and then silence, garbage.
     let began = Instant::now();
     let disturbing: Vec<TcpStream> = (0..24)
         .map(|turn| {
             let mut socket = TcpStream::connect(address).unwrap();
-            let sent: &[u8] = [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00", b"\x16garbage", b"\x00\xff"][turn % 4];
+            let sent = [&b""[..], &hello[..hello.len() / 2], &hello, b"\x16garbage", b"\x00\xff"][turn % 5];
             socket.write_all(sent).unwrap();
             socket
         })
@@ -329,7 +357,11 @@ fn mistakes_are_explained() {
     let ca = Authority::named("servers");
     ca.server("localhost").write(folder);
     std::fs::write(folder.join("other-key.pem"), ca.server("localhost").key_pem()).unwrap();
-    std::fs::write(folder.join("locked.pem"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n").unwrap();
+    std::fs::write(
+        folder.join("locked.pem"),
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    )
+    .unwrap();
     let both = "certificate = \"server.pem\"\nkey = \"server-key.pem\"\n";
     for (tls, said) in [
         ("certificate = \"server.pem\"", "tls.certificate and tls.key belong together"),
@@ -378,7 +410,8 @@ fn a_development_ca() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8(again.stderr).unwrap().contains("is there already"));
 
-    let [certificate, key] = ["server.pem", "server-key.pem"].map(|name| out.join(name).display().to_string());
+    let [certificate, key] =
+        ["server.pem", "server-key.pem"].map(|name| out.join(name).display().to_string());
     let sandbox = Sandbox::with(&["--tls-certificate", &certificate, "--tls-key", &key]);
     Client::trusting(&std::fs::read_to_string(ca).unwrap()).passes(&sandbox);
 }

@@ -192,7 +192,12 @@ impl Ask {
             ("Authorization".into(), authorization),
         ];
         headers.extend(self.headers.clone());
-        Signed { method: self.method.to_string(), target: self.target.clone(), headers, body: self.body.clone() }
+        Signed {
+            method: self.method.to_string(),
+            target: self.target.clone(),
+            headers,
+            body: self.body.clone(),
+        }
     }
 
     pub fn send(&self, sandbox: &Sandbox) -> Reply {
@@ -368,14 +373,17 @@ impl Form {
 
 /// `k1=v1&k2=v2`, all but unreserved characters percent-encoded.
 pub fn encoded(parameters: &[(String, String)]) -> String {
-    let text: Vec<_> = parameters.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
+    let text: Vec<_> =
+        parameters.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
     text.join("&")
 }
 
 pub fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |mut escaped, byte| {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(char::from(byte))
+            }
             _ => write!(escaped, "%{byte:02X}").unwrap(),
         }
         escaped

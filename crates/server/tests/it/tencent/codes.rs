@@ -99,7 +99,11 @@ fn every_code_of_the_international_host_is_english() {
     for (code, zh, en, _) in CODES {
         let ask = post(elements("?", &magic_card(code), "", "")).host("faceid.intl.tencentcloudapi.com");
         assert_eq!(ask.said(&sandbox), answered(code, en));
-        assert_eq!(ask.header("X-TC-Language", "zh-CN").said(&sandbox), answered(code, zh), "what is said wins");
+        assert_eq!(
+            ask.header("X-TC-Language", "zh-CN").said(&sandbox),
+            answered(code, zh),
+            "what is said wins"
+        );
     }
 }
 

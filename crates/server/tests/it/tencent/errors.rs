@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::support::Sandbox;
 
-use super::client::{PASSED, SAMPLE, SAMPLE_MEMBERS, answered, elements, form, freeze, get, post, refused, said};
+use super::client::{
+    PASSED, SAMPLE, SAMPLE_MEMBERS, answered, elements, form, freeze, get, post, refused, said,
+};
 
 macro_rules! business_errors {
     ($($test:ident: $code:literal, $zh:literal, $en:literal;)*) => {$(
@@ -72,7 +74,9 @@ fn common_errors_on_demand() {
 #[test]
 fn an_unknown_action_is_told_which_there_are() {
     let sandbox = Sandbox::start();
-    for action in ["BankCardVerification", "IdCardVerification", "bankcard4everification", "DescribeInstances"] {
+    for action in
+        ["BankCardVerification", "IdCardVerification", "bankcard4everification", "DescribeInstances"]
+    {
         assert_eq!(
             post(SAMPLE).action(action).said(&sandbox),
             refused("InvalidAction", "请求的 `Action` 无效或不存在，当前支持：`BankCard4EVerification`。")
@@ -243,9 +247,13 @@ fn empty_elements_are_answered_for_free() {
         ("BankCard", answered(-4, "银行卡号格式有误")),
         ("Phone", answered(-5, "手机号码不合法")),
     ] {
-        let mut body: Value =
-            serde_json::from_str(&elements("张伟", "6217000000000000012", "16100000001", "99010119610202001X"))
-                .unwrap();
+        let mut body: Value = serde_json::from_str(&elements(
+            "张伟",
+            "6217000000000000012",
+            "16100000001",
+            "99010119610202001X",
+        ))
+        .unwrap();
         for empty in ["", "  "] {
             body[member] = json!(empty);
             assert_eq!(post(body.to_string()).said(&sandbox), expected);

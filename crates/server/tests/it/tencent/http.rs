@@ -63,7 +63,10 @@ fn a_panic_is_answered() {
     sandbox.fault(r#"{"count":4,"effect":{"panic":true}}"#);
     let unknown = refused("FailedOperation.UnKnown", "内部未知错误。");
     assert_eq!(post(SAMPLE).said(&sandbox), unknown);
-    assert_eq!(post(SAMPLE).english().said(&sandbox), refused("FailedOperation.UnKnown", "Unknown internal error."));
+    assert_eq!(
+        post(SAMPLE).english().said(&sandbox),
+        refused("FailedOperation.UnKnown", "Unknown internal error.")
+    );
     assert_eq!(form(&SAMPLE_MEMBERS).said(&sandbox), unknown);
     assert_eq!(form(&SAMPLE_MEMBERS).get().said(&sandbox), unknown);
     pass(&sandbox);

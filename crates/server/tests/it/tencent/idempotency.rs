@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::support::{Reply, Sandbox};
 
 use super::client::{
-    Ask, EVENING, PASSED, SAMPLE, SAMPLE_MEMBERS, answered, elements, form, freeze, key_of, post, refused, said,
+    Ask, EVENING, PASSED, SAMPLE, SAMPLE_MEMBERS, answered, elements, form, freeze, key_of, post, refused,
+    said,
 };
 
 fn keyed(body: impl Into<Vec<u8>>, key: &str) -> Ask {
@@ -227,7 +228,10 @@ fn what_is_stored() {
     let sandbox = Sandbox::start();
     sandbox.fault(r#"{"count":1,"effect":{"error":"InternalError"}}"#);
     assert_eq!(keyed(SAMPLE, "order-1").said(&sandbox), refused("InternalError", "内部错误。"));
-    assert_eq!(keyed("{}", "order-1").said(&sandbox), refused("MissingParameter", "请求缺少必填参数 `Name`。"));
+    assert_eq!(
+        keyed("{}", "order-1").said(&sandbox),
+        refused("MissingParameter", "请求缺少必填参数 `Name`。")
+    );
     assert_eq!(keyed(SAMPLE, "order-1").said(&sandbox), PASSED);
     let malformed = elements("1", "1", "1", "1");
     let replies = [0, 1].map(|_| keyed(malformed.clone(), "order-2").send(&sandbox));

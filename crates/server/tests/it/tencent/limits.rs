@@ -2,7 +2,9 @@
 
 use crate::support::Sandbox;
 
-use super::client::{EVENING, Ask, PASSED, SAMPLE, answered, decision, elements, freeze, key_of, post, refused, said};
+use super::client::{
+    Ask, EVENING, PASSED, SAMPLE, answered, decision, elements, freeze, key_of, post, refused, said,
+};
 
 fn used_up() -> String {
     answered(-19, "验证次数超限，请次日重试")
@@ -81,7 +83,8 @@ fn each_element_is_counted() {
     let no_such_card = answered(-9, "无效卡号");
     let sandbox = Sandbox::configured("[attempts]\nper_value = 3\nper_card = 1000\nlock_after = 1000\n");
     freeze(&sandbox, EVENING);
-    let same: [(&str, fn(usize) -> Ask); 4] = [
+    type Asked = fn(usize) -> Ask;
+    let same: [(&str, Asked); 4] = [
         ("card", |at| person(0, at, at, at)),
         ("name", |at| person(at + 10, 0, at + 10, at)),
         ("phone", |at| person(at + 20, at, 0, at)),
@@ -96,7 +99,11 @@ fn each_element_is_counted() {
         let fourth = ask(4).send(&sandbox);
         assert_eq!(said(&fourth), used_up(), "{element}");
         assert_eq!(decision(&fourth), "row=6 outcome=ATTEMPTS_EXCEEDED by=limits");
-        assert_eq!(ask(4).key(key_of("SignedOnly")).said(&sandbox), no_such_card, "another caller: {element}");
+        assert_eq!(
+            ask(4).key(key_of("SignedOnly")).said(&sandbox),
+            no_such_card,
+            "another caller: {element}"
+        );
     }
 }
 
@@ -198,7 +205,8 @@ fn attempts_survive_a_restart() {
     let settings = "[attempts]\nper_value = 3\n";
     let data = tempfile::tempdir().unwrap();
     let ask = person(1, 1, 1, 1);
-    for (before, expected) in [(0, answered(-9, "无效卡号")), (1, answered(-9, "无效卡号")), (2, used_up())] {
+    for (before, expected) in [(0, answered(-9, "无效卡号")), (1, answered(-9, "无效卡号")), (2, used_up())]
+    {
         let sandbox = Sandbox::keeping(data.path(), settings);
         freeze(&sandbox, EVENING);
         assert_eq!(sandbox.charges(), before + u64::from(before == 2), "{before}");

@@ -79,7 +79,12 @@ fn elements_as_people_type_them() {
         (" 张伟 ", " 6217000000000000012", "16100000001 ", " 99010119610202001X "),
         ("张 伟", "6217 0000 0000 0000 012", "16100000001", "99010119610202001x"),
         ("张伟", "6217-0000-0000-0000-012", "16100000001", "99010119610202001X"),
-        ("张\u{200B}伟", "６２１７０００００００００００００１２", "16100000001", "９９０１０１１９６１０２０２００１Ｘ"),
+        (
+            "张\u{200B}伟",
+            "６２１７０００００００００００００１２",
+            "16100000001",
+            "９９０１０１１９６１０２０２００１Ｘ",
+        ),
     ] {
         let body = elements(name, card, phone, id);
         assert_eq!(post(body.clone()).said(&sandbox), PASSED, "{body}");
@@ -163,7 +168,8 @@ fn an_account_opened_with_a_passport() {
 #[test]
 fn an_account_without_a_phone() {
     let sandbox = Sandbox::start();
-    let reply = post(elements("钱无", "6226600000000358", "16100000035", "990101199512080350")).send(&sandbox);
+    let reply =
+        post(elements("钱无", "6226600000000358", "16100000035", "990101199512080350")).send(&sandbox);
     assert_eq!(said(&reply), answered(-6, MISMATCH));
     assert!(decision(&reply).starts_with("row=21 outcome=HOLDER_MISMATCH by=records"));
 }
@@ -172,7 +178,8 @@ fn an_account_without_a_phone() {
 #[test]
 fn a_lost_card_is_lost_whoever_asks() {
     let sandbox = Sandbox::start();
-    let reply = post(elements("张伟", "6222020000000000083", "16100000001", "99010119610202001X")).send(&sandbox);
+    let reply =
+        post(elements("张伟", "6222020000000000083", "16100000001", "99010119610202001X")).send(&sandbox);
     assert_eq!(said(&reply), answered(-13, "此卡已挂失"));
     assert_eq!(decision(&reply), "row=13 outcome=CARD_LOST by=records differs=name,id,mobile");
 }

@@ -31,7 +31,8 @@ fn privacy_order() {
 #[test]
 fn an_unknown_prefix_is_the_sources_question() {
     let sandbox = Sandbox::start();
-    let reply = post(elements("张伟", "6299000000000000018", "16100000001", "99010119610202001X")).send(&sandbox);
+    let reply =
+        post(elements("张伟", "6299000000000000018", "16100000001", "99010119610202001X")).send(&sandbox);
     assert_eq!(said(&reply), answered(-9, "无效卡号"));
     assert_eq!(decision(&reply), "row=10 outcome=PAN_INVALID by=records");
 }

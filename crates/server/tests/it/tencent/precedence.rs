@@ -3,7 +3,8 @@
 use crate::support::Sandbox;
 
 use super::client::{
-    EVENING, Ask, Key, PASSED, SAMPLE, SAMPLE_MEMBERS, Signed, answered, form, freeze, key_of, post, public, refused,
+    Ask, EVENING, Key, PASSED, SAMPLE, SAMPLE_MEMBERS, Signed, answered, form, freeze, key_of, post, public,
+    refused,
 };
 
 /// A request that is wrong in every way is mended one error at a time.
@@ -126,8 +127,7 @@ fn wrong_secret(application: &str) -> Key {
 #[test]
 fn a_bad_signature_before_any_state_of_the_account() {
     let sandbox = Sandbox::start();
-    let no_fit =
-        refused("AuthFailure.SignatureFailure", "请求签名验证失败，请检查您的签名计算是否正确。");
+    let no_fit = refused("AuthFailure.SignatureFailure", "请求签名验证失败，请检查您的签名计算是否正确。");
     for application in ["NotActivated", "Arrears", "Suspended", "Unconfirmed", "Temporary", "RateLimited"] {
         assert_eq!(post("{}").key(wrong_secret(application)).said(&sandbox), no_fit, "{application}");
         let form = form(&[]).key(wrong_secret(application));
@@ -198,7 +198,8 @@ fn the_rate_before_missing_members() {
 #[test]
 fn missing_members_before_types_before_values_before_decryption() {
     let sandbox = Sandbox::start();
-    let encryption = r#""Encryption":{"EncryptList":["Name"],"CiphertextBlob":"QUJD","Iv":"QUJD","Algorithm":"DES"}"#;
+    let encryption =
+        r#""Encryption":{"EncryptList":["Name"],"CiphertextBlob":"QUJD","Iv":"QUJD","Algorithm":"DES"}"#;
     let missing = format!(r#"{{"Name":1,"BankCard":"1","Phone":"1",{encryption}}}"#);
     assert_eq!(post(missing).said(&sandbox), refused("MissingParameter", "请求缺少必填参数 `IdCard`。"));
     let mistyped = format!(r#"{{"Name":1,"BankCard":"1","Phone":"1","IdCard":"1",{encryption}}}"#);

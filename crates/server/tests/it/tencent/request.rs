@@ -3,8 +3,8 @@
 use crate::support::Sandbox;
 
 use super::client::{
-    EVENING, PASSED, SAMPLE, SAMPLE_MEMBERS, Signed, answered, decision, elements, escaped, form, freeze, get, post,
-    refused, said,
+    EVENING, PASSED, SAMPLE, SAMPLE_MEMBERS, Signed, answered, decision, elements, escaped, form, freeze,
+    get, post, refused, said,
 };
 
 macro_rules! capture {
@@ -22,9 +22,9 @@ fn on_the_wire(capture: &str) -> (Vec<u8>, i64) {
     (format!("{}\r\n\r\n{body}", head.replace('\n', "\r\n")).into_bytes(), at.parse().unwrap())
 }
 
-const CANNOT_OPEN_ZH: &str = "解密失败：本服务暂不支持加密字段，请以明文发送。";
+const CANNOT_OPEN_ZH: &str = "解密失败，请使用本服务的公钥加密，公钥见 `/encryption-keys`。";
 const CANNOT_OPEN_EN: &str =
-    "Decryption failed: this server cannot open encrypted elements yet; send them as text.";
+    "Decryption failed. Encrypt with this server's public key, see `/encryption-keys`.";
 
 /// Byte for byte what the clients sent to another server on another day.
 #[test]
@@ -34,10 +34,8 @@ fn what_every_client_sends_is_answered() {
     let no_name = answered(-2, "姓名校验不通过");
     let bad_signature =
         refused("AuthFailure.SignatureFailure", "请求签名验证失败，请检查您的签名计算是否正确。");
-    let no_signature = refused(
-        "AuthFailure.InvalidAuthorization",
-        "请求头 `Authorization` 不符合规范：`TC3-HMAC-SHA256`。",
-    );
+    let no_signature =
+        refused("AuthFailure.InvalidAuthorization", "请求头 `Authorization` 不符合规范：`TC3-HMAC-SHA256`。");
     let sandbox = Sandbox::start();
     for (capture, expected) in [
         (capture!("python-tc3-post"), PASSED),
@@ -109,9 +107,13 @@ fn members_of_a_get_are_in_the_query_in_any_order() {
     let name = escaped("韦小宝");
     for query in [
         format!("Name={name}&BankCard=6225768888888888&Phone=16137688175&IdCard=11204416541220243X"),
-        format!("IdCard=11204416541220243X&CertType=0&Phone=16137688175&Name={name}&BankCard=6225768888888888"),
+        format!(
+            "IdCard=11204416541220243X&CertType=0&Phone=16137688175&Name={name}&BankCard=6225768888888888"
+        ),
         // A blank in both spellings, and a member nobody knows.
-        format!("BankCard=+6225768888888888&Phone=16137688175%20&IdCard=11204416541220243X&Name={name}&New.Member.0=1"),
+        format!(
+            "BankCard=+6225768888888888&Phone=16137688175%20&IdCard=11204416541220243X&Name={name}&New.Member.0=1"
+        ),
         format!("BankCard=6225768888888888&&Phone=16137688175&IdCard=11204416541220243X&Name={name}&Empty"),
     ] {
         assert_eq!(get(&query).said(&sandbox), PASSED, "{query}");
@@ -137,7 +139,8 @@ fn a_blank_within_a_value() {
 #[test]
 fn list_elements_come_in_any_order() {
     let sandbox = Sandbox::start();
-    let body = |list: &str| format!("{}&{list}&Encryption.Iv=QUJD&Encryption.CiphertextBlob=QUJD", sample_query());
+    let body =
+        |list: &str| format!("{}&{list}&Encryption.Iv=QUJD&Encryption.CiphertextBlob=QUJD", sample_query());
     let cannot_open = refused("FailedOperation.DecryptSystemError", CANNOT_OPEN_ZH);
     for list in [
         "Encryption.EncryptList.0=Name&Encryption.EncryptList.1=IdCard",
@@ -176,12 +179,15 @@ fn an_empty_list_encrypts_nothing() {
 
 /// Ciphertext is never verified as if it were text: here it would be a free answer.
 #[test]
-fn encrypted_elements_are_refused() {
+fn what_is_no_envelope_is_refused() {
     let sandbox = Sandbox::start();
     let body = r#"{"Name":"QUJD","BankCard":"QUJD","Phone":"16137688175","IdCard":"QUJD",
         "Encryption":{"EncryptList":["Name","IdCard","BankCard"],"CiphertextBlob":"QUJD","Iv":"QUJD"}}"#;
     assert_eq!(post(body).said(&sandbox), refused("FailedOperation.DecryptSystemError", CANNOT_OPEN_ZH));
-    assert_eq!(post(body).english().said(&sandbox), refused("FailedOperation.DecryptSystemError", CANNOT_OPEN_EN));
+    assert_eq!(
+        post(body).english().said(&sandbox),
+        refused("FailedOperation.DecryptSystemError", CANNOT_OPEN_EN)
+    );
     assert_eq!(sandbox.control("GET", "ledger", "")["records"], 0);
 }
 
@@ -239,7 +245,9 @@ fn another_content_type_has_no_members() {
 #[test]
 fn a_body_that_is_no_json_object() {
     let sandbox = Sandbox::start();
-    for (body, line, column) in [("[1]", 1, 0), ("{\"Name\":", 1, 8), ("{\n\"Name\" 1}", 2, 8), ("null", 1, 4)] {
+    for (body, line, column) in
+        [("[1]", 1, 0), ("{\"Name\":", 1, 8), ("{\n\"Name\" 1}", 2, 8), ("null", 1, 4)]
+    {
         let message = format!("请求 body 不是有效的 JSON 对象：第 `{line}` 行第 `{column}` 列。");
         assert_eq!(post(body).said(&sandbox), refused("InvalidParameter", &message), "{body}");
     }
@@ -265,7 +273,8 @@ fn header_names_in_any_case() {
     let sandbox = Sandbox::start();
     let signed = post(SAMPLE).sign(&sandbox);
     let lower = |signed: &Signed| {
-        let headers = signed.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
+        let headers =
+            signed.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
         Signed { headers, ..signed.clone() }
     };
     assert_eq!(lower(&signed).said(&sandbox), PASSED);

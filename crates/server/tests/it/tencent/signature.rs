@@ -1,10 +1,10 @@
 //! Both signature generations: what is covered, what is tried, what is refused and explained.
 
-
 use crate::support::{SECRET_ID, Sandbox};
 
 use super::client::{
-    EVENING, Key, PASSED, SAMPLE, SAMPLE_MEMBERS, Signed, form, freeze, get, key_of, post, public, refused, said,
+    EVENING, Key, PASSED, SAMPLE, SAMPLE_MEMBERS, Signed, form, freeze, get, key_of, post, public, refused,
+    said,
 };
 
 const FAILURE_ZH: &str = "请求签名验证失败，请检查您的签名计算是否正确。";

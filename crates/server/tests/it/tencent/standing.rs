@@ -60,7 +60,10 @@ fn ten_charged_answers_are_free_of_charge() {
         assert_eq!(balance(&sandbox), left.to_string());
     }
     // Then even what would be free: nobody knows before it is asked.
-    assert_eq!([ask.said(&sandbox), free.said(&sandbox), ask.said(&sandbox)], [arrears(), arrears(), arrears()]);
+    assert_eq!(
+        [ask.said(&sandbox), free.said(&sandbox), ask.said(&sandbox)],
+        [arrears(), arrears(), arrears()]
+    );
     assert_eq!(sandbox.charges(), 10);
     sandbox.control("POST", "reset", "");
     assert_eq!(balance(&sandbox), "10");

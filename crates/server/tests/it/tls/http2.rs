@@ -87,7 +87,9 @@ fn the_authority_is_the_host_that_was_signed() {
     let secured = Secured::start();
     run(async {
         let connection = Connection::open(&secured).await;
-        for authority in [&*secured.sandbox.address, "localhost", "faceid.verify.example.com", "LocalHost:4400"] {
+        for authority in
+            [&*secured.sandbox.address, "localhost", "faceid.verify.example.com", "LocalHost:4400"]
+        {
             let reply = connection.ask(authority).await.unwrap();
             assert_eq!(reply["Response"]["Result"], "0", "{authority}: {reply}");
         }
@@ -157,7 +159,9 @@ fn a_body_that_is_too_long_or_does_not_come() {
         let mut left = 11 << 20;
         stream.reserve_capacity(left);
         while left > 0 {
-            let Some(given) = std::future::poll_fn(|context| stream.poll_capacity(context)).await else { break };
+            let Some(given) = std::future::poll_fn(|context| stream.poll_capacity(context)).await else {
+                break;
+            };
             let part = given.unwrap().min(left);
             left -= part;
             stream.send_data(Bytes::from(vec![b' '; part]), left == 0).unwrap();
@@ -169,8 +173,10 @@ fn a_body_that_is_too_long_or_does_not_come() {
         let mut sender = connection.sender.clone().ready().await.unwrap();
         let (response, _stream) = sender.send_request(question(address), false).unwrap();
         let reply = whole(response.await.unwrap().into_body()).await.unwrap();
-        assert!(String::from_utf8(reply).unwrap().contains("The body did not arrive completely")
-            || began.elapsed() >= Duration::from_secs(1));
+        assert!(
+            String::from_utf8(reply).unwrap().contains("The body did not arrive completely")
+                || began.elapsed() >= Duration::from_secs(1)
+        );
         assert_eq!(connection.ask(address).await.unwrap()["Response"]["Result"], "0");
     });
 }
@@ -186,7 +192,9 @@ fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
         connection.control(Method::POST, "faults", rule, address).await;
         assert_eq!(connection.ask(address).await.unwrap()["Response"]["Result"], "0");
         let Connection { sender, ended } = connection;
-        ended.await.unwrap().unwrap();
+        // Told to go; a last word of the client's own may find nobody there.
+        let ended = ended.await.unwrap();
+        assert!(ended.as_ref().is_ok() || ended.as_ref().is_err_and(h2::Error::is_io), "{ended:?}");
         drop(sender);
     });
 }
@@ -197,7 +205,9 @@ fn requests_under_way_are_answered_at_the_end() {
     run(async {
         let connection = Connection::open(&secured).await;
         let address = secured.sandbox.address.clone();
-        connection.control(Method::POST, "faults", r#"{"count":1,"effect":{"delay_ms":700}}"#, &address).await;
+        connection
+            .control(Method::POST, "faults", r#"{"count":1,"effect":{"delay_ms":700}}"#, &address)
+            .await;
         let pid = secured.sandbox.pid().to_string();
         let asked = async {
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -1,0 +1,289 @@
+//! An installation: `init`, `serve`, callers and credentials, as an operator does it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use wire::tencent::signature::{Unsigned, sign_tc3};
+
+use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN, now};
+
+/// A folder with an installation whose accounts are made-up people.
+struct Installation {
+    _folder: TempDir,
+    config: PathBuf,
+}
+
+impl Installation {
+    fn new(settings: &[(&str, &str)]) -> Installation {
+        let folder = tempfile::tempdir().unwrap();
+        let bank = folder.path().join("bank");
+        let made = card4e(&["init", bank.to_str().unwrap()]);
+        assert!(made.status.success(), "{}", error(&made));
+        let config = bank.join("card4e.toml");
+        let mut text = std::fs::read_to_string(&config).unwrap();
+        for (from, to) in [("127.0.0.1:4400", "127.0.0.1:0"), ("test_land = false", "test_land = true")] {
+            text = text.replace(from, to);
+        }
+        for (from, to) in settings {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        std::fs::write(&config, text).unwrap();
+        Installation { _folder: folder, config }
+    }
+
+    /// Runs a command against it, which must succeed; gives its JSON.
+    fn run(&self, arguments: &[&str]) -> Value {
+        let config = ["--json", "--config", self.config.to_str().unwrap()];
+        let done = card4e(&[arguments, &config].concat());
+        assert!(done.status.success(), "{arguments:?}: {}", error(&done));
+        serde_json::from_slice(&done.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail; gives what it said.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let done = card4e(&[arguments, &["--config", self.config.to_str().unwrap()]].concat());
+        assert!(!done.status.success());
+        error(&done)
+    }
+
+    /// A caller with one credential of each wire.
+    fn shop(&self) -> Shop {
+        self.run(&["caller", "create", "shop"]);
+        let signing = self.run(&["credential", "create", "shop", "--kind", "tencent"]);
+        let bearer = self.run(&["credential", "create", "shop", "--kind", "acedata"]);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        Shop {
+            secret_id: text(&signing["secret_id"]),
+            secret_key: text(&signing["secret"]),
+            token: text(&bearer["secret"]),
+        }
+    }
+}
+
+struct Shop {
+    secret_id: String,
+    secret_key: String,
+    token: String,
+}
+
+fn card4e(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_card4e")).args(arguments).output().unwrap()
+}
+
+fn error(of: &Output) -> String {
+    String::from_utf8_lossy(&of.stderr).into_owned()
+}
+
+const CARD: &str = "6217000000000000012";
+
+fn acedata(server: &Sandbox, token: &str, card: &str) -> Reply {
+    let bearer = format!("Bearer {token}");
+    let body = format!(
+        r#"{{"name":"张伟","bank_card":"{card}","phone":"16100000001","id_card":"99010119610202001X"}}"#
+    );
+    let headers = [("authorization", bearer.as_str()), ("X-Sandbox-Outcome", "PASS")];
+    server.request("POST", "/identity/bankcard/check-4e", &headers, body.as_bytes())
+}
+
+fn tencent(server: &Sandbox, secret_id: &str, secret_key: &str, card: &str) -> String {
+    let body = format!(
+        r#"{{"Name":"张伟","BankCard":"{card}","Phone":"16100000001","IdCard":"99010119610202001X"}}"#
+    );
+    let timestamp = now();
+    let unsigned = Unsigned {
+        method: &http::Method::POST,
+        host: &server.address,
+        content_type: "application/json",
+        query: "",
+        body: Some(body.as_bytes()),
+        action: None,
+        timestamp,
+        service: "faceid",
+    };
+    let authorization = sign_tc3(&unsigned, secret_id, secret_key);
+    let timestamp = timestamp.to_string();
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("X-TC-Action", "BankCard4EVerification"),
+        ("X-TC-Version", "2018-03-01"),
+        ("X-TC-Timestamp", &timestamp),
+        ("Authorization", &authorization),
+    ];
+    let reply = server.request("POST", "/", &headers, body.as_bytes());
+    let response = &reply.json()["Response"];
+    let said = response["Result"].as_str().or(response["Error"]["Code"].as_str());
+    said.unwrap().to_owned()
+}
+
+#[test]
+fn init_makes_an_installation_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let bank = folder.path().join("bank");
+    let made = card4e(&["init", bank.to_str().unwrap()]);
+    let said = String::from_utf8(made.stdout).unwrap();
+    assert!(said.contains("platform-v1-") && said.contains("card4e serve --config"), "{said}");
+    let mode = |path: &Path| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&bank.join("root.key")), 0o600);
+    let again = card4e(&["init", bank.to_str().unwrap()]);
+    assert!(!again.status.success() && error(&again).contains("nothing was changed"), "{}", error(&again));
+}
+
+#[test]
+fn a_caller_asks_on_both_wires_and_pays() {
+    let bank = Installation::new(&[]);
+    let shop = bank.shop();
+    let server = Sandbox::serving(&bank.config);
+    // No account is there yet: the truth is "invalid card number", whatever a sandbox's header wants.
+    let reply = acedata(&server, &shop.token, CARD);
+    assert_eq!(reply.text(), r#"{"result":"-7","description":"Invalid card number"}"#);
+    assert_eq!(reply.header("x-credits-remaining"), Some("9"));
+    assert_eq!(reply.header("x-sandbox-decision"), None);
+    assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, CARD), "-9");
+    // A magic card is a card like any other.
+    assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, "6200000000130000"), "-9");
+    let callers = bank.run(&["caller", "list"]);
+    assert_eq!(callers[1]["name"], "shop");
+    assert_eq!(callers[1]["balance"], "7");
+    server.stop();
+    let audit = bank.run(&["audit", "check"]);
+    assert_eq!((audit["answers"].as_u64(), audit["charges"].as_u64()), (Some(3), Some(3)));
+}
+
+#[test]
+fn the_sandboxs_public_keys_open_nothing() {
+    let bank = Installation::new(&[]);
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(tencent(&server, SECRET_ID, SECRET_KEY, CARD), "AuthFailure.SecretIdNotFound");
+    assert_eq!(acedata(&server, TOKEN, CARD).status, 401);
+    assert_eq!(server.get("/_sandbox/journal").status, 404);
+    assert_eq!(server.get("/readyz").json()["ready"], true);
+}
+
+#[test]
+fn a_sandboxs_folder_is_not_served() {
+    let data = tempfile::tempdir().unwrap();
+    Sandbox::keeping(data.path(), "").stop();
+    let bank = Installation::new(&[("data = \"data\"", &format!("data = {:?}", data.path()))]);
+    let said = bank.refused(&["serve"]);
+    assert!(said.contains("sealed by another root key"), "{said}");
+}
+
+#[test]
+fn suspended_resumed_out_of_balance_recharged() {
+    let bank = Installation::new(&[("free_quota = \"10\"", "free_quota = \"1\"")]);
+    let shop = bank.shop();
+    let server = Sandbox::serving(&bank.config);
+    let code = |reply: Reply| reply.json()["error"]["code"].as_str().unwrap_or("answered").to_owned();
+    assert_eq!(code(acedata(&server, &shop.token, CARD)), "answered");
+    assert_eq!(code(acedata(&server, &shop.token, CARD)), "used_up");
+    assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, CARD), "UnauthorizedOperation.Arrears");
+    assert_eq!(bank.run(&["caller", "recharge", "shop", "1.5"])["balance"], "1.5");
+    assert_eq!(code(acedata(&server, &shop.token, CARD)), "answered");
+    bank.run(&["caller", "suspend", "shop"]);
+    assert_eq!(code(acedata(&server, &shop.token, CARD)), "disabled");
+    bank.run(&["caller", "resume", "shop"]);
+    assert_eq!(code(acedata(&server, &shop.token, CARD)), "used_up", "half a credit is not one");
+}
+
+#[test]
+fn a_rotated_secret_overlaps_and_a_revoked_one_is_gone() {
+    let bank = Installation::new(&[]);
+    let shop = bank.shop();
+    let server = Sandbox::serving(&bank.config);
+    let listed = bank.run(&["credential", "list", "shop"]);
+    let id = |kind: &str| {
+        let found = listed.as_array().unwrap().iter().find(|credential| credential["kind"] == kind);
+        found.unwrap()["id"].to_string()
+    };
+    let rotated = bank.run(&["credential", "rotate", &id("signature"), "--overlap", "1h"]);
+    let new_key = rotated["secret"].as_str().unwrap().to_owned();
+    assert_eq!(rotated["secret_id"], shop.secret_id.as_str(), "the id stays");
+    assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, CARD), "-9", "the old one overlaps");
+    assert_eq!(tencent(&server, &shop.secret_id, &new_key, CARD), "-9");
+    let newest = bank.run(&["credential", "rotate", &id("signature"), "--overlap", "0s"]);
+    assert_eq!(tencent(&server, &shop.secret_id, &new_key, CARD), "AuthFailure.SignatureFailure");
+
+    let bearer = bank.run(&["credential", "rotate", &id("bearer"), "--overlap", "1h"]);
+    assert_eq!(acedata(&server, &shop.token, CARD).status, 200);
+    assert_eq!(acedata(&server, bearer["secret"].as_str().unwrap(), CARD).status, 200);
+    bank.run(&["credential", "revoke", &id("bearer")]);
+    assert_eq!(acedata(&server, &shop.token, CARD).status, 401);
+    assert_eq!(acedata(&server, bearer["secret"].as_str().unwrap(), CARD).status, 401);
+
+    // A new credential does not get the number of the revoked one: the ledger names numbers.
+    let next = bank.run(&["credential", "create", "shop", "--kind", "acedata"]);
+    assert_ne!(next["credential"].to_string(), id("bearer"));
+    server.stop();
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(tencent(&server, &shop.secret_id, newest["secret"].as_str().unwrap(), CARD), "-9", "after a restart");
+}
+
+#[test]
+fn credentials_expire_and_are_tied_to_addresses() {
+    let bank = Installation::new(&[]);
+    bank.run(&["caller", "create", "shop"]);
+    let create = |wish: &[&str]| {
+        let made = bank.run(&[&["credential", "create", "shop"], wish].concat());
+        (made["secret_id"].as_str().unwrap_or_default().to_owned(), made["secret"].as_str().unwrap().to_owned())
+    };
+    let near = create(&["--kind", "tencent", "--address", "127.0.0.0/8"]);
+    let far = create(&["--kind", "tencent", "--address", "192.0.2.0/24"]);
+    let far_token = create(&["--kind", "acedata", "--address", "192.0.2.1"]).1;
+    let short = create(&["--kind", "acedata", "--expires", "0s"]).1;
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(tencent(&server, &near.0, &near.1, CARD), "-9");
+    assert_eq!(tencent(&server, &far.0, &far.1, CARD), "IpNotInWhitelist");
+    assert_eq!(acedata(&server, &far_token, CARD).json()["error"]["code"], "token_mismatched");
+    assert_eq!(acedata(&server, &short, CARD).json()["error"]["code"], "token_expired");
+}
+
+#[test]
+fn mistakes_say_what_to_do() {
+    let bank = Installation::new(&[]);
+    bank.run(&["caller", "create", "shop"]);
+    for (arguments, said) in [
+        (&["caller", "create", "shop"][..], "there is a caller `shop` already"),
+        (&["caller", "create", "a shop"], "1 to 64 letters"),
+        (&["caller", "suspend", "shpo"], "card4e caller list"),
+        (&["credential", "create", "nobody", "--kind", "tencent"], "card4e caller list"),
+        (&["credential", "revoke", "77"], "card4e credential list"),
+        (&["credential", "create", "shop", "--kind", "tencent", "--address", "home"], "192.0.2.7"),
+        (&["credential", "create", "shop", "--kind", "tencent", "--expires", "soon"], "90d"),
+    ] {
+        let error = bank.refused(arguments);
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_the_nearest_known_one() {
+    let bank = Installation::new(&[("privacy_order", "privacy_ordre")]);
+    let error = bank.refused(&["serve"]);
+    assert!(error.contains("did you mean `privacy_order`?"), "{error}");
+}
+
+/// The secrets are nowhere in what the server keeps or says.
+#[test]
+fn secrets_are_sealed_or_hashed() {
+    let bank = Installation::new(&[]);
+    let shop = bank.shop();
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, CARD), "-9");
+    assert_eq!(acedata(&server, &shop.token, CARD).status, 200);
+    let log = server.log();
+    server.stop();
+    let data = bank.config.with_file_name("data");
+    for entry in std::fs::read_dir(data).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        for secret in [&shop.secret_key, &shop.token] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
+            assert!(!log.contains(secret.as_str()));
+        }
+    }
+}
