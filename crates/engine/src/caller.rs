@@ -199,7 +199,8 @@ impl FromStr for AddressRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<AddressRange, String> {
-        let wrong = || format!("`{text}` is no address or range; write 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32");
+        let wrong =
+            || format!("`{text}` is no address or range; write 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32");
         let (first, prefix) = text.split_once('/').unzip();
         let first: IpAddr = first.unwrap_or(text).parse().map_err(|_| wrong())?;
         let (_, width) = bits(first);

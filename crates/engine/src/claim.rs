@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_name_in_place_of_a_number_is_not_shown() {
-        let masks = Claim::new("", "韦小宝 6225768888888888", "韦小宝韦小宝", "韦小宝韦小宝韦小宝韦小宝", 0).masked();
+        let masks =
+            Claim::new("", "韦小宝 6225768888888888", "韦小宝韦小宝", "韦小宝韦小宝韦小宝韦小宝", 0).masked();
         assert_eq!(masks.card, "****62**********8888");
         assert!(masks.id.chars().chain(masks.mobile.chars()).all(|c| c == '*'), "{masks:?}");
     }

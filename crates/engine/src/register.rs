@@ -108,7 +108,13 @@ pub struct ListedCredential {
 
 impl Engine {
     /// Adds a caller with its application; `free` is granted to it.
-    pub fn create_caller(&self, name: &str, operator: bool, unlimited: bool, free: Credits) -> Result<(), RegisterError> {
+    pub fn create_caller(
+        &self,
+        name: &str,
+        operator: bool,
+        unlimited: bool,
+        free: Credits,
+    ) -> Result<(), RegisterError> {
         let sign = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
         if name.is_empty() || name.chars().count() > 64 || !name.chars().all(sign) {
             return Err(RegisterError::Name);
@@ -184,7 +190,8 @@ impl Engine {
             }
             Kind::Bearer => {
                 let secret = hex(&random::<16>());
-                let proof = Proof::Bearer { hash: self.vault.token(&secret), last4: last4(&secret), previous: None };
+                let proof =
+                    Proof::Bearer { hash: self.vault.token(&secret), last4: last4(&secret), previous: None };
                 (proof, Issued { credential: id.0, secret_id: None, secret })
             }
             Kind::Platform => {
@@ -234,7 +241,11 @@ impl Engine {
         let directory = self.directory();
         let name = |id: ApplicationId| {
             let callers = directory.callers();
-            callers.iter().find(|caller| caller.id.0 == id.0).map(|caller| caller.name.clone()).unwrap_or_default()
+            callers
+                .iter()
+                .find(|caller| caller.id.0 == id.0)
+                .map(|caller| caller.name.clone())
+                .unwrap_or_default()
         };
         let credentials = directory.credentials();
         let wanted = credentials.iter().filter(|c| only.is_none_or(|only| only.0 == c.application.0));

@@ -51,7 +51,12 @@ fn shop() -> Seed {
         encryption_required: false,
     };
     Seed {
-        callers: vec![Caller { id: CallerId(1), name: "shop".into(), standing: Standing::Active, operator: false }],
+        callers: vec![Caller {
+            id: CallerId(1),
+            name: "shop".into(),
+            standing: Standing::Active,
+            operator: false,
+        }],
         applications: vec![(application, Credits::whole(100))],
         credentials: |vault| vec![credential(vault)],
     }
@@ -59,7 +64,13 @@ fn shop() -> Seed {
 
 fn credential(vault: &Vault) -> Credential {
     let proof = Proof::Bearer { hash: vault.token("token"), last4: "oken".into(), previous: None };
-    Credential { id: CredentialId(1), application: ApplicationId(1), proof, expires_at_ms: None, addresses: vec![] }
+    Credential {
+        id: CredentialId(1),
+        application: ApplicationId(1),
+        proof,
+        expires_at_ms: None,
+        addresses: vec![],
+    }
 }
 
 fn open(folder: &Path, policy: Policy) -> Running {

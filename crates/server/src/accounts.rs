@@ -175,7 +175,8 @@ fn check(place: &Place, json: bool) -> anyhow::Result<()> {
     let states = AccountState::ALL.map(AccountState::word).into_iter().zip(states);
     let mut out = std::io::stdout().lock();
     if json {
-        let states: serde_json::Map<_, _> = states.map(|(word, count)| (word.to_owned(), count.into())).collect();
+        let states: serde_json::Map<_, _> =
+            states.map(|(word, count)| (word.to_owned(), count.into())).collect();
         let census = serde_json::json!({
             "accounts": accounts,
             "states": states,
@@ -195,7 +196,10 @@ fn check(place: &Place, json: bool) -> anyhow::Result<()> {
     writeln!(out, "{}", line(without_mobile, "without a mobile on file"))?;
     writeln!(out, "{}", line(file_bytes, "bytes of file"))?;
     writeln!(out, "\nDigest {}", hex(&digest))?;
-    writeln!(out, "The same accounts under the same keys have the same digest, in a restored copy for example.")?;
+    writeln!(
+        out,
+        "The same accounts under the same keys have the same digest, in a restored copy for example."
+    )?;
     Ok(())
 }
 
@@ -212,7 +216,8 @@ fn index(card: &str, vault: &Vault) -> anyhow::Result<BlindIndex> {
 
 fn state(word: &str) -> anyhow::Result<AccountState> {
     let known = || AccountState::ALL.map(AccountState::word).join(", ");
-    AccountState::from_word(word).with_context(|| format!("there is no status `{word}`; there is {}", known()))
+    AccountState::from_word(word)
+        .with_context(|| format!("there is no status `{word}`; there is {}", known()))
 }
 
 fn whole(json: &str, rules: &Rules<'_>) -> anyhow::Result<AccountRow> {

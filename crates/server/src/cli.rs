@@ -145,7 +145,9 @@ pub enum Audit {
     /// Recompute the tree, hold every record, side row and signed checkpoint against it.
     ///
     /// Ends with 1 when anything does not hold.
-    #[command(after_help = "Example:\n  card4e audit check --config ./bank/card4e.toml\n  card4e audit check --data ./card4e-data     of a sandbox")]
+    #[command(
+        after_help = "Example:\n  card4e audit check --config ./bank/card4e.toml\n  card4e audit check --data ./card4e-data     of a sandbox"
+    )]
     Check(Data),
 }
 

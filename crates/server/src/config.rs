@@ -77,13 +77,15 @@ impl KeySettings {
     pub fn root_key(&self, base: &Path) -> anyhow::Result<[u8; 32]> {
         let (text, whence) = match &self.root_key_env {
             Some(name) => {
-                let text = std::env::var(name).with_context(|| format!("keys.root_key_env: no variable {name}"))?;
+                let text =
+                    std::env::var(name).with_context(|| format!("keys.root_key_env: no variable {name}"))?;
                 (text, format!("the variable {name}"))
             }
             None => {
                 let path = base.join(&self.root_key_file);
-                let text = std::fs::read_to_string(&path)
-                    .with_context(|| format!("cannot read the root key {}; without it nothing opens", path.display()))?;
+                let text = std::fs::read_to_string(&path).with_context(|| {
+                    format!("cannot read the root key {}; without it nothing opens", path.display())
+                })?;
                 (text, path.display().to_string())
             }
         };
@@ -367,7 +369,10 @@ mod tests {
     #[test]
     fn the_template_names_every_setting() {
         for name in known_settings() {
-            assert!(crate::serve::TEMPLATE.contains(&format!("{name} =")), "{name} is missing in src/card4e.toml");
+            assert!(
+                crate::serve::TEMPLATE.contains(&format!("{name} =")),
+                "{name} is missing in src/card4e.toml"
+            );
         }
     }
 

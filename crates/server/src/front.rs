@@ -75,11 +75,7 @@ impl Core {
 
 impl Server {
     /// Opens the elements a caller has encrypted, if any.
-    async fn opened(
-        &self,
-        envelope: Option<Envelope>,
-        credential: &Credential,
-    ) -> Result<Opened, Unopened> {
+    async fn opened(&self, envelope: Option<Envelope>, credential: &Credential) -> Result<Opened, Unopened> {
         let Some(envelope) = envelope else { return Ok(Opened::default()) };
         match &self.envelopes {
             Some(envelopes) => envelopes.open(&envelope, credential).await,

@@ -140,17 +140,17 @@ pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
     let rules = &Rules::of(&installation);
     let mut accounts = Accounts::open_alone(&installation.folder)?;
     let mut input = Input::open(&options.file, options.encoding)?;
-    let source = Source {
-        identity: input.identity,
-        is_replacing: options.replace,
-        from_start: options.from_start,
-    };
+    let source =
+        Source { identity: input.identity, is_replacing: options.replace, from_start: options.from_start };
     let (mut is, gave_up) = accounts.begin_import(&source)?;
     let resumed_after = is.rows;
     say_where_it_begins(&is, gave_up)?;
     let began = Instant::now();
     let path = options.rejected.clone().unwrap_or_else(|| rejected::beside(&options.file));
-    ensure!(path != options.file, "the rejected rows would overwrite the file itself; name another --rejected");
+    ensure!(
+        path != options.file,
+        "the rejected rows would overwrite the file itself; name another --rejected"
+    );
     let mut rejected = Rejected::open(path, is.rejected_bytes)?;
     if !is.is_sweeping {
         let bar = bar(&input, is.rows);
@@ -199,7 +199,10 @@ fn say_where_it_begins(is: &Import, gave_up: bool) -> anyhow::Result<()> {
     }
     if is.rows > 0 {
         let rows = HumanCount(is.rows);
-        writeln!(err, "An import of this file was interrupted; going on after row {rows} (--from-start begins again).")?;
+        writeln!(
+            err,
+            "An import of this file was interrupted; going on after row {rows} (--from-start begins again)."
+        )?;
     }
     Ok(())
 }
@@ -343,9 +346,9 @@ fn check(rows: &Rows, rules: &Rules<'_>) -> Checked {
                 checked.rejected.push((row.line, reason));
                 // Not absent, if it can be told whose row it is.
                 let card = row.text(file::CARD).ok().and_then(|text| CardNumber::parse(&text));
-                checked.changes.extend(
-                    card.map(|card| AccountChange::Keep(rules.vault.index(card.as_str()))),
-                );
+                checked
+                    .changes
+                    .extend(card.map(|card| AccountChange::Keep(rules.vault.index(card.as_str()))));
             }
         }
     }

@@ -42,7 +42,9 @@ impl Place {
         match (&self.config, &self.data) {
             (Some(config), _) => Installation::configured(config),
             (None, Some(folder)) => Installation::of_sandbox(folder),
-            (None, None) => anyhow::bail!("say which installation: --config FILE, or --data DIR of a sandbox"),
+            (None, None) => {
+                anyhow::bail!("say which installation: --config FILE, or --data DIR of a sandbox")
+            }
         }
     }
 }
@@ -64,7 +66,12 @@ impl Installation {
         Installation::open(folder.to_owned(), sandbox::ROOT_KEY, policy, settings)
     }
 
-    fn open(folder: PathBuf, root_key: [u8; 32], policy: Policy, settings: Settings) -> anyhow::Result<Installation> {
+    fn open(
+        folder: PathBuf,
+        root_key: [u8; 32],
+        policy: Policy,
+        settings: Settings,
+    ) -> anyhow::Result<Installation> {
         let keys = folder.join("keys.json");
         // Opening the ring would make a new one, which opens nothing that is there.
         ensure!(

@@ -127,8 +127,8 @@ pub fn listen(engine: Arc<Engine>, folder: &Path) -> anyhow::Result<()> {
     let path = socket(folder);
     // The folder is ours alone, so a socket that is there was left behind.
     let _ = std::fs::remove_file(&path);
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("cannot make the control socket {}", path.display()))?;
+    let listener = UnixListener::bind(&path)
+        .with_context(|| format!("cannot make the control socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     std::thread::Builder::new().name("card4e-control".into()).spawn(move || {
         for stream in listener.incoming().flatten() {

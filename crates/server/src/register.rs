@@ -143,7 +143,8 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
         CallerCommand::Create { name, unlimited, operator, whose } => {
             let installation = whose.place.open()?;
             let free = installation.settings.free_quota()?;
-            let told = ask(installation, Request::CreateCaller { name: name.clone(), operator, unlimited, free })?;
+            let told =
+                ask(installation, Request::CreateCaller { name: name.clone(), operator, unlimited, free })?;
             whose.print(&told, |out, _| {
                 writeln!(out, "caller {name} is there; next: card4e credential create {name} --kind tencent")
             })
@@ -158,7 +159,10 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
             let told = ask(whose.place.open()?, Request::Recharge { name: name.clone(), amount })?;
             whose.print(&told, |out, told| match told["balance"].as_str() {
                 Some(balance) => writeln!(out, "caller {name} has {balance} credits now"),
-                None => writeln!(out, "caller {name} is unlimited and needs no credits; they are kept all the same"),
+                None => writeln!(
+                    out,
+                    "caller {name} is unlimited and needs no credits; they are kept all the same"
+                ),
             })
         }
     }
@@ -174,8 +178,13 @@ fn standing(name: String, standing: Standing, whose: &Whose) -> anyhow::Result<(
 pub fn credential(command: CredentialCommand) -> anyhow::Result<()> {
     match command {
         CredentialCommand::Create { caller, kind, expires, address, signed_payload_only, whose } => {
-            let request =
-                Request::Issue { caller, kind, expires_in_ms: expires, addresses: address, signed_payload_only };
+            let request = Request::Issue {
+                caller,
+                kind,
+                expires_in_ms: expires,
+                addresses: address,
+                signed_payload_only,
+            };
             let told = ask(whose.place.open()?, request)?;
             whose.print(&told, secret)
         }
@@ -201,7 +210,11 @@ impl Whose {
         people: impl FnOnce(&mut dyn Write, &Value) -> std::io::Result<()>,
     ) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
-        if self.json { writeln!(out, "{told}")? } else { people(&mut out, told)? }
+        if self.json {
+            writeln!(out, "{told}")?
+        } else {
+            people(&mut out, told)?
+        }
         Ok(())
     }
 }
@@ -222,13 +235,22 @@ fn callers(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
     for caller in told.as_array().into_iter().flatten() {
         let standing = if caller["operator"] == true { "operator" } else { text(&caller["standing"]) };
         let balance = caller["balance"].as_str().unwrap_or("unlimited");
-        writeln!(out, "{:<24} {standing:<12} {balance:>16} {:>11}", text(&caller["name"]), caller["credentials"].to_string())?;
+        writeln!(
+            out,
+            "{:<24} {standing:<12} {balance:>16} {:>11}",
+            text(&caller["name"]),
+            caller["credentials"].to_string()
+        )?;
     }
     Ok(())
 }
 
 fn credentials(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
-    writeln!(out, "{:>4}  {:<20} {:<10} {:<38} {:<22} {}", "id", "caller", "kind", "id or token", "expires", "addresses")?;
+    writeln!(
+        out,
+        "{:>4}  {:<20} {:<10} {:<38} {:<22} {}",
+        "id", "caller", "kind", "id or token", "expires", "addresses"
+    )?;
     for credential in told.as_array().into_iter().flatten() {
         let expires = credential["expires"].as_str().unwrap_or("never");
         let addresses: Vec<_> = credential["addresses"].as_array().into_iter().flatten().map(text).collect();

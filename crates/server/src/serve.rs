@@ -63,7 +63,8 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
     std::fs::write(&config, TEMPLATE).with_context(|| format!("cannot write {}", config.display()))?;
     let settings = Settings::read(&config)?;
     let data = dir.join(&settings.server.data);
-    let running = Engine::open(&data, &root_key, settings.serve_policy()?, Issuers::built_in(), Seed::nobody())?;
+    let running =
+        Engine::open(&data, &root_key, settings.serve_policy()?, Issuers::built_in(), Seed::nobody())?;
     running.engine.create_caller("operator", true, false, Credits::ZERO)?;
     let token = running.engine.issue("operator", Kind::Platform, Wish::default())?;
     running.stop();
@@ -134,7 +135,10 @@ fn refuse_test_credentials(engine: &Engine) -> anyhow::Result<()> {
     let directory = engine.directory();
     let known = directory.signing(sandbox::PUBLIC_SECRET_ID).is_some()
         || directory.token(&engine.vault.token(sandbox::PUBLIC_TOKEN), 0).is_some();
-    ensure!(!known, "this data folder has the sandbox's public test credentials: everybody knows them; make an installation with `card4e init`");
+    ensure!(
+        !known,
+        "this data folder has the sandbox's public test credentials: everybody knows them; make an installation with `card4e init`"
+    );
     Ok(())
 }
 

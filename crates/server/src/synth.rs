@@ -171,7 +171,11 @@ impl Land {
             card: self.card(number),
             name: names::name(self.draw(person, For::Name)),
             kind: kind.word(),
-            id: if kind.counts_as_resident_id() { self.id(person) } else { format!("T{:09}", self.draw(person, For::Sequence) % 1_000_000_000) },
+            id: if kind.counts_as_resident_id() {
+                self.id(person)
+            } else {
+                format!("T{:09}", self.draw(person, For::Sequence) % 1_000_000_000)
+            },
             mobile: if has_mobile { self.mobile(person) } else { String::new() },
             state: self.state(number).word(),
         }
@@ -181,7 +185,8 @@ impl Land {
         let issuer = &self.issuers[(self.draw(number, For::Issuer) % self.issuers.len() as u64) as usize];
         let digits = usize::from(issuer.length.unwrap_or(16)) - issuer.prefix.len() - 1;
         // A step that has no factor in common with 10 visits every number once: no card twice.
-        let scattered = (number.wrapping_mul(387_420_489).wrapping_add(self.seed % ACCOUNTS_MAX)) % ACCOUNTS_MAX;
+        let scattered =
+            (number.wrapping_mul(387_420_489).wrapping_add(self.seed % ACCOUNTS_MAX)) % ACCOUNTS_MAX;
         let mut card = format!("{}{scattered:0digits$}", issuer.prefix);
         card.push(luhn_digit(&card));
         card
@@ -191,7 +196,8 @@ impl Land {
         let birth = self.draw(person, For::Birth);
         let (year, month, day) = (1945 + birth % 63, 1 + (birth >> 8) % 12, 1 + (birth >> 16) % 28);
         let county = 101 + (birth >> 24) % 20;
-        let mut id = format!("990{county:03}{year}{month:02}{day:02}{:03}", self.draw(person, For::Sequence) % 995);
+        let mut id =
+            format!("990{county:03}{year}{month:02}{day:02}{:03}", self.draw(person, For::Sequence) % 995);
         id.push(check_character(&id));
         id
     }
@@ -339,7 +345,8 @@ mod tests {
     fn questions_are_right_and_wrong() {
         let land = Land::new(7);
         let mut outcomes: HashMap<_, u32> = HashMap::new();
-        (0..10_000).for_each(|at| *outcomes.entry(land.question(at, 10_000).outcome.name()).or_default() += 1);
+        (0..10_000)
+            .for_each(|at| *outcomes.entry(land.question(at, 10_000).outcome.name()).or_default() += 1);
         assert!(outcomes["PASS"] > 6000 && outcomes["HOLDER_MISMATCH"] > 2000, "{outcomes:?}");
         assert!(outcomes["PAN_INVALID"] > 300 && outcomes["CARD_LOST"] > 20, "{outcomes:?}");
     }

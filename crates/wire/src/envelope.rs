@@ -140,9 +140,8 @@ impl Envelope {
     pub fn open(&self, key: &DataKey) -> Result<Opened, CannotOpen> {
         let plain = match (&self.sealed, &key.cipher) {
             (Sealed::Aes { iv, elements }, Cipher::Aes(cipher)) => {
-                let open = |(element, blocks): &(Element, Vec<Block>)| {
-                    (*element, cbc_opened(cipher, iv, blocks))
-                };
+                let open =
+                    |(element, blocks): &(Element, Vec<Block>)| (*element, cbc_opened(cipher, iv, blocks));
                 elements.iter().map(open).collect::<Vec<_>>()
             }
             (Sealed::Sm4 { nonce, elements }, Cipher::Sm4(cipher)) => {
@@ -480,7 +479,9 @@ impl Sm2Key {
         let (x2, y2) = shared.split_at(32);
         // The key derivation's first block, which is longer than a data key.
         let mut mask = Zeroizing::new([0; 32]);
-        mask.copy_from_slice(&Sm3::new().chain_update(x2).chain_update(y2).chain_update([0, 0, 0, 1]).finalize());
+        mask.copy_from_slice(
+            &Sm3::new().chain_update(x2).chain_update(y2).chain_update([0, 0, 0, 1]).finalize(),
+        );
         let is_masked = !mask[..16].ct_eq(&[0; 16]);
         for (byte, sealed) in mask.iter_mut().zip(c2) {
             *byte ^= sealed;
@@ -550,9 +551,7 @@ fn text_of(bytes: &[u8]) -> Option<(Zeroizing<String>, bool)> {
     };
     let Ok(text) = std::str::from_utf8(bytes) else { return as_gbk().map(|text| (text, true)) };
     let is_likely = text.is_ascii() || text.chars().any(|c| is_han(c) || c.is_ascii_alphabetic());
-    if !is_likely
-        && let Some(gbk) = as_gbk().filter(|gbk| gbk.chars().all(is_han))
-    {
+    if !is_likely && let Some(gbk) = as_gbk().filter(|gbk| gbk.chars().all(is_han)) {
         return Some((gbk, true));
     }
     Some((Zeroizing::new(text.to_owned()), false))
@@ -570,8 +569,7 @@ const SM2_SPKI_HEAD: [u8; 26] = [
 
 fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<&str> =
-        (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 

@@ -22,7 +22,8 @@ use crate::vault::{BlindIndex, Vault, Verifier, Verifiers};
 const SCHEMA: Schema = Schema {
     file: "accounts.db",
     durability: Durability::Full,
-    versions: &["
+    versions: &[
+        "
         CREATE TABLE account (
             idx        BLOB PRIMARY KEY,  -- blind index of the card number
             name_exact BLOB NOT NULL,     -- verifiers, bound to the card, each wrapped by its own key
@@ -33,7 +34,8 @@ const SCHEMA: Schema = Schema {
             kind       INTEGER NOT NULL,  -- document the account was opened with
             mac        BLOB NOT NULL      -- over all of the above
         ) WITHOUT ROWID;
-    ", "
+    ",
+        "
         -- An import that makes its file the whole truth begins a generation; at its end the accounts
         -- of earlier ones go.
         ALTER TABLE account ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
@@ -52,7 +54,8 @@ const SCHEMA: Schema = Schema {
             removed        INTEGER NOT NULL
         );
         INSERT INTO import VALUES (1, 0, NULL, 0, 2, NULL, 0, 0, 0, 0, 0, 0);
-    "],
+    ",
+    ],
 };
 
 /// An account as it is stored.

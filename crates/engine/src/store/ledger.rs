@@ -16,7 +16,8 @@ use crate::vault::{Seal, Vault};
 const SCHEMA: Schema = Schema {
     file: "ledger.db",
     durability: Durability::Full,
-    versions: &["
+    versions: &[
+        "
         CREATE TABLE block (
             seq   INTEGER PRIMARY KEY,
             at_ms INTEGER NOT NULL,
@@ -69,9 +70,11 @@ const SCHEMA: Schema = Schema {
             previous            BLOB,      -- before the last rotation: sealed key, or token hash
             previous_until_ms   INTEGER
         );
-    ", "
+    ",
+        "
         ALTER TABLE application ADD COLUMN encryption_required INTEGER NOT NULL DEFAULT 0;
-    "],
+    ",
+    ],
 };
 
 /// A snapshot is written after so many blocks, so that a start replays a bounded tail.

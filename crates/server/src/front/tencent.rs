@@ -10,13 +10,13 @@ use engine::projection;
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify as answer_question};
 use http::StatusCode;
-use wire::{Element, Incoming};
 use wire::tencent::action::{Action, FourElements};
 use wire::tencent::error::{ErrorCode, Fault};
 use wire::tencent::signature::{
     Diagnosis, Evidence, Proof, SigningKey, Tc3, diagnose, verify, verify_tc3, verify_v1, within_clock_window,
 };
 use wire::tencent::{self, CONTENT_TYPE, Call};
+use wire::{Element, Incoming};
 
 use super::envelopes::Unopened;
 use super::{Core, Note, Server, finish};
@@ -154,7 +154,8 @@ fn authenticate(
     }
     let directory = engine.directory();
     let credential = directory.signing(&call.secret_id).ok_or_else(|| unknown_key(&call.secret_id))?;
-    let Key::Signature { secret_key, previous, session_token, signed_payload_only, .. } = &credential.proof else {
+    let Key::Signature { secret_key, previous, session_token, signed_payload_only, .. } = &credential.proof
+    else {
         return Err(ErrorCode::InvalidSecretId.into());
     };
     // A permanent key that has expired is not there any more; of a temporary one it is the token.

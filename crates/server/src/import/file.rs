@@ -80,7 +80,8 @@ impl Input {
         raw.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
         let identity = if is_standard_input { None } else { Some(identity(path, &head)?) };
         if head.starts_with(b"PAR1") {
-            let unseekable = "Parquet cannot be read from standard input, its index is at the end; name the file";
+            let unseekable =
+                "Parquet cannot be read from standard input, its index is at the end; name the file";
             ensure!(!is_standard_input, unseekable);
             let rows = ParquetRows::open(File::open(path)?, done.clone())?;
             return Ok(Input { identity, size: Some(rows.count()), format: Format::Parquet(rows), done });
@@ -114,7 +115,10 @@ impl Input {
         while rows > 0 {
             let mut left_out = Rows::default();
             self.read(&mut left_out, rows.min(4096) as usize)?;
-            ensure!(!left_out.is_empty(), "the file has fewer rows than were imported from it; use --from-start");
+            ensure!(
+                !left_out.is_empty(),
+                "the file has fewer rows than were imported from it; use --from-start"
+            );
             rows -= left_out.len() as u64;
         }
         Ok(())
@@ -253,7 +257,8 @@ pub fn places(names: &[String]) -> Result<[Option<usize>; COLUMNS.len()], Unusab
     if let Some(missing) = COLUMNS[..OP].iter().find(|column| place(column).is_none()) {
         return Err(Unusable(format!("there is no column {missing}; {wanted}")));
     }
-    if let Some(twice) = COLUMNS.iter().find(|column| names.iter().filter(|name| name == *column).count() > 1) {
+    if let Some(twice) = COLUMNS.iter().find(|column| names.iter().filter(|name| name == *column).count() > 1)
+    {
         return Err(Unusable(format!("the column {twice} is there twice; {wanted}")));
     }
     Ok(COLUMNS.map(place))
@@ -371,7 +376,10 @@ mod tests {
     fn a_quote_too_many_spoils_one_row() {
         let text = format!("{HEADER}1,\"x,,,,\n2,y,,,,\n");
         let read = rows(text, Encoding::Utf8).unwrap();
-        assert_eq!(read.iter().map(|(line, row)| (*line, row[1].as_str())).collect::<Vec<_>>(), [(2, "\"x"), (3, "y")]);
+        assert_eq!(
+            read.iter().map(|(line, row)| (*line, row[1].as_str())).collect::<Vec<_>>(),
+            [(2, "\"x"), (3, "y")]
+        );
     }
 
     #[test]
@@ -389,7 +397,9 @@ mod tests {
         assert!(refused(b"bank_card,name\n").contains("there is no column id_type"));
         assert!(refused(b"bank_card,nmae\n").contains("`nmae`"));
         assert!(refused(b"bank_card;name\n").contains("separated by ';'"));
-        assert!(refused(b"bank_card,name,id_type,id_number,phone,status,name\n").contains("name is there twice"));
+        assert!(
+            refused(b"bank_card,name,id_type,id_number,phone,status,name\n").contains("name is there twice")
+        );
         let shown = refused("6225768888888888,韦小宝\n".as_bytes());
         assert!(shown.starts_with("the first line is not a header") && !shown.contains("6225"), "{shown}");
     }

@@ -32,7 +32,10 @@ impl ParquetRows {
         let places = places(&names)?;
         for field in fields {
             let is_text_or_whole = field.is_primitive()
-                && matches!(field.get_physical_type(), Physical::BYTE_ARRAY | Physical::INT32 | Physical::INT64);
+                && matches!(
+                    field.get_physical_type(),
+                    Physical::BYTE_ARRAY | Physical::INT32 | Physical::INT64
+                );
             if !is_text_or_whole {
                 let name = field.name();
                 return Err(Unusable(format!("the column {name} is not text; write it as a string")).into());

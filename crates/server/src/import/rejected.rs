@@ -32,13 +32,10 @@ pub fn beside(file: &Path) -> PathBuf {
 impl Rejected {
     /// A new file, or the first `kept` bytes of one that an interrupted import began.
     pub fn open(path: PathBuf, kept: u64) -> anyhow::Result<Rejected> {
-        let failed = || format!("cannot write rejected rows to {}; choose a place with --rejected", path.display());
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .with_context(failed)?;
+        let failed =
+            || format!("cannot write rejected rows to {}; choose a place with --rejected", path.display());
+        let mut file =
+            File::options().create(true).truncate(false).write(true).open(&path).with_context(failed)?;
         let length = file.metadata().with_context(failed)?.len();
         // Shorter: it is gone, or somewhere else; what was rejected before is listed there.
         let kept = if length < kept { 0 } else { kept };

@@ -7,8 +7,22 @@ const GIVEN: &str = "伟芳娜秀英敏静丽强磊军洋勇艳杰娟涛明超�
 /// Characters of the extensions, which many systems of banks could not write for years.
 const RARE: &str = "𠅤䶮㛃𬭚𫖯𬀩㑇䜣𪻐𬍛";
 const DOTTED: [&str; 16] = [
-    "买买提", "艾力", "阿依古丽", "吐尔逊", "古丽娜尔", "买合木提", "努尔兰", "阿卜杜拉", "热依汗",
-    "伊力哈木", "扎西", "卓玛", "才让", "达瓦", "迪丽热巴", "哈斯木",
+    "买买提",
+    "艾力",
+    "阿依古丽",
+    "吐尔逊",
+    "古丽娜尔",
+    "买合木提",
+    "努尔兰",
+    "阿卜杜拉",
+    "热依汗",
+    "伊力哈木",
+    "扎西",
+    "卓玛",
+    "才让",
+    "达瓦",
+    "迪丽热巴",
+    "哈斯木",
 ];
 const LATIN: [&str; 12] = [
     "WEI", "XIAOBAO", "MARIA", "JOHN", "SMITH", "NGUYEN", "ANNA", "O'NEIL", "KIM", "TANAKA", "PETROV", "LEE",
@@ -22,7 +36,12 @@ pub fn name(drawn: u64) -> String {
     match of_a_thousand {
         0..12 => format!("{}·{}", DOTTED[pick(10, DOTTED.len())], DOTTED[pick(20, DOTTED.len())]),
         12..16 => format!("{} {}", LATIN[pick(10, LATIN.len())], LATIN[pick(20, LATIN.len())]),
-        16..20 => format!("{}{}{}", han(SURNAMES, pick(10, 100)), han(RARE, pick(20, 10)), han(GIVEN, pick(30, 1 << 20))),
+        16..20 => format!(
+            "{}{}{}",
+            han(SURNAMES, pick(10, 100)),
+            han(RARE, pick(20, 10)),
+            han(GIVEN, pick(30, 1 << 20))
+        ),
         20..24 => format!("{}{}", DOUBLE_SURNAMES[pick(10, 6)], han(GIVEN, pick(30, 1 << 20))),
         _ => {
             // Of two draws the earlier one: the first surnames are by far the most common.

@@ -51,7 +51,9 @@ fn the_keys_are_published() {
     let text = |at: &str| keys.pointer(at).and_then(Value::as_str).unwrap();
     assert!(text("/rsa/spki_pem").starts_with("-----BEGIN PUBLIC KEY-----\nMIIBIjAN"));
     assert!(text("/rsa/pkcs1_pem").starts_with("-----BEGIN RSA PUBLIC KEY-----\nMIIBCgKCAQEA"));
-    assert!(text("/sm2/spki_pem").starts_with("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoEcz1UBgi0D"));
+    assert!(
+        text("/sm2/spki_pem").starts_with("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoEcz1UBgi0D")
+    );
     assert_eq!(text("/rsa/node"), base64(text("/rsa/pkcs1_pem").as_bytes()));
     assert_eq!(text("/sm2/node"), base64(text("/sm2/spki_pem").as_bytes()));
 }

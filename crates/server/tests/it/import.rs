@@ -162,7 +162,8 @@ fn killed_and_resumed_it_comes_to_the_same() {
         place.import(&[path(&first), "--replace"]);
     }
     whole.import(&[path(&file)]);
-    let arguments = ["import", "accounts", "--batch", "1000", "--data", path(killed.data.path()), path(&file)];
+    let arguments =
+        ["import", "accounts", "--batch", "1000", "--data", path(killed.data.path()), path(&file)];
     let (mut kills, mut dice) = (0, 7_u64);
     for _ in 0..8 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_card4e"))
@@ -206,7 +207,8 @@ fn parquet() {
     let columns: String = names.iter().map(|name| format!("REQUIRED BYTE_ARRAY {name} (UTF8);")).collect();
     let schema = parquet::schema::parser::parse_message_type(&format!("message m {{ {columns} }}")).unwrap();
     let mut writer =
-        parquet::file::writer::SerializedFileWriter::new(Vec::new(), schema.into(), Default::default()).unwrap();
+        parquet::file::writer::SerializedFileWriter::new(Vec::new(), schema.into(), Default::default())
+            .unwrap();
     let mut group = writer.next_row_group().unwrap();
     for value in LI.split(',') {
         let mut column = group.next_column().unwrap().unwrap();
@@ -216,7 +218,10 @@ fn parquet() {
     group.close().unwrap();
     let file = place.file("a.parquet", writer.into_inner().unwrap());
     assert_eq!(place.import(&[path(&file)])["put"], 1);
-    let get = card4e(&["accounts", "get", "-", "--json", "--data", path(place.data.path())], b"6217000000000101017\n");
+    let get = card4e(
+        &["accounts", "get", "-", "--json", "--data", path(place.data.path())],
+        b"6217000000000101017\n",
+    );
     assert_eq!(
         String::from_utf8(get.stdout).unwrap(),
         "{\"status\":\"normal\",\"id_type\":\"resident_id\",\"has_phone\":true}\n"

@@ -6,8 +6,8 @@
 
 mod acedata;
 mod cli;
-mod import;
 mod envelope;
+mod import;
 mod operate;
 mod sandbox;
 mod serve;

@@ -221,7 +221,11 @@ fn a_rotated_secret_overlaps_and_a_revoked_one_is_gone() {
     assert_ne!(next["credential"].to_string(), id("bearer"));
     server.stop();
     let server = Sandbox::serving(&bank.config);
-    assert_eq!(tencent(&server, &shop.secret_id, newest["secret"].as_str().unwrap(), CARD), "-9", "after a restart");
+    assert_eq!(
+        tencent(&server, &shop.secret_id, newest["secret"].as_str().unwrap(), CARD),
+        "-9",
+        "after a restart"
+    );
 }
 
 #[test]
@@ -230,7 +234,10 @@ fn credentials_expire_and_are_tied_to_addresses() {
     bank.run(&["caller", "create", "shop"]);
     let create = |wish: &[&str]| {
         let made = bank.run(&[&["credential", "create", "shop"], wish].concat());
-        (made["secret_id"].as_str().unwrap_or_default().to_owned(), made["secret"].as_str().unwrap().to_owned())
+        (
+            made["secret_id"].as_str().unwrap_or_default().to_owned(),
+            made["secret"].as_str().unwrap().to_owned(),
+        )
     };
     let near = create(&["--kind", "tencent", "--address", "127.0.0.0/8"]);
     let far = create(&["--kind", "tencent", "--address", "192.0.2.0/24"]);

@@ -19,7 +19,8 @@ proptest! {
         key: [u8; 32],
         iv: [u8; 16],
         order in Just(Element::ALL.to_vec()).prop_shuffle(),
-        texts in prop::collection::vec("[a-zA-Z0-9\u{4e00}-\u{9fa5}·]{0,40}", 1..=4),
+        // A `·` alone could be 路 in GBK, and is read so.
+        texts in prop::collection::vec("[0-9]{0,19}|[a-zA-Z\u{4e00}-\u{9fa5}][a-zA-Z0-9\u{4e00}-\u{9fa5}·]{0,40}", 1..=4),
     ) {
         let opener = opener();
         let elements: Vec<_> = order.iter().zip(&texts).map(|(element, text)| (*element, text.as_bytes())).collect();
@@ -56,7 +57,8 @@ fn old_keys_open_while_they_are_live() {
     let retired = Opener::new(&[OTHER_RSA], &[OTHER_SM2]).unwrap();
     assert_eq!(after.published(), retired.published(), "the newest is the one to encrypt for");
     for algorithm in Algorithm::ALL {
-        let made = |to: &Opener| Made::new(algorithm, to, &[7; 32], &[9; 16], &[(Element::Name, "张伟".as_bytes())]);
+        let made =
+            |to: &Opener| Made::new(algorithm, to, &[7; 32], &[9; 16], &[(Element::Name, "张伟".as_bytes())]);
         let (old, new) = (made(&before), made(&after));
         assert_eq!(old.open(&after).unwrap().or(Element::Name, ""), "张伟");
         assert_eq!(new.open(&after).unwrap().or(Element::Name, ""), "张伟");

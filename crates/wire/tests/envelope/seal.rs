@@ -31,8 +31,15 @@ pub struct Made {
 
 impl Made {
     /// Encrypts for the newest key of an opener.
-    pub fn new(algorithm: Algorithm, to: &Opener, key: &[u8; 32], iv: &[u8; 16], elements: &[(Element, &[u8])]) -> Made {
-        let mut made = Made { algorithm, blob: Vec::new(), iv: iv.to_vec(), elements: Vec::new(), tags: Vec::new() };
+    pub fn new(
+        algorithm: Algorithm,
+        to: &Opener,
+        key: &[u8; 32],
+        iv: &[u8; 16],
+        elements: &[(Element, &[u8])],
+    ) -> Made {
+        let mut made =
+            Made { algorithm, blob: Vec::new(), iv: iv.to_vec(), elements: Vec::new(), tags: Vec::new() };
         match algorithm {
             Algorithm::Aes256Cbc => {
                 made.blob = rsa_wrapped(to, key);

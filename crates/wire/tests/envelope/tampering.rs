@@ -60,9 +60,8 @@ fn each_byte_of_an_aes_envelope() {
         assert!(!same, "{what} {at}");
         true
     };
-    let blobs = (0..made.blob.len()).filter(|at| {
-        changes(Made { blob: changed(&made.blob, *at), ..made.clone() }, "blob", *at)
-    });
+    let blobs = (0..made.blob.len())
+        .filter(|at| changes(Made { blob: changed(&made.blob, *at), ..made.clone() }, "blob", *at));
     // A substitute key makes a padding of one element in 256, of two in 65536.
     assert_eq!(blobs.count(), 0);
     for at in 0..16 {

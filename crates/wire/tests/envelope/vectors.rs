@@ -86,10 +86,7 @@ fn elements_of_the_helpers_documentation() {
         algorithm: Algorithm::Sm4Gcm,
         ciphertext_blob: &STANDARD.encode(sm2_wrapped(&opener, sm4_key.as_slice().try_into().unwrap(), 7)),
         iv: "cHNm8k09p2d80owr",
-        listed: &[
-            (Element::IdCard, "oUfaRWLLjR9MclkyFF68M7Ot"),
-            (Element::Name, "cvtbksVKVIn0pNWUw9815RI2"),
-        ],
+        listed: &[(Element::IdCard, "oUfaRWLLjR9MclkyFF68M7Ot"), (Element::Name, "cvtbksVKVIn0pNWUw9815RI2")],
         tags: &["meBiloynTRhQtOtLR2xccQ==", "Anrq6V9s4jwBg+/mxW9Zeg=="],
     });
 }

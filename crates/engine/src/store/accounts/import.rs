@@ -119,11 +119,10 @@ impl Accounts {
     pub fn sweep(&mut self) -> Result<(Import, bool), StoreError> {
         let swept = self.change(|db| {
             let (mut is, ..) = last_import(db, None, false)?;
-            let (is_replacing, from): (bool, Vec<u8>) = db.query_row(
-                "SELECT is_replacing, coalesce(swept, x'') FROM import",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
+            let (is_replacing, from): (bool, Vec<u8>) =
+                db.query_row("SELECT is_replacing, coalesce(swept, x'') FROM import", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
             let until = if is_replacing { sweep_after(db, &from, &mut is)? } else { None };
             let stage = if until.is_some() { SWEEPING } else { DONE };
             db.execute("UPDATE import SET stage = ?1, swept = ?2", params![stage, until])?;

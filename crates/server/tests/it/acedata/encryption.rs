@@ -118,6 +118,9 @@ fn encryption_required() {
     );
     let mut three = whole(Algorithm::Aes256Cbc);
     three["encryption"]["encrypt_list"] = json!(["name", "bank_card", "phone"]);
-    assert_eq!(ask(&three.to_string()).json()["error"]["message"], "id_card must be encrypted: list it in encryption.encrypt_list.");
+    assert_eq!(
+        ask(&three.to_string()).json()["error"]["message"],
+        "id_card must be encrypted: list it in encryption.encrypt_list."
+    );
     assert_eq!(ask(&whole(Algorithm::Sm4Gcm).to_string()).json()["result"], "0");
 }

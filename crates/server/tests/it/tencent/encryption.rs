@@ -66,7 +66,8 @@ fn changed(path: &str, value: Value) -> String {
 fn any_elements_in_any_order() {
     let sandbox = Sandbox::start();
     use Element::{BankCard, IdCard, Name, Phone};
-    let lists: [&[Element]; 5] = [&Element::ALL, &[IdCard, BankCard, Name, Phone], &[Phone], &[BankCard, Name], &[IdCard]];
+    let lists: [&[Element]; 5] =
+        [&Element::ALL, &[IdCard, BankCard, Name, Phone], &[Phone], &[BankCard, Name], &[IdCard]];
     for algorithm in Algorithm::ALL {
         for (seed, list) in (1..).zip(lists) {
             let body = request(&SAMPLE_ELEMENTS, algorithm, seed, list).to_string();
