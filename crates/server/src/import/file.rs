@@ -6,14 +6,13 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, bail, ensure};
-use csv::ByteRecord;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
@@ -157,30 +156,15 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Refuses lines that no accounts file has, before they fill the memory.
-struct ShortLines<R> {
-    inner: R,
-    line_bytes: usize,
-}
-
-impl<R: Read> Read for ShortLines<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        match buffer[..read].iter().rposition(|byte| *byte == b'\n') {
-            Some(at) => self.line_bytes = read - at - 1,
-            None => self.line_bytes += read,
-        }
-        if self.line_bytes > LINE_BYTES_MAX {
-            return Err(io::Error::other("a line is longer than 64 KiB; is this a CSV file?"));
-        }
-        Ok(read)
-    }
-}
-
 /// Rows of a CSV file.
+///
+/// Read by hand, because a line is a row here: a CSV reader that honours quotes would let one stray
+/// quote swallow the rest of the file, and without quotes there is nothing left but to split.
 struct CsvRows {
-    reader: csv::Reader<ShortLines<Box<dyn Read + Send>>>,
-    record: ByteRecord,
+    text: BufReader<Box<dyn Read + Send>>,
+    line: Vec<u8>,
+    /// Number of the last line read, from 1.
+    number: u64,
     /// For each of our columns, which of the file's it is.
     places: [Option<usize>; COLUMNS.len()],
     columns: usize,
@@ -205,30 +189,48 @@ impl CsvRows {
         let mut all = Cursor::new(head);
         all.set_position(mark);
         let text: Box<dyn Read + Send> = Box::new(all.chain(text));
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .quoting(false)
-            .comment(Some(b'#'))
-            .buffer_capacity(LINE_BYTES_MAX)
-            .from_reader(ShortLines { inner: text, line_bytes: 0 });
-        let mut record = ByteRecord::new();
-        let is_there = reader.read_byte_record(&mut record).map_err(|wrong| Unusable(wrong.to_string()))?;
-        let names = record.iter().map(|name| String::from_utf8_lossy(unquoted(name)).trim().to_owned());
-        let names: Vec<_> = if is_there { names.collect() } else { Vec::new() };
-        let places = places(&names)?;
-        Ok(CsvRows { reader, record, places, columns: names.len(), encoding })
+        let text = BufReader::with_capacity(LINE_BYTES_MAX, text);
+        let nowhere = [None; COLUMNS.len()];
+        let mut rows = CsvRows { text, line: Vec::new(), number: 0, places: nowhere, columns: 0, encoding };
+        let mut names = Vec::new();
+        if rows.next_line()? {
+            let fields = rows.line.split(|byte| *byte == b',');
+            names.extend(fields.map(|name| String::from_utf8_lossy(unquoted(name)).trim().to_owned()));
+        }
+        rows.places = places(&names)?;
+        rows.columns = names.len();
+        Ok(rows)
     }
 
     fn read(&mut self, rows: &mut Rows, at_most: usize) -> anyhow::Result<()> {
-        while rows.len() < at_most && self.reader.read_byte_record(&mut self.record)? {
-            let line = self.record.position().map_or(0, csv::Position::line);
-            let columns = self.record.len();
-            let wrong = (columns != self.columns).then_some((columns, self.columns));
-            let values = self.places.map(|place| place.and_then(|place| self.record.get(place)));
-            rows.push(line, values.map(|value| unquoted(value.unwrap_or_default())), wrong, self.encoding);
+        while rows.len() < at_most && self.next_line()? {
+            let fields: Vec<&[u8]> = self.line.split(|byte| *byte == b',').collect();
+            let wrong = (fields.len() != self.columns).then_some((fields.len(), self.columns));
+            let values = self.places.map(|place| place.and_then(|place| fields.get(place).copied()));
+            rows.push(self.number, values.map(|value| unquoted(value.unwrap_or_default())), wrong, self.encoding);
         }
         Ok(())
+    }
+
+    /// The next line that is neither empty nor a comment; `false` at the end.
+    fn next_line(&mut self) -> anyhow::Result<bool> {
+        loop {
+            self.line.clear();
+            let read = (&mut self.text).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut self.line)?;
+            if read == 0 {
+                return Ok(false);
+            }
+            if read > LINE_BYTES_MAX {
+                bail!("a line is longer than 64 KiB; is this a CSV file?");
+            }
+            self.number += 1;
+            while matches!(self.line.last(), Some(b'\n' | b'\r')) {
+                self.line.pop();
+            }
+            if !self.line.is_empty() && self.line[0] != b'#' {
+                return Ok(true);
+            }
+        }
     }
 }
 
@@ -410,13 +412,20 @@ mod tests {
         assert!(rows(text, Encoding::Utf8).unwrap_err().to_string().contains("64 KiB"));
     }
 
+    fn without_returns(mut line: &[u8]) -> &[u8] {
+        while let Some(rest) = line.strip_suffix(b"\r") {
+            line = rest;
+        }
+        line
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, gbk: bool) {
             let encoding = if gbk { Encoding::Gbk } else { Encoding::Utf8 };
             let _ = rows(bytes.clone(), encoding);
-            let lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty() && line[0] != b'#');
-            let expected = lines.count();
+            let lines = bytes.split(|byte| *byte == b'\n').map(without_returns);
+            let expected = lines.filter(|line| !line.is_empty() && line[0] != b'#').count();
             if let Ok(read) = rows([HEADER.as_bytes(), &bytes].concat(), Encoding::Gbk) {
                 prop_assert_eq!(read.len(), expected);
             }

@@ -187,7 +187,7 @@ fn a_folder_that_is_none_is_left_as_it_is() {
     let empty = tempfile::tempdir().unwrap();
     for command in [["audit", "check"], ["ledger", "list"]] {
         let said = refused(&[command[0], command[1], "--data", text(empty.path())]);
-        assert!(said.contains("has no ledger; is it a data folder?"), "{said}");
+        assert!(said.contains("keys.json is missing"), "{said}");
         assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
         let said = refused(&[command[0], command[1], "--data", text(data.path())]);
         assert!(said.contains("keys.json"), "{said}");
