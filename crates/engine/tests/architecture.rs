@@ -1,6 +1,8 @@
 //! The direction of dependencies, read from the sources: server -> engine -> wire, nothing back; and
 //! the wires' own words stay where they belong.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::{Path, PathBuf};
 
 fn sources(of: &str) -> Vec<(PathBuf, String)> {

@@ -248,8 +248,8 @@ fn callers(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
 fn credentials(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
     writeln!(
         out,
-        "{:>4}  {:<20} {:<10} {:<38} {:<22} {}",
-        "id", "caller", "kind", "id or token", "expires", "addresses"
+        "{:>4}  {:<20} {:<10} {:<38} {:<22} addresses",
+        "id", "caller", "kind", "id or token", "expires"
     )?;
     for credential in told.as_array().into_iter().flatten() {
         let expires = credential["expires"].as_str().unwrap_or("never");

@@ -6,6 +6,8 @@
 //! CARD4E_KILLS=50 CARD4E_SEED=7 cargo test --release -p card4e --test crash -- --nocapture
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "it/support.rs"]
 #[expect(dead_code, reason = "shared with the other integration tests")]
 mod support;
@@ -118,9 +120,9 @@ fn ask(
     dice: &mut Dice,
 ) -> std::io::Result<()> {
     let (name, card, phone, id) = elements(dice);
-    let key = (dice.next() % 4 == 0).then(|| format!("key-{}", dice.next()));
-    let on_tencent = dice.next() % 2 == 0;
-    let token = if dice.next() % 8 == 0 { TRIAL_TOKEN } else { TOKEN };
+    let key = (dice.next().is_multiple_of(4)).then(|| format!("key-{}", dice.next()));
+    let on_tencent = dice.next().is_multiple_of(2);
+    let token = if dice.next().is_multiple_of(8) { TRIAL_TOKEN } else { TOKEN };
     let request = if on_tencent {
         let body = format!(r#"{{"Name":"{name}","BankCard":"{card}","Phone":"{phone}","IdCard":"{id}"}}"#);
         tencent(address, &body, key.as_deref())

@@ -45,7 +45,7 @@ pub struct Input {
 
 enum Format {
     Csv(Box<CsvRows>),
-    Parquet(ParquetRows),
+    Parquet(Box<ParquetRows>),
 }
 
 /// How much of the file is read, in what [`Input::size`] counts.
@@ -83,7 +83,12 @@ impl Input {
                 "Parquet cannot be read from standard input, its index is at the end; name the file";
             ensure!(!is_standard_input, unseekable);
             let rows = ParquetRows::open(File::open(path)?, done.clone())?;
-            return Ok(Input { identity, size: Some(rows.count()), format: Format::Parquet(rows), done });
+            return Ok(Input {
+                identity,
+                size: Some(rows.count()),
+                format: Format::Parquet(Box::new(rows)),
+                done,
+            });
         }
         let raw = Counted { inner: Cursor::new(head.clone()).chain(raw), done: done.clone() };
         let text: Box<dyn Read + Send> = match &head[..] {
@@ -207,7 +212,12 @@ impl CsvRows {
             let fields: Vec<&[u8]> = self.line.split(|byte| *byte == b',').collect();
             let wrong = (fields.len() != self.columns).then_some((fields.len(), self.columns));
             let values = self.places.map(|place| place.and_then(|place| fields.get(place).copied()));
-            rows.push(self.number, values.map(|value| unquoted(value.unwrap_or_default())), wrong, self.encoding);
+            rows.push(
+                self.number,
+                values.map(|value| unquoted(value.unwrap_or_default())),
+                wrong,
+                self.encoding,
+            );
         }
         Ok(())
     }
