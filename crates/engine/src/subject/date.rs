@@ -21,9 +21,13 @@ impl Date {
     ///
     /// Times outside the years 1 to 9999 give the nearest day inside.
     pub fn in_beijing(unix_s: i64) -> Date {
+        Date::in_utc(unix_s.saturating_add(8 * 3600))
+    }
+
+    /// The day it is in Greenwich at a Unix time in seconds; clamped likewise.
+    pub fn in_utc(unix_s: i64) -> Date {
         // 0001-01-01 and 9999-12-31, counted in days from 1970-01-01.
-        let days = unix_s.saturating_add(8 * 3600).div_euclid(86_400).clamp(-719_162, 2_932_896);
-        from_unix_days(days)
+        from_unix_days(unix_s.div_euclid(86_400).clamp(-719_162, 2_932_896))
     }
 
     /// Year, 1 to 9999.
