@@ -30,6 +30,12 @@ pub enum RegisterError {
     /// Not a name.
     #[error("a caller's name is 1 to 64 letters, digits, dots, hyphens or underscores")]
     Name,
+    /// Somebody must look after the installation.
+    #[error("`{0}` is the last operator; add another one first: card4e caller create NAME --operator")]
+    LastOperator(String),
+    /// Only signatures cover a body.
+    #[error("only a credential of kind tencent signs payloads")]
+    NothingSigned,
     /// Platform tokens are replaced, not rotated.
     #[error("a platform token has no overlap; create a new one and revoke this one")]
     NotRotated,
@@ -94,7 +100,7 @@ pub struct ListedCredential {
     pub id: u32,
     /// Whose it is.
     pub caller: String,
-    /// `signature`, `bearer` or `platform`.
+    /// `tencent`, `acedata` or `platform`.
     pub kind: &'static str,
     /// SecretId, or the last four characters of the token.
     pub shown: String,
@@ -142,6 +148,12 @@ impl Engine {
     /// Suspends a caller, lets it ask again, or takes back its confirmation.
     pub fn set_standing(&self, name: &str, standing: Standing) -> Result<(), RegisterError> {
         let caller = self.caller(name)?;
+        let directory = self.directory();
+        let able =
+            |other: &&Caller| other.operator && other.standing == Standing::Active && other.id != caller.id;
+        if caller.operator && standing != Standing::Active && !directory.callers().iter().any(able) {
+            return Err(RegisterError::LastOperator(name.into()));
+        }
         Ok(self.change(Change::Caller(Caller { standing, ..caller }))?)
     }
 
@@ -172,6 +184,9 @@ impl Engine {
 
     /// Makes a credential for a caller.
     pub fn issue(&self, name: &str, kind: Kind, wish: Wish) -> Result<Issued, RegisterError> {
+        if wish.signed_payload_only && kind != Kind::Signature {
+            return Err(RegisterError::NothingSigned);
+        }
         let application = ApplicationId(self.caller(name)?.id.0);
         let id = self.directory().next_credential();
         let (proof, issued) = match kind {
@@ -270,10 +285,10 @@ impl ListedCredential {
         let utc = |at: Option<Millis>| at.map(crate::clock::utc_text);
         let (kind, shown, overlap) = match &credential.proof {
             Proof::Signature { secret_id, previous, .. } => {
-                ("signature", secret_id.clone(), previous.as_ref().map(|(_, until)| *until))
+                ("tencent", secret_id.clone(), previous.as_ref().map(|(_, until)| *until))
             }
             Proof::Bearer { last4, previous, .. } => {
-                ("bearer", format!("…{last4}"), previous.as_ref().map(|(_, until)| *until))
+                ("acedata", format!("…{last4}"), previous.as_ref().map(|(_, until)| *until))
             }
             Proof::Platform { last4, .. } => ("platform", format!("…{last4}"), None),
         };

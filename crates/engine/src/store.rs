@@ -71,7 +71,7 @@ impl Folder {
     /// Makes the folder if need be and takes it; a second server is refused.
     pub fn take(path: &Path) -> Result<Folder, StoreError> {
         let failed = |cause| StoreError::Folder { path: path.to_owned(), cause };
-        std::fs::create_dir_all(path).map_err(failed)?;
+        crate::file::create_private_dir(path).map_err(failed)?;
         let lock = File::options()
             .create(true)
             .truncate(false)

@@ -72,7 +72,7 @@ Examples:
   card4e sandbox --data ./card4e-data                 keep ledger and accounts
   card4e sandbox --tls                                on https, with a certificate of its own
 
-While it runs, GET / shows a page with all test keys and cards, and /_sandbox/ controls it:
+While it runs, a browser at / shows all test keys and cards, and /_sandbox/ controls it:
   curl -X POST http://127.0.0.1:4400/_sandbox/reset
   curl http://127.0.0.1:4400/_sandbox/journal")]
 pub struct Sandbox {

@@ -319,7 +319,7 @@ impl Settings {
             key_kept_ms: i64::from(self.idempotency.key_kept_hours) * 3_600_000,
             content_window_ms: i64::from(self.idempotency.content_window_seconds) * 1000,
             under_way_max: self.http.under_way_max,
-            log_bytes: 64 << 20,
+            log_bytes: 16 << 20,
         })
     }
 }

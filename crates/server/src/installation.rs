@@ -37,6 +37,15 @@ pub struct Installation {
 }
 
 impl Place {
+    /// The option as it was typed, to be pasted behind the next command.
+    pub fn as_typed(&self) -> String {
+        match (&self.config, &self.data) {
+            (Some(config), _) => format!("--config {}", config.display()),
+            (None, Some(data)) => format!("--data {}", data.display()),
+            (None, None) => String::new(),
+        }
+    }
+
     /// Reads the settings and opens the keys. The data folder itself is not taken: a server may work in it.
     pub fn open(&self) -> anyhow::Result<Installation> {
         match (&self.config, &self.data) {
@@ -76,7 +85,8 @@ impl Installation {
         // Opening the ring would make a new one, which opens nothing that is there.
         ensure!(
             keys.exists(),
-            "{} is missing: without it nothing in the folder can be read; `card4e init DIR` makes an installation",
+            "{} is missing: without it nothing in the folder can be read; `card4e init DIR` makes an installation, \
+             `card4e sandbox --data DIR` a sandbox's folder",
             keys.display()
         );
         let ring = KeyRing::open_or_create(&folder.join("keys.json"), &root_key)?;

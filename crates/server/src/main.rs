@@ -83,6 +83,8 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
          listen on 127.0.0.1, or add --expose-test-keys-to-the-network if that is what you want",
         options.listen.ip()
     );
+    let announced = Announced { ready_file: options.ready_file.as_deref(), cores: options.cores };
+    announced.forget();
     let settings = options.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
     let listener = http::listen(options.listen)?;
     let address = listener.local_addr()?;
@@ -115,7 +117,6 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
     if let Some(sandbox) = &server.sandbox {
         sandbox.store_seeded(&server)?;
     }
-    let announced = Announced { ready_file: options.ready_file.as_deref(), cores: options.cores };
     answer_until_told(&server, listener, announced, || greet(&server, address, options.data.as_deref()))?;
     running.stop();
     Ok(())
@@ -127,6 +128,16 @@ pub struct Announced<'a> {
     pub ready_file: Option<&'a Path>,
     /// Threads; by default one for each core.
     pub cores: Option<usize>,
+}
+
+impl Announced<'_> {
+    /// Removes the address of a server that does not answer: an earlier one's at the start, ours at the end.
+    pub fn forget(&self) {
+        if let Some(file) = self.ready_file {
+            // It is most likely not there.
+            let _ = std::fs::remove_file(file);
+        }
+    }
 }
 
 /// Answers until a signal asks to stop, then drains.
@@ -147,7 +158,9 @@ pub fn answer_until_told(
         if let Some(file) = announced.ready_file {
             write_ready_file(file, address)?;
         }
-        cores.accept(server, listener, until).await
+        let done = cores.accept(server, listener, until).await;
+        announced.forget();
+        done
     })
 }
 

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use engine::Engine;
 use engine::caller::{AddressRange, Standing};
 use engine::ledger::Credits;
 use engine::register::{Kind, RegisterError, Wish};
+use engine::Engine;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -157,10 +157,12 @@ fn answer(engine: &Engine, stream: UnixStream) -> anyhow::Result<()> {
 }
 
 /// Asks the running server, or does it here when none runs.
-pub fn ask(installation: Installation, request: Request) -> anyhow::Result<Value> {
+pub fn ask(mut installation: Installation, request: Request) -> anyhow::Result<Value> {
     match UnixStream::connect(socket(&installation.folder)) {
         Ok(stream) => ask_server(stream, &request),
         Err(_) => {
+            // The log is grown by a server, which has the time.
+            installation.policy.log_bytes = 0;
             let running = installation.start()?;
             let done = run(&running.engine, request);
             running.stop();

@@ -137,6 +137,14 @@ fn milliseconds(text: &str) -> Result<i64, String> {
     number.checked_mul(seconds * 1000).filter(|all| *all >= 0).ok_or_else(wrong)
 }
 
+/// The largest unit that says it without a fraction.
+fn time(milliseconds: i64) -> String {
+    let seconds = milliseconds / 1000;
+    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let fits = units.into_iter().find(|(unit, _)| seconds % unit == 0);
+    fits.map_or_else(String::new, |(unit, letter)| format!("{}{letter}", seconds / unit))
+}
+
 /// Runs `card4e caller …`.
 pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
     match command {
@@ -145,8 +153,10 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
             let free = installation.settings.free_quota()?;
             let told =
                 ask(installation, Request::CreateCaller { name: name.clone(), operator, unlimited, free })?;
+            let kind = if operator { "platform" } else { "tencent" };
+            let place = whose.place.as_typed();
             whose.print(&told, |out, _| {
-                writeln!(out, "caller {name} is there; next: card4e credential create {name} --kind tencent")
+                writeln!(out, "Added {name}. Next: card4e credential create {name} --kind {kind} {place}")
             })
         }
         CallerCommand::List { whose } => {
@@ -194,7 +204,13 @@ pub fn credential(command: CredentialCommand) -> anyhow::Result<()> {
         }
         CredentialCommand::Rotate { id, overlap, whose } => {
             let told = ask(whose.place.open()?, Request::Rotate { id, overlap_ms: overlap })?;
-            whose.print(&told, secret)
+            whose.print(&told, |out, told| {
+                secret(out, told)?;
+                match overlap {
+                    0 => writeln!(out, "The old secret is no longer taken."),
+                    overlap => writeln!(out, "The old secret is taken for {} more.", time(overlap)),
+                }
+            })
         }
         CredentialCommand::Revoke { id, whose } => {
             let told = ask(whose.place.open()?, Request::Revoke { id })?;
@@ -231,13 +247,14 @@ fn secret(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
 }
 
 fn callers(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
-    writeln!(out, "{:<24} {:<12} {:>16} {:>11}", "caller", "standing", "balance", "credentials")?;
+    writeln!(out, "{:<24} {:<18} {:>16} {:>11}", "caller", "standing", "balance", "credentials")?;
     for caller in told.as_array().into_iter().flatten() {
-        let standing = if caller["operator"] == true { "operator" } else { text(&caller["standing"]) };
+        let role = if caller["operator"] == true { " operator" } else { "" };
+        let standing = format!("{}{role}", text(&caller["standing"]));
         let balance = caller["balance"].as_str().unwrap_or("unlimited");
         writeln!(
             out,
-            "{:<24} {standing:<12} {balance:>16} {:>11}",
+            "{:<24} {standing:<18} {balance:>16} {:>11}",
             text(&caller["name"]),
             caller["credentials"].to_string()
         )?;
@@ -279,6 +296,7 @@ mod tests {
     fn times() {
         assert_eq!(milliseconds("90d"), Ok(7_776_000_000));
         assert_eq!(milliseconds("0s"), Ok(0));
+        assert_eq!((time(86_400_000), time(5_400_000)), ("1d".into(), "90m".into()));
         for wrong in ["", "d", "90", "1w", "-1d", "9999999999999999d", "秒"] {
             assert!(milliseconds(wrong).is_err(), "{wrong}");
         }

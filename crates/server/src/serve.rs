@@ -10,7 +10,7 @@ use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::register::{Kind, Wish};
 use engine::vault::random;
-use engine::{Engine, Seed};
+use engine::{Engine, Policy, Seed};
 
 use crate::config::Settings;
 use crate::front::Server;
@@ -57,14 +57,15 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
     for path in [&config, &root] {
         ensure!(!path.exists(), "{} is there already; nothing was changed", path.display());
     }
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    engine::file::create_private_dir(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let root_key: [u8; 32] = random();
     engine::file::write_durably(&root, format!("{}\n", engine::file::hex(&root_key)).as_bytes())?;
     std::fs::write(&config, TEMPLATE).with_context(|| format!("cannot write {}", config.display()))?;
     let settings = Settings::read(&config)?;
     let data = dir.join(&settings.server.data);
-    let running =
-        Engine::open(&data, &root_key, settings.serve_policy()?, Issuers::built_in(), Seed::nobody())?;
+    // The log is grown by the first server, which has the time.
+    let policy = Policy { log_bytes: 0, ..settings.serve_policy()? };
+    let running = Engine::open(&data, &root_key, policy, Issuers::built_in(), Seed::nobody())?;
     running.engine.create_caller("operator", true, false, Credits::ZERO)?;
     let token = running.engine.issue("operator", Kind::Platform, Wish::default())?;
     running.stop();
@@ -95,6 +96,8 @@ Next:
 
 /// Serves until it is told to stop.
 pub fn serve(options: &Serve) -> anyhow::Result<()> {
+    let announced = Announced { ready_file: options.ready_file.as_deref(), cores: options.cores };
+    announced.forget();
     let installation = Installation::configured(&options.config)?;
     let settings = installation.settings.clone();
     let folder = installation.folder.clone();
@@ -119,7 +122,6 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         diagnoses: Mutex::default(),
         settings,
     });
-    let announced = Announced { ready_file: options.ready_file.as_deref(), cores: options.cores };
     let data = folder.display();
     answer_until_told(&server, listener, announced, || {
         let scheme = server.scheme();

@@ -27,7 +27,7 @@ Examples:
   card4e synth --accounts 1000000 --seed 7 --out accounts.csv --claims claims.csv
   card4e synth --accounts 100000 | card4e import accounts --data ./card4e-data -
 
-Only an installation with test_land = true takes such people; a sandbox does.")]
+An installation takes their identity numbers only with test_land = true; a sandbox does.")]
 pub struct Options {
     /// How many accounts.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=ACCOUNTS_MAX))]

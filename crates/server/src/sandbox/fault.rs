@@ -144,6 +144,11 @@ impl Rule {
     fn strike(&mut self, seed: u64, wire: Wire, action: &str, card: &str) -> Option<Effect> {
         let is =
             |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        // A rule that asks for an error of the other wire is not about this one.
+        let errors = self.effect.iter().chain(&self.sequence).filter_map(|effect| effect.error.as_deref());
+        if !errors.into_iter().all(|code| knows_error(Some(wire.name()), code)) {
+            return None;
+        }
         if !(is(&self.wire, wire.name()) && is(&self.action, action) && is(&self.card, card)) || self.over() {
             return None;
         }
@@ -197,7 +202,9 @@ fn check(rule: &Rule) -> Result<(), String> {
 
 fn check_effect(effect: &Effect, rule: &Rule) -> Result<(), String> {
     if *effect == Effect::default() {
-        return Err("an effect says at least one of outcome, error, delay_ms, status, drop, truncate".into());
+        return Err(
+            "an effect says at least one of outcome, error, delay_ms, status, drop, truncate, panic".into()
+        );
     }
     if let Some(outcome) = &effect.outcome
         && super::outcome(outcome).is_none()

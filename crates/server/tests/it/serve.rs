@@ -130,6 +130,9 @@ fn init_makes_an_installation_once() {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
     };
     assert_eq!(mode(&bank.join("root.key")), 0o600);
+    assert_eq!((mode(&bank), mode(&bank.join("data"))), (0o700, 0o700));
+    let size = |name: &str| std::fs::metadata(bank.join("data").join(name)).unwrap().len();
+    assert!(size("ledger.db") + size("ledger.db-wal") < 1 << 20, "an empty installation is small");
     let again = card4e(&["init", bank.to_str().unwrap()]);
     assert!(!again.status.success() && error(&again).contains("nothing was changed"), "{}", error(&again));
 }
@@ -201,24 +204,24 @@ fn a_rotated_secret_overlaps_and_a_revoked_one_is_gone() {
         let found = listed.as_array().unwrap().iter().find(|credential| credential["kind"] == kind);
         found.unwrap()["id"].to_string()
     };
-    let rotated = bank.run(&["credential", "rotate", &id("signature"), "--overlap", "1h"]);
+    let rotated = bank.run(&["credential", "rotate", &id("tencent"), "--overlap", "1h"]);
     let new_key = rotated["secret"].as_str().unwrap().to_owned();
     assert_eq!(rotated["secret_id"], shop.secret_id.as_str(), "the id stays");
     assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, CARD), "-9", "the old one overlaps");
     assert_eq!(tencent(&server, &shop.secret_id, &new_key, CARD), "-9");
-    let newest = bank.run(&["credential", "rotate", &id("signature"), "--overlap", "0s"]);
+    let newest = bank.run(&["credential", "rotate", &id("tencent"), "--overlap", "0s"]);
     assert_eq!(tencent(&server, &shop.secret_id, &new_key, CARD), "AuthFailure.SignatureFailure");
 
-    let bearer = bank.run(&["credential", "rotate", &id("bearer"), "--overlap", "1h"]);
+    let bearer = bank.run(&["credential", "rotate", &id("acedata"), "--overlap", "1h"]);
     assert_eq!(acedata(&server, &shop.token, CARD).status, 200);
     assert_eq!(acedata(&server, bearer["secret"].as_str().unwrap(), CARD).status, 200);
-    bank.run(&["credential", "revoke", &id("bearer")]);
+    bank.run(&["credential", "revoke", &id("acedata")]);
     assert_eq!(acedata(&server, &shop.token, CARD).status, 401);
     assert_eq!(acedata(&server, bearer["secret"].as_str().unwrap(), CARD).status, 401);
 
     // A new credential does not get the number of the revoked one: the ledger names numbers.
     let next = bank.run(&["credential", "create", "shop", "--kind", "acedata"]);
-    assert_ne!(next["credential"].to_string(), id("bearer"));
+    assert_ne!(next["credential"].to_string(), id("acedata"));
     server.stop();
     let server = Sandbox::serving(&bank.config);
     assert_eq!(
@@ -261,6 +264,8 @@ fn mistakes_say_what_to_do() {
         (&["credential", "create", "nobody", "--kind", "tencent"], "card4e caller list"),
         (&["credential", "revoke", "77"], "card4e credential list"),
         (&["credential", "create", "shop", "--kind", "tencent", "--address", "home"], "192.0.2.7"),
+        (&["credential", "create", "shop", "--kind", "acedata", "--signed-payload-only"], "kind tencent"),
+        (&["caller", "suspend", "operator"], "the last operator"),
         (&["credential", "create", "shop", "--kind", "tencent", "--expires", "soon"], "90d"),
     ] {
         let error = bank.refused(arguments);
