@@ -209,7 +209,7 @@ impl Engine {
         });
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes };
         let running = Running {
-            writer: thread("card4e-ledger", move || writer.run())?,
+            writer: thread("card4e-ledger", move || run_or_abort(writer))?,
             projector: projector(Arc::clone(&engine), usage)?,
             engine,
         };
@@ -285,6 +285,13 @@ impl Engine {
         self.books.lock().expect("the books are whole")
     }
 
+    /// Gives a hold back; after a panic there are no books left to give it back to.
+    pub(crate) fn release(&self, application: &Application, price: Credits) {
+        if let Ok(mut books) = self.books.lock() {
+            books.release(application, price);
+        }
+    }
+
     pub(crate) fn rates(&self) -> MutexGuard<'_, Rates> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -295,8 +302,9 @@ impl Engine {
         subject: &Subject,
         policy: &AttemptPolicy,
     ) -> Result<AttemptRefs, Refusal> {
-        let today = clock::beijing_day(self.clock.now_ms());
         let mut key = self.day.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock, so that around midnight the key only ever turns forward.
+        let today = clock::beijing_day(self.clock.now_ms());
         if key.as_ref().is_none_or(|key| key.day != today) {
             *key = Some(self.day_key(today).map_err(|error| {
                 tracing::error!(%error, "the key of the day cannot be kept; attempts cannot be counted");
@@ -352,6 +360,15 @@ impl Running {
                 tracing::error!("a thread of the engine ended in a panic");
             }
         }
+    }
+}
+
+/// Without its writer nothing can be answered any more, and everybody would wait for ever: a panic
+/// there ends the process, and the next start reads back what is durable.
+fn run_or_abort(writer: Writer) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run())).is_err() {
+        tracing::error!("the ledger's thread ended in a panic; the process ends, nothing durable is lost");
+        std::process::abort();
     }
 }
 

@@ -200,9 +200,10 @@ impl Attempts {
         }
     }
 
-    /// A new day: all counters start again.
+    /// A new day: all counters start again. So they do when the clock was ahead by days and has been
+    /// put right; but not around midnight, when yesterday's last questions are still under way.
     fn turn(&mut self, day: u32) {
-        if day > self.day {
+        if day > self.day || day + 1 < self.day {
             *self = Attempts { day, ..Attempts::default() };
         }
     }
@@ -356,6 +357,18 @@ mod tests {
             assert_eq!(attempts.hold(&refs(1, 7, 1), &off), Ok(()));
             attempts.settle(&refs(1, 7, 1), Outcome::HolderMismatch);
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_switch_the_limits_off() {
+        let mut attempts = Attempts::default();
+        assert_eq!(ask(&mut attempts, &refs(1, 7, 30), Outcome::Pass), Ok(()), "ten days ahead");
+        for _ in 0..3 {
+            assert_eq!(ask(&mut attempts, &refs(1, 7, 20), Outcome::HolderMismatch), Ok(()));
+        }
+        assert_eq!(ask(&mut attempts, &refs(1, 7, 20), Outcome::HolderMismatch), Err(UsedUp));
+        assert_eq!(ask(&mut attempts, &refs(1, 7, 21), Outcome::Pass), Ok(()));
+        assert_eq!(ask(&mut attempts, &refs(1, 7, 20), Outcome::Pass), Ok(()), "the last of yesterday");
     }
 
     #[test]

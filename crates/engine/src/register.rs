@@ -33,6 +33,12 @@ pub enum RegisterError {
     /// Somebody must look after the installation.
     #[error("`{0}` is the last operator; add another one first: card4e caller create NAME --operator")]
     LastOperator(String),
+    /// A second rotation would end the overlap of the first.
+    #[error("the secret before the last rotation is still taken; wait, or end its overlap with --overlap 0s")]
+    OverlapRuns,
+    /// Not an amount to give.
+    #[error("an amount is more than 0 and at most a billion credits")]
+    Amount,
     /// Only signatures cover a body.
     #[error("only a credential of kind tencent signs payloads")]
     NothingSigned,
@@ -137,8 +143,7 @@ impl Engine {
             actions: if operator { Vec::new() } else { vec![Action::FourElements] },
             ..Application::of(ApplicationId(number), &caller)
         };
-        self.change(Change::Caller(caller))?;
-        self.change(Change::Application(application))?;
+        self.change(Change::New(caller, application))?;
         if free > Credits::ZERO && !unlimited && !operator {
             self.grant(name, free)?;
         }
@@ -159,6 +164,10 @@ impl Engine {
 
     /// Gives credits to a caller.
     pub fn grant(&self, name: &str, amount: Credits) -> Result<(), RegisterError> {
+        const MOST: Credits = Credits::whole(1_000_000_000);
+        if amount <= Credits::ZERO || amount > MOST {
+            return Err(RegisterError::Amount);
+        }
         let application = ApplicationId(self.caller(name)?.id.0);
         let granted = Entry::Grant { at_ms: self.clock.now_ms(), application, amount };
         if self.record(granted) { Ok(()) } else { Err(StoreError::Stopped.into()) }
@@ -223,6 +232,15 @@ impl Engine {
     /// Gives a credential a new secret; the old one is valid for `overlap_ms` more.
     pub fn rotate(&self, id: u32, overlap_ms: Millis) -> Result<Issued, RegisterError> {
         let mut credential = self.credential(id)?;
+        let overlaps = match &credential.proof {
+            Proof::Signature { previous, .. } => previous.as_ref().map(|(_, until)| *until),
+            Proof::Bearer { previous, .. } => previous.as_ref().map(|(_, until)| *until),
+            Proof::Platform { .. } => None,
+        };
+        // Who repeats a rotation whose answer got lost must not cut off the secret that is in use.
+        if overlap_ms > 0 && overlaps.is_some_and(|until| until > self.clock.now_ms()) {
+            return Err(RegisterError::OverlapRuns);
+        }
         let until = self.clock.now_ms().saturating_add(overlap_ms);
         let issued = match &mut credential.proof {
             Proof::Signature { secret_id, secret_key, previous, .. } => {

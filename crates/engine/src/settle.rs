@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::Engine;
 use crate::audit::{Checkpoint, Frontier};
 use crate::caller::{Application, Caller, Credential, CredentialId};
-use crate::ledger::{Answer, Block, Draft, Entry, Side};
+use crate::ledger::{Answer, Block, Draft, Entry, Side, encoded};
 use crate::store::Commit;
 use crate::store::{Accounts, LedgerFile, StoreError};
 use crate::vault::KeyedRef;
@@ -75,7 +75,9 @@ struct Waiting {
 /// Something about callers is to be kept otherwise than it is.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A caller, new or changed.
+    /// A new caller with its application, both or neither.
+    New(Caller, Application),
+    /// A caller that is there.
     Caller(Caller),
     /// An application, new or changed.
     Application(Application),
@@ -331,9 +333,10 @@ impl Writer {
             let closing = work.closing && work.drafts.is_empty() && work.entries.is_empty();
             if work.drafts.is_empty() && work.entries.is_empty() {
                 if (due || closing) && signed_size != self.tree.size() {
-                    self.sign_alone();
-                    signed_size = self.tree.size();
                     signed_at = Instant::now();
+                    if self.sign_alone() {
+                        signed_size = self.tree.size();
+                    }
                 }
             } else if self.settle(work, due) && due {
                 signed_size = self.tree.size();
@@ -365,6 +368,7 @@ impl Writer {
         }
         let vault = &self.engine.vault;
         match change {
+            Change::New(caller, application) => self.file.put_new(caller, application)?,
             Change::Caller(caller) => self.file.put_caller(caller)?,
             Change::Application(application) => self.file.put_application(application)?,
             Change::Credential(credential) => self.file.put_credential(credential, vault)?,
@@ -412,7 +416,7 @@ impl Writer {
             batch.decide(&self.engine, work, &mut tree, now);
             if batch.block.entries.is_empty() {
                 batch.tell(&self.engine, true);
-                return true;
+                return false;
             }
             match self.commit(&batch, &tree, sign, now) {
                 Ok(()) => {
@@ -451,19 +455,22 @@ impl Writer {
         Checkpoint { size, root, at_ms, signature }
     }
 
-    fn sign_alone(&mut self) {
+    fn sign_alone(&mut self) -> bool {
         let checkpoint = self.checkpoint(&self.tree, self.engine.clock.now_ms());
-        if let Err(error) = self.file.save_checkpoint(&checkpoint) {
+        let kept = self.file.save_checkpoint(&checkpoint);
+        if let Err(error) = &kept {
             tracing::warn!(%error, "the audit checkpoint could not be kept; it is tried again");
         }
+        kept.is_ok()
     }
 
     fn snapshot(&mut self) {
         if self.engine.is_stopped() {
             return;
         }
-        let books = self.engine.books();
-        if let Err(error) = self.file.save_snapshot(&books, &self.tree, &self.engine.vault) {
+        // Only the encoding needs the books: sealing and writing must not hold everybody up.
+        let state = encoded(&(&self.tree, &*self.engine.books()));
+        if let Err(error) = self.file.save_snapshot(&state, &self.engine.vault) {
             tracing::warn!(%error, "the snapshot could not be kept; the next start takes longer");
         }
     }

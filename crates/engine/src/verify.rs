@@ -67,7 +67,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if !self.kept {
-            self.engine.books().release(&self.application, self.price);
+            self.engine.release(&self.application, self.price);
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Server {
     pub tls: Option<Arc<Tls>>,
     /// Opens encrypted elements; `None`: there are no keys for it.
     pub envelopes: Option<Envelopes>,
+    /// Kibibytes of bodies there is still room for, from callers not yet known.
+    pub room: Arc<Semaphore>,
     /// How many more connections there may be.
     pub connections: Arc<Semaphore>,
     /// Where it listens.

@@ -23,7 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -47,7 +47,11 @@ pub struct Received {
     pub began: Instant,
     /// Who is at the other end of the connection.
     pub peer: IpAddr,
+    _held: Held,
 }
+
+/// The room a body takes, given back with the request.
+type Held = Option<OwnedSemaphorePermit>;
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub enum BodyError {
     TooLarge,
     /// Not there in time, or broken off.
     Incomplete,
+    /// Too many bytes of other bodies are being held.
+    NoRoom,
 }
 
 /// What goes back, and how well.
@@ -122,14 +128,19 @@ impl Cores {
     pub fn start(server: &Arc<Server>, count: usize) -> anyhow::Result<Cores> {
         let (stop, stopping) = watch::channel(false);
         let mut cores = Cores { senders: Vec::new(), threads: Vec::new(), stop };
+        let (started, all_started) = std::sync::mpsc::channel();
         for number in 0..count {
             let (sender, sockets) = mpsc::unbounded_channel();
             let (server, stopping) = (Arc::clone(server), stopping.clone());
-            let run = move || serve_core(server, sockets, stopping);
+            let started = started.clone();
+            let run = move || serve_core(server, sockets, stopping, &started);
             let thread = std::thread::Builder::new().name(format!("card4e-core-{number}")).spawn(run)?;
             cores.senders.push(sender);
             cores.threads.push(thread);
         }
+        // A core that cannot start would drop every socket that is handed to it.
+        drop(started);
+        all_started.iter().take(count).collect::<anyhow::Result<()>>()?;
         Ok(cores)
     }
 
@@ -188,16 +199,18 @@ fn serve_core(
     server: Arc<Server>,
     mut sockets: mpsc::UnboundedReceiver<std::net::TcpStream>,
     stopping: watch::Receiver<bool>,
+    started: &std::sync::mpsc::Sender<anyhow::Result<()>>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "a core cannot start"),
+    let opened = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| Ok((runtime, Core::new(Arc::clone(&server))?)));
+    let (runtime, core) = match opened {
+        Ok((runtime, core)) => (runtime, Rc::new(core)),
+        Err(error) => return drop(started.send(Err(error.context("a core cannot start")))),
     };
-    let core = match Core::new(Arc::clone(&server)) {
-        Ok(core) => Rc::new(core),
-        Err(error) => return tracing::error!(%error, "a core cannot open the accounts"),
-    };
+    // Whoever started it waits for it.
+    let _ = started.send(Ok(()));
     let local = LocalSet::new();
     local.spawn_local({
         let core = Rc::clone(&core);
@@ -428,8 +441,9 @@ async fn respond(
     if head.version == Version::HTTP_2 {
         name_host(&mut head);
     }
-    let body = read_body(&head, body, deadline).await;
-    let received = Received { head, body, began, peer };
+    let mut held = None;
+    let body = read_body(&head, body, deadline, &core.server.room, &mut held).await;
+    let received = Received { head, body, began, peer, _held: held };
     let reply = crate::front::answer(&core, &received).await;
     let cut = match reply.delivery {
         Delivery::Dropped => return Err(Dropped),
@@ -454,6 +468,8 @@ async fn read_body(
     head: &http::request::Parts,
     body: HyperBody,
     deadline: Duration,
+    room: &Arc<Semaphore>,
+    held: &mut Held,
 ) -> Result<Bytes, BodyError> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -475,12 +491,28 @@ async fn read_body(
                 break;
             }
             if seen <= BODY_MAX_BYTES {
+                take_room(seen, room, held)?;
                 whole.extend_from_slice(&data);
             }
         }
         if seen > BODY_MAX_BYTES { Err(BodyError::TooLarge) } else { Ok(Bytes::from(whole)) }
     };
     tokio::time::timeout(deadline, read).await.unwrap_or(Err(BodyError::Incomplete))
+}
+
+/// Takes room for so many bytes of a body in all, in addition to what it holds already.
+fn take_room(bytes: usize, room: &Arc<Semaphore>, held: &mut Held) -> Result<(), BodyError> {
+    let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let more = bytes.div_ceil(1024).saturating_sub(has);
+    if more == 0 {
+        return Ok(());
+    }
+    let taken = Arc::clone(room).try_acquire_many_owned(more as u32).map_err(|_| BodyError::NoRoom)?;
+    match held {
+        Some(held) => held.merge(taken),
+        None => *held = Some(taken),
+    }
+    Ok(())
 }
 
 /// A body that is sent whole, or cut short on purpose.
@@ -519,6 +551,14 @@ impl Body for Outgoing {
         // The whole length even when cut, so that the client notices.
         SizeHint::with_exact(if self.sent { 0 } else { self.body.len() as u64 })
     }
+}
+
+/// Kibibytes of bodies that are held at once; a body is read before it is known whose it is.
+const ROOM_KIB: usize = 256 << 10;
+
+/// Room for the bodies of all requests.
+pub fn body_room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ROOM_KIB))
 }
 
 /// How many connections there may be.

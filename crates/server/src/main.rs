@@ -109,6 +109,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         sandbox: Some(Sandbox::new(options.seed)),
         envelopes: Some(Envelopes::new(sandbox::opener()?)),
         tls,
+        room: http::body_room(),
         connections: http::connection_bound(settings.http.connections_max),
         port: address.port(),
         diagnoses: Mutex::default(),

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use engine::Engine;
 use engine::caller::{AddressRange, Standing};
 use engine::ledger::Credits;
 use engine::register::{Kind, RegisterError, Wish};
-use engine::Engine;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

@@ -117,6 +117,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         sandbox: None,
         envelopes: None,
         tls,
+        room: http::body_room(),
         connections: http::connection_bound(settings.http.connections_max),
         port: address.port(),
         diagnoses: Mutex::default(),

@@ -158,23 +158,22 @@ impl LedgerFile {
         self.next_seq - 1 - self.snapshot_seq >= BLOCKS_PER_SNAPSHOT
     }
 
-    /// Keeps the state, so that a start need not replay everything.
-    pub fn save_snapshot(&mut self, books: &Books, tree: &Frontier, vault: &Vault) -> Result<(), StoreError> {
+    /// Keeps the state (encoded tree and books), so that a start need not replay everything.
+    pub fn save_snapshot(&mut self, state: &[u8], vault: &Vault) -> Result<(), StoreError> {
         let seq = self.next_seq - 1;
         if seq == self.snapshot_seq {
             return Ok(());
         }
-        let plain = encoded(&(tree, books));
-        let sealed = vault.seal(Seal::Side, place("snapshot", seq).as_bytes(), &plain);
+        // Also when it fails: the next try is due after as many blocks again, not after each.
+        self.snapshot_seq = seq;
+        let sealed = vault.seal(Seal::Side, place("snapshot", seq).as_bytes(), state);
         let run = |db: &mut Connection| {
             let transaction = db.transaction()?;
             transaction.execute("DELETE FROM snapshot", [])?;
             transaction.execute("INSERT INTO snapshot VALUES (?1, ?2)", params![seq, sealed])?;
             transaction.commit()
         };
-        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))?;
-        self.snapshot_seq = seq;
-        Ok(())
+        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Keeps a signed statement of how the tree looks.
@@ -461,6 +460,15 @@ fn read_checkpoints(db: &Connection) -> rusqlite::Result<Vec<Checkpoint>> {
 
 /// Callers, applications, credentials.
 impl LedgerFile {
+    /// Adds a caller with its application; a crash leaves both or neither.
+    pub fn put_new(&mut self, caller: &Caller, application: &Application) -> Result<(), StoreError> {
+        let step = |db: &Connection, sql: &str| db.execute_batch(sql).map_err(|cause| SCHEMA.error(cause));
+        step(&self.db, "BEGIN")?;
+        let put = self.put_caller(caller).and_then(|()| self.put_application(application));
+        step(&self.db, if put.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        put
+    }
+
     /// Adds or replaces a caller.
     pub fn put_caller(&mut self, caller: &Caller) -> Result<(), StoreError> {
         let standing = json(&caller.standing);

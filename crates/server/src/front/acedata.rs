@@ -151,6 +151,7 @@ async fn ask(
     *rate = admission.rate;
     match received.body {
         Ok(_) => {}
+        Err(BodyError::NoRoom) => return Err(Fault::overloaded()),
         Err(BodyError::TooLarge) => return Err(ErrorCode::RequestTooLarge.into()),
         Err(BodyError::Incomplete) => return Err(Fault::bad_request("The body did not arrive completely.")),
     }

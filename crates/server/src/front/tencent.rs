@@ -80,6 +80,7 @@ async fn ask(
     tencent::check_method(incoming)?;
     match received.body {
         Ok(_) => {}
+        Err(BodyError::NoRoom) => return Err(ErrorCode::ServiceUnavailable.into()),
         Err(BodyError::TooLarge) => return Err(tencent::body_too_large(incoming)),
         Err(BodyError::Incomplete) => {
             return Err(Fault::new(
@@ -165,10 +166,9 @@ fn authenticate(
     }
     let names = &core.server.settings.tencent.public_names;
     let fits = match &call.proof {
-        Proof::Tc3(tc3) => {
-            let key = core.keys.borrow_mut().key(&credential, tc3, call.timestamp, secret_key.expose());
-            verify_tc3(tc3, incoming, call.timestamp, &key, names).is_ok()
-        }
+        Proof::Tc3(tc3) => core.keys.borrow_mut().fits(&credential, tc3, call, |key| {
+            verify_tc3(tc3, incoming, call.timestamp, key, names).is_ok()
+        }),
         Proof::V1(v1) => verify_v1(v1, incoming, secret_key.expose(), names).is_ok(),
     };
     // After a rotation the key before it signs until its overlap ends.
@@ -236,7 +236,7 @@ fn explain(
     };
     let advice = diagnose(&evidence).as_ref().map(Diagnosis::advice);
     if let Some(advice) = &advice {
-        tracing::warn!(secret_id = %call.secret_id.chars().take(64).collect::<String>(), "a request was not signed as it should be: {advice}");
+        tracing::warn!(secret_id = ?call.secret_id.chars().take(64).collect::<String>(), "a request was not signed as it should be: {advice}");
     }
     note.hint = advice;
 }
@@ -301,30 +301,39 @@ pub struct KeyCache(HashMap<String, (Arc<Credential>, SigningKey)>);
 
 const KEYS_MAX: usize = 4096;
 
+/// A longer service is no host's first label; its key is derived each time.
+const SERVICE_MAX_BYTES: usize = 64;
+
 impl KeyCache {
-    fn key(
+    /// Verifies with the derived key, and keeps the key only if the signature fits: whoever knows a
+    /// SecretId alone must not be able to fill the memory.
+    fn fits(
         &mut self,
         credential: &Arc<Credential>,
         tc3: &Tc3<'_>,
-        timestamp: i64,
-        secret: &str,
-    ) -> SigningKey {
-        let derive = || SigningKey::derive(secret, tc3.date, tc3.service);
-        if !tc3.dated(timestamp) {
-            return derive();
+        call: &Call<'_>,
+        verify: impl FnOnce(&SigningKey) -> bool,
+    ) -> bool {
+        let Some((secret_id, secret_key)) = key_pair(credential) else { return false };
+        let derive = || SigningKey::derive(secret_key, tc3.date, tc3.service);
+        if !tc3.dated(call.timestamp) || tc3.service.len() > SERVICE_MAX_BYTES {
+            return verify(&derive());
         }
-        let scope = [tc3.secret_id, tc3.date, tc3.service].join("/");
-        match self.0.get(&scope) {
+        let scope = [secret_id, tc3.date, tc3.service].join("/");
+        if let Some((owner, key)) = self.0.get(&scope)
             // A rotated key is another credential under the same id.
-            Some((owner, key)) if Arc::ptr_eq(owner, credential) => key.clone(),
-            _ => {
-                if self.0.len() >= KEYS_MAX {
-                    self.0.clear();
-                }
-                let key = derive();
-                self.0.insert(scope, (Arc::clone(credential), key.clone()));
-                key
-            }
+            && Arc::ptr_eq(owner, credential)
+        {
+            return verify(key);
         }
+        let key = derive();
+        let fits = verify(&key);
+        if fits {
+            if self.0.len() >= KEYS_MAX {
+                self.0.clear();
+            }
+            self.0.insert(scope, (Arc::clone(credential), key));
+        }
+        fits
     }
 }

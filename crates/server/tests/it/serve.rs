@@ -209,6 +209,8 @@ fn a_rotated_secret_overlaps_and_a_revoked_one_is_gone() {
     assert_eq!(rotated["secret_id"], shop.secret_id.as_str(), "the id stays");
     assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, CARD), "-9", "the old one overlaps");
     assert_eq!(tencent(&server, &shop.secret_id, &new_key, CARD), "-9");
+    let said = bank.refused(&["credential", "rotate", &id("tencent"), "--overlap", "1h"]);
+    assert!(said.contains("still taken"), "{said}");
     let newest = bank.run(&["credential", "rotate", &id("tencent"), "--overlap", "0s"]);
     assert_eq!(tencent(&server, &shop.secret_id, &new_key, CARD), "AuthFailure.SignatureFailure");
 
@@ -266,6 +268,8 @@ fn mistakes_say_what_to_do() {
         (&["credential", "create", "shop", "--kind", "tencent", "--address", "home"], "192.0.2.7"),
         (&["credential", "create", "shop", "--kind", "acedata", "--signed-payload-only"], "kind tencent"),
         (&["caller", "suspend", "operator"], "the last operator"),
+        (&["caller", "recharge", "shop", "0"], "more than 0"),
+        (&["caller", "recharge", "shop", "9000000000"], "a billion"),
         (&["credential", "create", "shop", "--kind", "tencent", "--expires", "soon"], "90d"),
     ] {
         let error = bank.refused(arguments);
