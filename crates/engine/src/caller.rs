@@ -164,6 +164,11 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// Whether it has expired.
+    pub fn is_over(&self, now: Millis) -> bool {
+        self.expires_at_ms.is_some_and(|end| end <= now)
+    }
+
     /// Whether requests may come from this address.
     pub fn admits(&self, address: IpAddr) -> bool {
         self.addresses.is_empty() || self.addresses.iter().any(|range| range.contains(address))
@@ -261,6 +266,17 @@ pub enum Proof {
         /// Its last four characters, for lists.
         last4: String,
     },
+}
+
+impl Proof {
+    /// Until when the secret before the last rotation is taken.
+    pub fn overlap_until(&self) -> Option<Millis> {
+        match self {
+            Proof::Signature { previous, .. } => previous.as_ref().map(|(_, until)| *until),
+            Proof::Bearer { previous, .. } => previous.as_ref().map(|(_, until)| *until),
+            Proof::Platform { .. } => None,
+        }
+    }
 }
 
 /// Everybody who may ask, for look-ups; replaced as a whole when something changes.

@@ -232,13 +232,9 @@ impl Engine {
     /// Gives a credential a new secret; the old one is valid for `overlap_ms` more.
     pub fn rotate(&self, id: u32, overlap_ms: Millis) -> Result<Issued, RegisterError> {
         let mut credential = self.credential(id)?;
-        let overlaps = match &credential.proof {
-            Proof::Signature { previous, .. } => previous.as_ref().map(|(_, until)| *until),
-            Proof::Bearer { previous, .. } => previous.as_ref().map(|(_, until)| *until),
-            Proof::Platform { .. } => None,
-        };
         // Who repeats a rotation whose answer got lost must not cut off the secret that is in use.
-        if overlap_ms > 0 && overlaps.is_some_and(|until| until > self.clock.now_ms()) {
+        if overlap_ms > 0 && credential.proof.overlap_until().is_some_and(|until| until > self.clock.now_ms())
+        {
             return Err(RegisterError::OverlapRuns);
         }
         let until = self.clock.now_ms().saturating_add(overlap_ms);
@@ -301,14 +297,10 @@ impl Engine {
 impl ListedCredential {
     fn of(credential: &Credential, caller: String) -> ListedCredential {
         let utc = |at: Option<Millis>| at.map(crate::clock::utc_text);
-        let (kind, shown, overlap) = match &credential.proof {
-            Proof::Signature { secret_id, previous, .. } => {
-                ("tencent", secret_id.clone(), previous.as_ref().map(|(_, until)| *until))
-            }
-            Proof::Bearer { last4, previous, .. } => {
-                ("acedata", format!("…{last4}"), previous.as_ref().map(|(_, until)| *until))
-            }
-            Proof::Platform { last4, .. } => ("platform", format!("…{last4}"), None),
+        let (kind, shown) = match &credential.proof {
+            Proof::Signature { secret_id, .. } => ("tencent", secret_id.clone()),
+            Proof::Bearer { last4, .. } => ("acedata", format!("…{last4}")),
+            Proof::Platform { last4, .. } => ("platform", format!("…{last4}")),
         };
         ListedCredential {
             id: credential.id.0,
@@ -316,7 +308,7 @@ impl ListedCredential {
             kind,
             shown,
             expires: utc(credential.expires_at_ms),
-            overlap_until: utc(overlap),
+            overlap_until: utc(credential.proof.overlap_until()),
             addresses: credential.addresses.clone(),
         }
     }

@@ -321,17 +321,18 @@ impl Writer {
         let mut signed_at = Instant::now();
         loop {
             let mut work = self.wait(if grown { CHECKPOINT_EVERY } else { FIRST_PAUSE });
-            if !grown && (work.is_idle() || began.elapsed() >= CHECKPOINT_EVERY) {
-                self.grow();
-                grown = true;
-            }
             for (change, done) in std::mem::take(&mut work.changes) {
                 // Whoever asked may have gone.
                 let _ = done.send(self.keep(&change));
             }
+            let idle = work.is_idle();
+            if !grown && (idle || began.elapsed() >= CHECKPOINT_EVERY) {
+                self.grow();
+                grown = true;
+            }
             let due = signed_at.elapsed() >= CHECKPOINT_EVERY;
-            let closing = work.closing && work.drafts.is_empty() && work.entries.is_empty();
-            if work.drafts.is_empty() && work.entries.is_empty() {
+            let closing = work.closing && idle;
+            if idle {
                 if (due || closing) && signed_size != self.tree.size() {
                     signed_at = Instant::now();
                     if self.sign_alone() {

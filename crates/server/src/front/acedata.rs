@@ -137,17 +137,12 @@ async fn ask(
     }
     let key = acedata::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
-    let refused = |refusal| {
-        if let Refusal::TooFast(exceeded) = refusal {
-            *rate = Some(exceeded);
-        }
-        statused(server, fault_of(refusal, &public_url(server, incoming)))
-    };
+    let refused = |refusal| statused(server, fault_of(refusal, &public_url(server, incoming)));
     let admission = server.engine.admit(credential.application, Action::FourElements, may_recall);
-    let admission = match admission {
-        Ok(admission) => admission,
-        Err(refusal) => return Err({ refused }(refusal)),
-    };
+    if let Err(Refusal::TooFast(exceeded)) = &admission {
+        *rate = Some(*exceeded);
+    }
+    let admission = admission.map_err(refused)?;
     *rate = admission.rate;
     match received.body {
         Ok(_) => {}
@@ -180,9 +175,7 @@ async fn ask(
         request,
         began: received.began,
     };
-    verify(&core.desk, admission, question)
-        .await
-        .map_err(|refusal| statused(server, fault_of(refusal, &public_url(server, incoming))))
+    verify(&core.desk, admission, question).await.map_err(refused)
 }
 
 /// A token that is known, of the right kind, and not expired.
@@ -194,7 +187,7 @@ fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credenti
     if !matches!(credential.proof, Proof::Bearer { .. }) {
         return Err(ErrorCode::InvalidToken.into());
     }
-    if credential.expires_at_ms.is_some_and(|end| end <= engine.clock.now_ms()) {
+    if credential.is_over(engine.clock.now_ms()) {
         return Err(ErrorCode::TokenExpired.into());
     }
     Ok(credential)

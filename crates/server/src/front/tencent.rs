@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use engine::caller::{Action as Asked, Credential, Proof as Key, Wire};
 use engine::claim::Claim;
-use engine::clock::Millis;
 use engine::projection;
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify as answer_question};
@@ -160,7 +159,7 @@ fn authenticate(
         return Err(ErrorCode::InvalidSecretId.into());
     };
     // A permanent key that has expired is not there any more; of a temporary one it is the token.
-    let is_over = expired(&credential, now);
+    let is_over = credential.is_over(now);
     if is_over && session_token.is_none() {
         return Err(ErrorCode::SecretIdNotFound.into());
     }
@@ -194,10 +193,6 @@ fn authenticate(
         }
         _ => Ok(credential),
     }
-}
-
-fn expired(credential: &Credential, now: Millis) -> bool {
-    credential.expires_at_ms.is_some_and(|end| end <= now)
 }
 
 /// A key of another kind is told apart from one that does not exist.

@@ -12,7 +12,8 @@ const MAGIC: &str = "6200000000";
 /// without its sign. Blanks and hyphens do not matter.
 pub fn magic_card(card: &str) -> Option<Outcome> {
     let digits: String = card.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
-    (0..=21).find(|code| number(*code) == digits).and_then(|code| outcome_of_tencent_number(-code))
+    let code = digits.strip_prefix(MAGIC)?.get(..2)?.parse().ok().filter(|code| (0..=21).contains(code))?;
+    (number(code) == digits).then(|| outcome_of_tencent_number(-code))?
 }
 
 /// All magic cards: code, number, outcome.
