@@ -42,6 +42,30 @@ pub enum Action {
     FourElements,
 }
 
+impl Action {
+    /// Every action.
+    pub const ALL: [Action; 1] = [Action::FourElements];
+
+    /// The name used on the command line, in lists and in settings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::FourElements => "bankcard-4e",
+        }
+    }
+}
+
+impl FromStr for Action {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Action, String> {
+        let known = || Action::ALL.map(Action::name).join(", ");
+        Action::ALL
+            .into_iter()
+            .find(|action| action.name() == text)
+            .ok_or_else(|| format!("there is no action `{text}`; there is {}", known()))
+    }
+}
+
 /// The wire a question came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Wire {
@@ -49,14 +73,20 @@ pub enum Wire {
     Tencent,
     /// AceData.
     AceData,
+    /// card4e's own: `POST /api/v1/verifications`.
+    Native,
 }
 
 impl Wire {
+    /// Every wire, in the order of the discriminants.
+    pub const ALL: [Wire; 3] = [Wire::Tencent, Wire::AceData, Wire::Native];
+
     /// The name used in journals, metrics and fault rules.
     pub const fn name(self) -> &'static str {
         match self {
             Wire::Tencent => "tencent",
             Wire::AceData => "acedata",
+            Wire::Native => "native",
         }
     }
 }
@@ -107,6 +137,8 @@ pub struct Application {
     pub attempts: Option<AttemptPolicy>,
     /// Elements in plain text are refused.
     pub encryption_required: bool,
+    /// Is told which element differs, on the native wire alone: each detail makes guessing easier.
+    pub reasons: bool,
 }
 
 impl Application {
@@ -122,6 +154,7 @@ impl Application {
             requests_per_second: None,
             attempts: None,
             encryption_required: false,
+            reasons: false,
         }
     }
 }
@@ -161,9 +194,56 @@ pub struct Credential {
     pub expires_at_ms: Option<Millis>,
     /// Where requests may come from; empty: anywhere.
     pub addresses: Vec<AddressRange>,
+    /// What it may be used for; empty: everything its application may ask.
+    pub actions: Vec<Action>,
+    /// Why it asks, where a wire has no member for it; kept in the evidence.
+    pub purpose: Option<Purpose>,
+}
+
+/// Why somebody is verified, and what allows it. Personal information may only be processed for a
+/// stated purpose, with the consent of whom it is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purpose {
+    /// A word of the operator's, such as `account_opening`.
+    pub code: String,
+    /// Where the consent is on file: a reference of the caller's, never a person's name.
+    pub consent: String,
+}
+
+impl Purpose {
+    /// Most characters of a code, and of a reference to a consent.
+    pub const CHARS_MAX: (usize, usize) = (64, 128);
+
+    /// Whether both are short and can be printed.
+    pub fn is_sound(&self) -> bool {
+        let sign = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let short = |text: &str, most| (1..=most).contains(&text.chars().count());
+        short(&self.code, Self::CHARS_MAX.0)
+            && self.code.chars().all(sign)
+            && short(&self.consent, Self::CHARS_MAX.1)
+            && !self.consent.chars().any(char::is_control)
+    }
 }
 
 impl Credential {
+    /// What somebody needs who asks on the machine itself: nothing. Number 0 in the ledger.
+    pub fn of_this_machine(application: ApplicationId) -> Credential {
+        Credential {
+            id: CredentialId(0),
+            application,
+            proof: Proof::Platform { hash: [0; 16], last4: String::new() },
+            expires_at_ms: None,
+            addresses: Vec::new(),
+            actions: Vec::new(),
+            purpose: None,
+        }
+    }
+
+    /// Whether it may be used for this.
+    pub fn allows(&self, action: Action) -> bool {
+        self.actions.is_empty() || self.actions.contains(&action)
+    }
+
     /// Whether it has expired.
     pub fn is_over(&self, now: Millis) -> bool {
         self.expires_at_ms.is_some_and(|end| end <= now)

@@ -15,7 +15,7 @@ use crate::caller::{Action, Application, ApplicationId, CredentialId, Wire};
 use crate::claim::Masks;
 use crate::clock::Millis;
 use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
-use crate::outcome::{Class, Outcome, Row};
+use crate::outcome::{Class, Outcome, Reason, Row};
 use crate::subject::NameClass;
 use crate::vault::{KeyedRef, random};
 
@@ -108,6 +108,12 @@ pub struct Answer {
     pub balance: Option<Credits>,
     /// From the first byte of the request to the settlement, microseconds.
     pub elapsed_us: u32,
+    /// Why it was asked; a word of the operator's.
+    pub purpose: Option<String>,
+    /// More than the outcome, where the caller was told; `None`: it was not.
+    pub reasons: Option<Vec<Reason>>,
+    /// How often the caller may still ask the same today; `None`: nothing limits it.
+    pub attempts_left: Option<u32>,
 }
 
 /// What belongs to an entry and can be erased without touching the tree.
@@ -123,6 +129,8 @@ pub struct Side {
     pub idempotency: Option<IdempotencyRef>,
     /// What was counted.
     pub attempts: Option<AttemptRefs>,
+    /// The caller's reference to the consent of whom it is about.
+    pub consent: Option<String>,
 }
 
 /// The identity of a question for whoever sends it again.
@@ -323,6 +331,7 @@ impl Books {
                 draft.outcome = Outcome::AttemptsExceeded;
                 draft.row = Row(6);
                 draft.name_class = None;
+                draft.reasons = draft.reasons.take().map(|_| Vec::new());
             }
         }
         let charged = if draft.outcome.billable() { draft.price } else { Credits::ZERO };
@@ -343,10 +352,16 @@ impl Books {
             charged,
             balance: before.map(|before| Credits(before.0 - charged.0)),
             elapsed_us: u32::try_from(draft.began.elapsed().as_micros()).unwrap_or(u32::MAX),
+            purpose: draft.purpose.take(),
+            reasons: draft.reasons.take(),
+            attempts_left: (draft.outcome == Outcome::AttemptsExceeded).then_some(0),
         };
-        draft.side.attempts = held.map(|(refs, _)| refs);
-        let entry = Entry::Answer(answer);
+        draft.side.attempts = held.as_ref().map(|(refs, _)| refs.clone());
+        let mut entry = Entry::Answer(answer);
         self.apply(&entry, &draft.side);
+        if let (Entry::Answer(answer), Some((refs, policy))) = (&mut entry, &held) {
+            answer.attempts_left = self.attempts.left(refs, policy);
+        }
         if let Some(asked) = &draft.side.idempotency {
             self.memory.settling.insert(asked.key);
         }
@@ -372,6 +387,10 @@ pub struct Draft {
     pub row: Row,
     /// How the name was found equal.
     pub name_class: Option<NameClass>,
+    /// Why it was asked.
+    pub purpose: Option<String>,
+    /// More than the outcome, if the caller may be told.
+    pub reasons: Option<Vec<Reason>>,
     /// What is set aside for it, and charged if the outcome is billable.
     pub price: Credits,
     /// Attempts that are held for it.
@@ -498,6 +517,7 @@ mod tests {
             requests_per_second: None,
             attempts: None,
             encryption_required: false,
+            reasons: false,
         })
     }
 
@@ -511,6 +531,8 @@ mod tests {
             outcome,
             row: Row(25),
             name_class: None,
+            purpose: None,
+            reasons: None,
             price: Credits::whole(1),
             attempts: None,
             side: Side::default(),

@@ -200,6 +200,17 @@ impl Attempts {
         }
     }
 
+    /// How many more questions with these elements this caller may ask today: the least that any
+    /// counter leaves. `None`: nothing limits it.
+    pub fn left(&self, refs: &AttemptRefs, policy: &AttemptPolicy) -> Option<u32> {
+        let left = |(counter, limit): (Counter, u32)| {
+            let count = self.counts.get(&counter).copied().unwrap_or_default();
+            limit.saturating_sub(count.settled.saturating_add(count.held))
+        };
+        let least = counters(refs, policy).map(left).min();
+        if self.locked(refs, policy).is_err() { Some(0) } else { least }
+    }
+
     /// A new day: all counters start again. So they do when the clock was ahead by days and has been
     /// put right; but not around midnight, when yesterday's last questions are still under way.
     fn turn(&mut self, day: u32) {

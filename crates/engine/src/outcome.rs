@@ -136,6 +136,17 @@ impl Outcome {
         !matches!(self.class(), C::RejectedInput | C::Retryable)
     }
 
+    /// The class's name where a program reads it.
+    pub const fn class_name(self) -> &'static str {
+        match self.class() {
+            C::Pass => "pass",
+            C::Mismatch => "mismatch",
+            C::Unverifiable => "unverifiable",
+            C::RejectedInput => "rejected_input",
+            C::Retryable => "retryable",
+        }
+    }
+
     /// The name used in headers, configuration, journals and documentation.
     pub const fn name(self) -> &'static str {
         match self {
@@ -165,10 +176,62 @@ impl Outcome {
         }
     }
 
+    /// What it means, for people; a sentence without its full stop.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            O::Pass => "the four elements belong together",
+            O::HolderMismatch => "name, identity number or mobile differs from the bank's",
+            O::Declined => "refused without a reason",
+            O::NameInvalid => "the name is not a name",
+            O::IdInvalid => "the identity number is not one",
+            O::DocUnsupported => "only resident identity cards of 18 characters can be verified",
+            O::PanMalformed => "a card number has 13 to 19 digits",
+            O::PhoneInvalid => "the mobile is not a Chinese mobile number",
+            O::AttemptsExceeded => "asked too often today",
+            O::IssuerUnknown => "no bank is known for the card number",
+            O::IssuerUnsupported => "the card's bank does not take part in verification",
+            O::PhoneUncheckable => "the card's bank cannot check the mobile",
+            O::SourceBusy => "no source answered in time",
+            O::PanInvalid => "there is no such account, or it is closed",
+            O::CardSeized => "the card is confiscated or reported stolen",
+            O::CardFraud => "the card is marked as fraudulent",
+            O::CardLost => "the card is reported lost",
+            O::CardExpired => "the card has expired",
+            O::CardRestricted => "the card is restricted or frozen",
+            O::CardPinLocked => "the card is locked after too many wrong PINs",
+            O::CardInactive => "the card was never activated, or is dormant",
+            O::CnpDisabled => "payment without the card present is switched off",
+            O::CardAbnormal => "the card is in some state that is not normal",
+        }
+    }
+
     /// The outcome of that name, exactly spelled.
     pub fn named(name: &str) -> Option<Outcome> {
         Outcome::ALL.into_iter().find(|outcome| outcome.name() == name)
     }
+}
+
+/// More than the outcome tells. Told only to applications with an entitlement of its own: whoever
+/// learns which element differs can guess one at a time.
+///
+/// The discriminants are written into audit records: never renumber, only append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The holder name differs.
+    NameDiffers,
+    /// The identity number differs.
+    IdDiffers,
+    /// The mobile number differs.
+    PhoneDiffers,
+    /// The account was opened with another kind of document.
+    DocumentDiffers,
+    /// The bank has no mobile on file.
+    PhoneAbsent,
+    /// There is no such account.
+    AccountAbsent,
+    /// The account is closed.
+    AccountClosed,
 }
 
 /// Which row of [`DECISIONS`] gave the answer; kept in the audit record.
@@ -179,6 +242,9 @@ impl Row {
     /// Not a row of the table: the sandbox answered from its script.
     pub const SCRIPT: Row = Row(0);
 }
+
+/// Version of [`DECISIONS`]: it changes when the same facts could be answered otherwise.
+pub const POLICY: &str = "decisions-v1";
 
 /// One row of the decision table.
 pub struct Decision {

@@ -2,11 +2,14 @@
 //!
 //! Secrets are made here and shown once, by whoever called; what stays is sealed or a keyed hash.
 
-use serde::Serialize;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::Engine;
 use crate::caller::{
-    Action, AddressRange, Application, ApplicationId, Caller, CallerId, Credential, Proof, Secret, Standing,
+    Action, AddressRange, Application, ApplicationId, Caller, CallerId, Credential, Proof, Purpose, Secret,
+    Standing,
 };
 use crate::clock::Millis;
 use crate::file::hex;
@@ -39,6 +42,11 @@ pub enum RegisterError {
     /// Not an amount to give.
     #[error("an amount is more than 0 and at most a billion credits")]
     Amount,
+    /// Not a purpose.
+    #[error(
+        "a purpose is 1 to 64 letters, digits, dots, hyphens or underscores, and its consent 1 to 128 characters"
+    )]
+    Purpose,
     /// Only signatures cover a body.
     #[error("only a credential of kind tencent signs payloads")]
     NothingSigned,
@@ -70,6 +78,55 @@ pub struct Wish {
     pub addresses: Vec<AddressRange>,
     /// Refuse requests whose signature does not cover the body.
     pub signed_payload_only: bool,
+    /// What it may be used for; empty: everything.
+    pub actions: Vec<Action>,
+    /// Why it asks, where a wire has no member for it.
+    pub purpose: Option<Purpose>,
+}
+
+/// What is to change about what a caller may do; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Price of a charged answer.
+    pub price: Option<Term<Credits>>,
+    /// Requests a second per action; 0: no limit.
+    pub requests_per_second: Option<Term<u32>>,
+    /// Whether elements in plain text are refused.
+    pub encryption_required: Option<bool>,
+    /// Whether the native wire tells which element differs.
+    pub reasons: Option<bool>,
+    /// Whether the caller never runs out of balance.
+    pub unlimited: Option<bool>,
+}
+
+/// A value of a caller's own, or the installation's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Term<T> {
+    /// As the installation has it.
+    Default,
+    /// This.
+    Own(T),
+}
+
+impl<T> Term<T> {
+    fn own(self) -> Option<T> {
+        match self {
+            Term::Default => None,
+            Term::Own(value) => Some(value),
+        }
+    }
+}
+
+impl<T: FromStr<Err: ToString>> FromStr for Term<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Term<T>, String> {
+        match text {
+            "default" => Ok(Term::Default),
+            own => own.parse().map(Term::Own).map_err(|wrong: T::Err| wrong.to_string()),
+        }
+    }
 }
 
 /// A credential with its secret, which is never to be seen again.
@@ -97,6 +154,14 @@ pub struct ListedCaller {
     pub balance: Option<String>,
     /// Credentials it has.
     pub credentials: usize,
+    /// Credits a charged answer costs it, where that is not the installation's price.
+    pub price: Option<String>,
+    /// Requests a second it may send, where that is not the installation's limit.
+    pub requests_per_second: Option<u32>,
+    /// Elements in plain text are refused.
+    pub encryption_required: bool,
+    /// The native wire tells it which element differs.
+    pub reasons: bool,
 }
 
 /// A credential as it is listed: nothing that lets anybody in.
@@ -116,6 +181,12 @@ pub struct ListedCredential {
     pub overlap_until: Option<String>,
     /// Where requests may come from; empty: anywhere.
     pub addresses: Vec<AddressRange>,
+    /// What it may be used for; empty: everything its caller may ask.
+    pub actions: Vec<&'static str>,
+    /// Why it asks, where a wire has no member for it.
+    pub purpose: Option<Purpose>,
+    /// Requests whose signature does not cover the body are refused.
+    pub signed_payload_only: bool,
 }
 
 impl Engine {
@@ -162,6 +233,22 @@ impl Engine {
         Ok(self.change(Change::Caller(Caller { standing, ..caller }))?)
     }
 
+    /// Changes what a caller may do, and on which terms.
+    pub fn set_terms(&self, name: &str, terms: Terms) -> Result<(), RegisterError> {
+        let id = ApplicationId(self.caller(name)?.id.0);
+        let (application, _) =
+            self.directory().application(id).ok_or_else(|| RegisterError::NoCaller(name.into()))?;
+        let mut application = (*application).clone();
+        let Terms { price, requests_per_second, encryption_required, reasons, unlimited } = terms;
+        application.price = price.map_or(application.price, Term::own);
+        application.requests_per_second =
+            requests_per_second.map_or(application.requests_per_second, Term::own);
+        application.encryption_required = encryption_required.unwrap_or(application.encryption_required);
+        application.reasons = reasons.unwrap_or(application.reasons);
+        application.unlimited = unlimited.unwrap_or(application.unlimited);
+        Ok(self.change(Change::Application(application))?)
+    }
+
     /// Gives credits to a caller.
     pub fn grant(&self, name: &str, amount: Credits) -> Result<(), RegisterError> {
         const MOST: Credits = Credits::whole(1_000_000_000);
@@ -179,13 +266,19 @@ impl Engine {
         let credentials = directory.credentials();
         let listed = |caller: &&Caller| {
             let id = ApplicationId(caller.id.0);
-            let balance = directory.application(id).and_then(|(application, _)| self.balance(&application));
+            let application = directory.application(id).map(|(application, _)| application);
+            let balance = application.as_ref().and_then(|application| self.balance(application));
+            let own = application.as_deref();
             ListedCaller {
                 name: caller.name.clone(),
                 standing: caller.standing,
                 operator: caller.operator,
                 balance: balance.map(|balance| balance.to_string()),
                 credentials: credentials.iter().filter(|credential| credential.application == id).count(),
+                price: own.and_then(|own| own.price).map(|price| price.to_string()),
+                requests_per_second: own.and_then(|own| own.requests_per_second),
+                encryption_required: own.is_some_and(|own| own.encryption_required),
+                reasons: own.is_some_and(|own| own.reasons),
             }
         };
         directory.callers().iter().map(listed).collect()
@@ -195,6 +288,9 @@ impl Engine {
     pub fn issue(&self, name: &str, kind: Kind, wish: Wish) -> Result<Issued, RegisterError> {
         if wish.signed_payload_only && kind != Kind::Signature {
             return Err(RegisterError::NothingSigned);
+        }
+        if wish.purpose.as_ref().is_some_and(|purpose| !purpose.is_sound()) {
+            return Err(RegisterError::Purpose);
         }
         let application = ApplicationId(self.caller(name)?.id.0);
         let id = self.directory().next_credential();
@@ -224,8 +320,9 @@ impl Engine {
                 (proof, Issued { credential: id.0, secret_id: None, secret })
             }
         };
-        let Wish { expires_at_ms, addresses, .. } = wish;
-        self.change(Change::Credential(Credential { id, application, proof, expires_at_ms, addresses }))?;
+        let Wish { expires_at_ms, addresses, actions, purpose, .. } = wish;
+        let credential = Credential { id, application, proof, expires_at_ms, addresses, actions, purpose };
+        self.change(Change::Credential(credential))?;
         Ok(issued)
     }
 
@@ -310,6 +407,12 @@ impl ListedCredential {
             expires: utc(credential.expires_at_ms),
             overlap_until: utc(credential.proof.overlap_until()),
             addresses: credential.addresses.clone(),
+            actions: credential.actions.iter().map(|action| action.name()).collect(),
+            purpose: credential.purpose.clone(),
+            signed_payload_only: matches!(
+                credential.proof,
+                Proof::Signature { signed_payload_only: true, .. }
+            ),
         }
     }
 }

@@ -13,7 +13,10 @@ mod ledger;
 mod sqlite;
 mod usage;
 
-pub use accounts::{AccountRow, Accounts, Census, Change as AccountChange, Import, Source};
+pub use accounts::{
+    AccountRow, Accounts, Census, Change as AccountChange, Done as AccountDone, Import,
+    Order as AccountOrder, Source,
+};
 pub use ledger::{Check, Commit, LedgerFile, Listed, Opened};
 pub use usage::{UsageFile, UsageRow};
 

@@ -97,6 +97,7 @@ pub struct Vault {
     side: Aes256Gcm,
     credential: Aes256Gcm,
     signing: SigningKey,
+    receipts: SigningKey,
 }
 
 impl std::fmt::Debug for Vault {
@@ -135,6 +136,7 @@ impl Vault {
             side: gcm(KeyUse::Side),
             credential: gcm(KeyUse::Credential),
             signing: SigningKey::from_bytes(ring.newest(KeyUse::Audit)),
+            receipts: SigningKey::from_bytes(ring.newest(KeyUse::Receipt)),
         }
     }
 
@@ -211,6 +213,22 @@ impl Vault {
     /// The public half of the audit key.
     pub fn audit_public_key(&self) -> [u8; 32] {
         self.signing.verifying_key().to_bytes()
+    }
+
+    /// Signs a receipt (Ed25519).
+    pub fn sign_receipt(&self, message: &[u8]) -> [u8; 64] {
+        self.receipts.sign(message).to_bytes()
+    }
+
+    /// The public half of the receipt key.
+    pub fn receipt_public_key(&self) -> [u8; 32] {
+        self.receipts.verifying_key().to_bytes()
+    }
+
+    /// What a receipt's commitment to the elements is opened with: of one answer always the same, so
+    /// that it need not be kept.
+    pub fn opening(&self, request: &[u8; 16]) -> [u8; 16] {
+        self.idempotency(&[b"opening", request])
     }
 
     fn gcm(&self, with: Seal) -> &Aes256Gcm {

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use subtle::Choice;
 
-use crate::caller::{Action, Application, ApplicationId, Credential, Standing, Wire};
+use crate::caller::{Action, Application, Credential, Purpose, Standing, Wire};
 use crate::claim::Claim;
 use crate::issuer::Issuer;
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
-use crate::outcome::{Outcome, Row};
+use crate::outcome::{Outcome, Reason, Row};
 use crate::settle::{Desk, Settled, Settlement};
 use crate::store::AccountRow;
 use crate::subject::{Date, NameClass, ParseOptions, Subject};
@@ -23,6 +23,8 @@ use crate::{Engine, IssuerPolicy};
 pub enum Refusal {
     /// The application never activated this service.
     NotActivated,
+    /// The credential may not be used for this.
+    NotAllowed,
     /// The balance does not cover the price.
     Arrears,
     /// The operator suspended the caller.
@@ -84,6 +86,8 @@ pub struct Question<'a> {
     pub claim: &'a Claim,
     /// The caller's own key for this question, if it sent one.
     pub idempotency_key: Option<&'a str>,
+    /// Why it is asked, where the wire has members for it; else the credential's.
+    pub purpose: Option<&'a Purpose>,
     /// What the sandbox's script answers, before any validation.
     pub scripted: Option<Outcome>,
     /// The id the caller will see.
@@ -93,18 +97,22 @@ pub struct Question<'a> {
 }
 
 impl Engine {
-    /// Entitlement, standing, balance, rate: in this order.
+    /// What the credential allows, entitlement, standing, balance, rate: in this order.
     ///
     /// A stored answer is returned even when balance or rate would refuse now; so with `may_recall`
     /// those two refusals wait in the admission until [`verify`] has looked the key up.
     pub fn admit(
         self: &Arc<Engine>,
-        application: ApplicationId,
+        credential: &Credential,
         action: Action,
         may_recall: bool,
     ) -> Result<Admission, Refusal> {
+        if !credential.allows(action) {
+            return Err(Refusal::NotAllowed);
+        }
         let directory = self.directory();
-        let (application, standing) = directory.application(application).ok_or(Refusal::NotActivated)?;
+        let found = directory.application(credential.application);
+        let (application, standing) = found.ok_or(Refusal::NotActivated)?;
         if !application.actions.contains(&action) {
             return Err(Refusal::NotActivated);
         }
@@ -199,12 +207,16 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
     let hold = admission.hold?;
     let begun = Begun { engine, asked: asked.as_ref() };
     let found = find_out(desk, &admission.application, question, &subject)?;
+    let purpose = question.purpose.or(question.credential.purpose.as_ref());
+    let card = subject.as_ref().map_or(claim.card.trim(), |subject| subject.card.as_str());
     let side = Side {
-        subject: Some(engine.vault.subject(&claim.card)),
+        subject: Some(engine.vault.subject(card)),
         masks: engine.policy.keep_masks.then(|| claim.masked()),
         idempotency: asked,
+        consent: purpose.map(|purpose| purpose.consent.clone()),
         ..Side::default()
     };
+    let tells = question.wire == Wire::Native && admission.application.reasons;
     let draft = Draft {
         request: question.request,
         application: Arc::clone(&admission.application),
@@ -214,6 +226,8 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
         outcome: found.outcome,
         row: found.row,
         name_class: found.name_class,
+        purpose: purpose.map(|purpose| purpose.code.clone()),
+        reasons: tells.then_some(found.reasons),
         price: hold.keep(),
         attempts: found.attempts,
         side,
@@ -263,6 +277,7 @@ fn identity(
     };
     let owner = application.id.0.to_be_bytes();
     let action = [question.action as u8];
+    let (purpose, consent) = question.purpose.map_or(("", ""), |why| (&why.code, &why.consent));
     let kind = claim.document_kind.to_be_bytes();
     let payload = engine.vault.idempotency(&[
         b"payload",
@@ -273,6 +288,8 @@ fn identity(
         card.as_bytes(),
         id.as_bytes(),
         mobile.as_bytes(),
+        purpose.as_bytes(),
+        consent.as_bytes(),
     ]);
     let key = match question.idempotency_key {
         Some(key) => engine.vault.idempotency(&[b"key", &owner, key.as_bytes()]),
@@ -288,11 +305,12 @@ struct Found {
     name_class: Option<NameClass>,
     attempts: Option<(AttemptRefs, AttemptPolicy)>,
     differs: Option<Differs>,
+    reasons: Vec<Reason>,
 }
 
 impl Found {
-    fn by(decision: (Outcome, Row)) -> Found {
-        Found { outcome: decision.0, row: decision.1, name_class: None, attempts: None, differs: None }
+    fn by((outcome, row): (Outcome, Row)) -> Found {
+        Found { outcome, row, name_class: None, attempts: None, differs: None, reasons: Vec::new() }
     }
 }
 
@@ -358,7 +376,30 @@ fn look_up(desk: &Desk, subject: &Subject) -> Result<Found, Refusal> {
     let decision = decide(&facts);
     let name_class = (decision.0 == Outcome::Pass).then_some(compared.name_class);
     let differs = record.is_some().then(|| compared.differs());
-    Ok(Found { name_class, differs, ..Found::by(decision) })
+    let reasons = reasons(decision.1, &facts);
+    Ok(Found { name_class, differs, reasons, ..Found::by(decision) })
+}
+
+/// What an entitled caller is told besides the outcome. In privacy order nothing: it would tell what
+/// that order hides.
+fn reasons(row: Row, facts: &Facts<'_>) -> Vec<Reason> {
+    let differs = facts.compared.differs();
+    match row {
+        _ if facts.privacy_order => Vec::new(),
+        Row(10) if facts.record.is_some() => vec![Reason::AccountClosed],
+        Row(10) => vec![Reason::AccountAbsent],
+        Row(20) => vec![Reason::DocumentDiffers],
+        Row(21) => vec![Reason::PhoneAbsent],
+        Row(23) => [
+            (differs.name, Reason::NameDiffers),
+            (differs.id, Reason::IdDiffers),
+            (differs.mobile, Reason::PhoneDiffers),
+        ]
+        .into_iter()
+        .filter_map(|(differs, reason)| differs.then_some(reason))
+        .collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Verifiers that nothing matches.

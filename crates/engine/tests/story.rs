@@ -51,6 +51,7 @@ fn shop() -> Seed {
         requests_per_second: None,
         attempts: None,
         encryption_required: false,
+        reasons: false,
     };
     Seed {
         callers: vec![Caller {
@@ -72,6 +73,8 @@ fn credential(vault: &Vault) -> Credential {
         proof,
         expires_at_ms: None,
         addresses: vec![],
+        actions: vec![],
+        purpose: None,
     }
 }
 

@@ -1,15 +1,16 @@
 //! `card4e accounts`: one account of record at a time, and a look at all of them. A lost card must not
 //! wait for a file.
 //!
-//! Works on the data folder directly; a server that answers from it knows at once.
+//! Works on the data folder directly; a server that answers from it knows at once. What an account
+//! looks like in JSON is the same here and over HTTP ([`read`]).
 
 use std::io::{Read, Write};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use engine::account::{AccountState, AccountText};
 use engine::file::hex;
-use engine::store::{AccountRow, Accounts, Census};
+use engine::store::{AccountDone, AccountOrder, AccountRow, Accounts, Census};
 use engine::subject::CardNumber;
 use engine::vault::{BlindIndex, Vault};
 use indicatif::HumanCount;
@@ -79,31 +80,100 @@ pub struct Card {
     pub json: bool,
 }
 
-/// An account in plain text, as it is read from standard input.
+/// An account in plain text, or a change of one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Plain {
+    #[serde(default)]
+    op: Op,
     bank_card: Zeroizing<String>,
-    name: Zeroizing<String>,
-    #[serde(default)]
-    id_type: String,
-    id_number: Zeroizing<String>,
-    #[serde(default)]
-    phone: Zeroizing<String>,
-    #[serde(default)]
-    status: String,
+    name: Option<Zeroizing<String>>,
+    id_type: Option<String>,
+    id_number: Option<Zeroizing<String>>,
+    phone: Option<Zeroizing<String>>,
+    status: Option<String>,
+}
+
+/// What an object is to do; the words of an import's column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Add the account, replace it, or, with nothing but a status, give it another state.
+    #[default]
+    Upsert,
+    /// Remove it.
+    Delete,
+}
+
+impl Plain {
+    fn order(&self, rules: &Rules<'_>) -> Result<AccountOrder, String> {
+        let index = || {
+            let card = CardNumber::parse(&self.bank_card).ok_or("bank_card: not 13 to 19 digits")?;
+            Ok::<_, String>(rules.vault.index(card.as_str()))
+        };
+        let holder =
+            [self.name.is_some(), self.id_number.is_some(), self.phone.is_some(), self.id_type.is_some()];
+        match (self.op, holder.contains(&true)) {
+            (Op::Delete, false) if self.status.is_none() => Ok(AccountOrder::Delete(index()?)),
+            (Op::Delete, _) => Err("op: delete takes nothing but bank_card".into()),
+            (Op::Upsert, false) => match &self.status {
+                Some(status) => {
+                    Ok(AccountOrder::SetState(index()?, state(status).map_err(|e| e.to_string())?))
+                }
+                None => Err("say what to put: a status, or name, id_number and phone".into()),
+            },
+            (Op::Upsert, true) => self.row(rules).map(AccountOrder::Put),
+        }
+    }
+
+    fn row(&self, rules: &Rules<'_>) -> Result<AccountRow, String> {
+        let (Some(name), Some(id)) = (&self.name, &self.id_number) else {
+            return Err(
+                "a whole account has name and id_number; a change of state has neither, nor phone".into()
+            );
+        };
+        let text = AccountText {
+            card: &self.bank_card,
+            name,
+            kind: self.id_type.as_deref().unwrap_or_default(),
+            id,
+            mobile: self.phone.as_ref().map_or("", |phone| phone),
+            state: self.status.as_deref().unwrap_or_default(),
+        };
+        text.row(&rules.options, rules.vault).map_err(|wrong| wrong.to_string())
+    }
+}
+
+/// Reads an order: an account, `{"bank_card","status"}`, or `{"op":"delete","bank_card"}`. Its errors
+/// never quote what was sent.
+pub fn read(json: &[u8], rules: &Rules<'_>) -> Result<AccountOrder, String> {
+    read_as(json, None, rules)
+}
+
+/// As [`read`], where something other than the member `op` says what is to be done.
+pub fn read_as(json: &[u8], op: Option<Op>, rules: &Rules<'_>) -> Result<AccountOrder, String> {
+    let mut plain: Plain = serde_json::from_slice(json).map_err(|wrong| {
+        format!(
+            "column {}: not an account; its members are bank_card, name, id_type, id_number, phone, status and op",
+            wrong.column()
+        )
+    })?;
+    plain.op = op.unwrap_or(plain.op);
+    plain.order(rules)
 }
 
 /// What may be told about an account.
 #[derive(Serialize)]
-struct Told {
-    status: &'static str,
+pub struct Told {
+    /// The word of its state.
+    pub status: &'static str,
     id_type: &'static str,
     has_phone: bool,
 }
 
 impl Told {
-    fn of(row: &AccountRow) -> Told {
+    /// Of an account as it is stored.
+    pub fn of(row: &AccountRow) -> Told {
         Told { status: row.state.word(), id_type: row.kind.word(), has_phone: row.has_mobile }
     }
 
@@ -142,29 +212,38 @@ fn put(card: &Card, status: Option<&str>) -> anyhow::Result<()> {
     let installation = card.place.open()?;
     let vault = &installation.vault;
     let given = card_text(&card.card)?;
-    let mut accounts = Accounts::open_alone(&installation.folder)?;
-    let row = match (status, given.starts_with('{')) {
-        (Some(status), false) => {
-            let row = found(&accounts, &index(&given, vault)?, vault)?;
-            AccountRow { state: state(status)?, ..row }
-        }
-        (None, true) => whole(&given, &Rules::of(&installation))?,
+    let order = match (status, given.starts_with('{')) {
+        (Some(status), false) => AccountOrder::SetState(index(&given, vault)?, state(status)?),
+        (None, true) => read(given.as_bytes(), &Rules::of(&installation)).map_err(anyhow::Error::msg)?,
         (Some(_), true) => bail!("give --status or an account as JSON, not both"),
         (None, false) => bail!(
             "say what to put: --status WORD for an account that is there, or `-` and an account as JSON \
              on standard input"
         ),
     };
-    accounts.put(std::slice::from_ref(&row), vault)?;
-    Told::of(&row).print(card.json)
+    print(&one(&installation, order)?, card.json)
 }
 
 fn delete(card: &Card) -> anyhow::Result<()> {
-    let Installation { folder, vault, .. } = card.place.open()?;
-    let index = index(&card_text(&card.card)?, &vault)?;
-    ensure!(Accounts::open_alone(&folder)?.delete(&index)?, NOBODY);
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", if card.json { r#"{"deleted":true}"# } else { "The account is deleted." })?;
+    let installation = card.place.open()?;
+    let index = index(&card_text(&card.card)?, &installation.vault)?;
+    print(&one(&installation, AccountOrder::Delete(index))?, card.json)
+}
+
+fn one(installation: &Installation, order: AccountOrder) -> anyhow::Result<AccountDone> {
+    let mut accounts = Accounts::open(&installation.folder.join("accounts.db"))?;
+    let done = accounts.carry_out(&[order], &installation.vault)?.pop();
+    done.filter(|done| !matches!(done, AccountDone::Absent)).context(NOBODY)
+}
+
+fn print(done: &AccountDone, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match done {
+        AccountDone::Is(row) => Told::of(row).print(json)?,
+        AccountDone::Deleted if json => writeln!(out, r#"{{"deleted":true}}"#)?,
+        AccountDone::Deleted => writeln!(out, "The account is deleted.")?,
+        AccountDone::Absent => bail!(NOBODY),
+    }
     Ok(())
 }
 
@@ -218,21 +297,6 @@ fn state(word: &str) -> anyhow::Result<AccountState> {
     let known = || AccountState::ALL.map(AccountState::word).join(", ");
     AccountState::from_word(word)
         .with_context(|| format!("there is no status `{word}`; there is {}", known()))
-}
-
-fn whole(json: &str, rules: &Rules<'_>) -> anyhow::Result<AccountRow> {
-    // What serde says of a wrong value would show it.
-    let plain: Plain = serde_json::from_str(json)
-        .map_err(|wrong| anyhow::anyhow!("line {} column {}: not an account; its members are bank_card, name, id_number and, if wanted, id_type, phone, status", wrong.line(), wrong.column()))?;
-    let text = AccountText {
-        card: &plain.bank_card,
-        name: &plain.name,
-        kind: &plain.id_type,
-        id: &plain.id_number,
-        mobile: &plain.phone,
-        state: &plain.status,
-    };
-    Ok(text.row(&rules.options, rules.vault)?)
 }
 
 /// What was given as a card, which is on standard input for `-`.

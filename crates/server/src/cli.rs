@@ -31,6 +31,8 @@ pub enum Command {
     Init(Init),
     /// Answer for real people, from an installation's own accounts of record.
     Serve(Serve),
+    /// Ask one question on the machine itself, in a caller's name.
+    Verify(crate::verify::Options),
     /// Look after callers: who may ask, and what they have left.
     #[command(subcommand)]
     Caller(CallerCommand),
@@ -45,6 +47,9 @@ pub enum Command {
     Accounts(crate::accounts::Command),
     /// Make accounts of people who do not exist, to try out and to measure with.
     Synth(crate::synth::Options),
+    /// Check receipts of the native API.
+    #[command(subcommand)]
+    Receipt(crate::receipt::Command),
     /// Check the audit tree.
     #[command(subcommand)]
     Audit(Audit),

@@ -1,11 +1,14 @@
-//! From a request to the front that understands it. One port, two wires.
+//! From a request to the front that understands it. One port, all wires.
 
+pub mod accounts;
 pub mod acedata;
 pub mod envelopes;
+pub mod native;
 pub mod operate;
 pub mod tencent;
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -15,12 +18,13 @@ use engine::settle::Desk;
 use engine::store::StoreError;
 use engine::verify::new_request_id;
 use tokio::sync::Semaphore;
+use wire::acedata::{ErrorCode, Fault};
 use wire::envelope::{CannotOpen, Envelope, Opened};
 use wire::{Incoming, Language};
 
 use crate::config::Settings;
 use crate::front::envelopes::{Envelopes, Unopened};
-use crate::http::{Received, Reply, guarded};
+use crate::http::{Outgoing, Received, Reply, Streamed, guarded};
 use crate::sandbox::Sandbox;
 use crate::telemetry::Metrics;
 use crate::tls::Tls;
@@ -111,6 +115,7 @@ pub async fn answer(core: &Core, received: &Received) -> Reply {
             let request = new_request_id();
             let (wire, code, reply) = match is_tencent {
                 true => tencent::panicked(core, &incoming, &request),
+                false if incoming.path.starts_with(API) => native::panicked(&request),
                 false => acedata::panicked(&incoming, &request),
             };
             let note = Note { error: Some(code), ..Note::default() };
@@ -132,7 +137,42 @@ async fn route(core: &Core, incoming: &Incoming<'_>, received: &Received, is_ten
     }
     match &core.server.sandbox {
         Some(sandbox) if Sandbox::owns(incoming.path) => sandbox.control(&core.server, incoming),
+        _ if incoming.path.starts_with(API) => api(core, incoming, received).await,
         _ => acedata::answer(core, incoming, received).await,
+    }
+}
+
+/// What is card4e's own.
+const API: &str = "/api/v1/";
+
+async fn api(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply {
+    match incoming.path.strip_suffix('/').unwrap_or(incoming.path) {
+        wire::native::PATH => native::answer(core, incoming, received).await,
+        "/api/v1/receipt-keys" => native::receipt_keys(&core.server),
+        accounts::PATH | accounts::LOOKUP_PATH => accounts::answer(core, incoming, received).await,
+        _ => native::refusal(&ErrorCode::NoApi.into(), &new_request_id()),
+    }
+}
+
+/// Whether a request's reply begins before its body has ended.
+pub fn is_streamed(head: &http::request::Parts) -> bool {
+    head.method == http::Method::POST && head.uri.path() == accounts::STREAM_PATH
+}
+
+/// Answers such a request.
+pub fn stream(core: &Rc<Core>, streamed: Streamed) -> http::Response<Outgoing> {
+    accounts::stream(core, streamed)
+}
+
+/// Refuses what a page of another site would send through a visitor's browser.
+fn from_own_pages(server: &Server, incoming: &Incoming<'_>) -> Result<(), Fault> {
+    let host = incoming.header("host").unwrap_or_default();
+    match incoming.header("origin") {
+        Some(origin) if origin != format!("{}://{host}", server.scheme()) => {
+            let why = "This is not answered to pages of other sites.";
+            Err(Fault::with_message(ErrorCode::TokenMismatched, why))
+        }
+        _ => Ok(()),
     }
 }
 

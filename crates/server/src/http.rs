@@ -271,10 +271,10 @@ impl Connection {
     }
 
     async fn serve_http1(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin) {
-        let (core, peer) = (Rc::clone(&self.core), self.peer);
+        let (core, peer, stopping) = (Rc::clone(&self.core), self.peer, self.stopping.clone());
         let service = service_fn(move |request| {
-            let core = Rc::clone(&core);
-            async move { respond(core, peer, request).await }
+            let (core, stopping) = (Rc::clone(&core), stopping.clone());
+            async move { respond(core, peer, stopping, request).await }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -291,15 +291,16 @@ impl Connection {
     }
 
     async fn serve_http2(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-        let (core, peer) = (Rc::clone(&self.core), self.peer);
+        let (core, peer, stopping) = (Rc::clone(&self.core), self.peer, self.stopping.clone());
         let head_deadline = self.head_deadline();
         let activity = Rc::new(Activity::default());
         let service = service_fn({
             let activity = Rc::clone(&activity);
             move |request| {
                 let (core, under_way) = (Rc::clone(&core), UnderWay::of(&activity));
+                let stopping = stopping.clone();
                 async move {
-                    let response = respond(core, peer, request).await;
+                    let response = respond(core, peer, stopping, request).await;
                     drop(under_way);
                     response
                 }
@@ -420,7 +421,7 @@ impl Drop for UnderWay {
 
 /// Makes hyper close the connection without an answer.
 #[derive(Debug)]
-struct Dropped;
+pub struct Dropped;
 
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -433,6 +434,7 @@ impl std::error::Error for Dropped {}
 async fn respond(
     core: Rc<Core>,
     peer: IpAddr,
+    stopping: watch::Receiver<bool>,
     request: Request<HyperBody>,
 ) -> Result<Response<Outgoing>, Dropped> {
     let began = Instant::now();
@@ -440,6 +442,10 @@ async fn respond(
     let (mut head, body) = request.into_parts();
     if head.version == Version::HTTP_2 {
         name_host(&mut head);
+    }
+    if crate::front::is_streamed(&head) {
+        let streamed = Streamed { head, body, peer, stopping, deadline };
+        return Ok(crate::front::stream(&core, streamed));
     }
     let mut held = None;
     let body = read_body(&head, body, deadline, &core.server.room, &mut held).await;
@@ -450,10 +456,77 @@ async fn respond(
         Delivery::Whole => None,
         Delivery::Truncated(bytes) => Some(bytes.min(reply.body.len())),
     };
-    let mut response = Response::new(Outgoing { body: reply.body, cut, sent: false, flushed: false });
-    *response.status_mut() = reply.status;
-    *response.headers_mut() = reply.headers;
-    Ok(response)
+    Ok(reply.into_response(cut))
+}
+
+/// A request whose body is read while its reply is written.
+pub struct Streamed {
+    /// Method, target, headers.
+    pub head: http::request::Parts,
+    /// Who is at the other end of the connection.
+    pub peer: IpAddr,
+    body: HyperBody,
+    stopping: watch::Receiver<bool>,
+    deadline: Duration,
+}
+
+/// What comes next in a streamed body.
+pub enum Part {
+    /// Some bytes.
+    Bytes(Bytes),
+    /// That was all.
+    End,
+    /// Nothing came in time, or the connection broke.
+    Broken,
+    /// The server stops.
+    Stopping,
+}
+
+impl Streamed {
+    /// The next part; to be asked for when the one before it is dealt with, so that a client sends no
+    /// faster than it is answered.
+    pub async fn next(&mut self) -> Part {
+        loop {
+            let frame = tokio::time::timeout(self.deadline, self.body.frame());
+            let frame = tokio::select! {
+                frame = frame => frame,
+                _ = self.stopping.wait_for(|stop| *stop) => return Part::Stopping,
+            };
+            match frame {
+                Ok(None) => return Part::End,
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Part::Bytes(data),
+                    _ => {}
+                },
+                Ok(Some(Err(_))) | Err(_) => return Part::Broken,
+            }
+        }
+    }
+}
+
+impl Reply {
+    fn into_response(self, cut: Option<usize>) -> Response<Outgoing> {
+        let whole = Whole { body: self.body, cut, sent: false, flushed: false };
+        Reply::response(self.status, self.headers, Outgoing::Whole(whole))
+    }
+
+    /// As it is, for a streamed request that is refused.
+    pub fn whole(self) -> Response<Outgoing> {
+        self.into_response(None)
+    }
+
+    /// A reply whose body is what `parts` brings, part by part.
+    pub fn streaming(content_type: &'static str, parts: mpsc::Receiver<Bytes>) -> Response<Outgoing> {
+        let reply = Reply::new(StatusCode::OK, content_type, Bytes::new());
+        Reply::response(reply.status, reply.headers, Outgoing::Parts(parts))
+    }
+
+    fn response(status: StatusCode, headers: HeaderMap, body: Outgoing) -> Response<Outgoing> {
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
 }
 
 /// HTTP/2 says in `:authority` what `Host` was; signatures cover it.
@@ -515,8 +588,16 @@ fn take_room(bytes: usize, room: &Arc<Semaphore>, held: &mut Held) -> Result<(),
     Ok(())
 }
 
+/// The body of a reply.
+pub enum Outgoing {
+    /// Known from the beginning.
+    Whole(Whole),
+    /// Becomes known while it is sent.
+    Parts(mpsc::Receiver<Bytes>),
+}
+
 /// A body that is sent whole, or cut short on purpose.
-struct Outgoing {
+pub struct Whole {
     body: Bytes,
     cut: Option<usize>,
     sent: bool,
@@ -528,9 +609,37 @@ impl Body for Outgoing {
     type Error = Dropped;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
+        match self.get_mut() {
+            Outgoing::Whole(whole) => whole.poll(context),
+            Outgoing::Parts(parts) => {
+                parts.poll_recv(context).map(|part| part.map(|part| Ok(Frame::data(part))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Outgoing::Whole(whole) => whole.cut.is_none() && (whole.sent || whole.body.is_empty()),
+            Outgoing::Parts(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            // The whole length even when cut, so that the client notices.
+            Outgoing::Whole(whole) => {
+                SizeHint::with_exact(if whole.sent { 0 } else { whole.body.len() as u64 })
+            }
+            Outgoing::Parts(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Whole {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Dropped>>> {
         if std::mem::replace(&mut self.sent, true) {
             if self.cut.is_some() && !std::mem::replace(&mut self.flushed, true) {
                 // One turn later, so that hyper sends the part before it closes the connection.
@@ -541,15 +650,6 @@ impl Body for Outgoing {
         }
         let part = self.body.slice(..self.cut.unwrap_or(self.body.len()));
         Poll::Ready(Some(Ok(Frame::data(part))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.cut.is_none() && (self.sent || self.body.is_empty())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // The whole length even when cut, so that the client notices.
-        SizeHint::with_exact(if self.sent { 0 } else { self.body.len() as u64 })
     }
 }
 

@@ -20,6 +20,7 @@ use engine::clock::Clock;
 use engine::store::{AccountChange, Accounts, Import, Source};
 use engine::subject::{CardNumber, Date, ParseOptions};
 use engine::vault::Vault;
+use engine::{Engine, Policy};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -111,10 +112,19 @@ impl Rules<'_> {
     /// The rules that hold today.
     pub fn of(installation: &Installation) -> Rules<'_> {
         let Installation { vault, policy, .. } = installation;
-        let today = Date::in_beijing(Clock::default().now_ms().div_euclid(1000));
-        let (test_land, more_scripts) = (policy.test_land, policy.more_scripts);
-        Rules { vault, options: ParseOptions { test_land, more_scripts, ..ParseOptions::new(today) } }
+        Rules { vault, options: options(policy, &Clock::default()) }
     }
+
+    /// The rules of an engine at work.
+    pub fn at_work(engine: &Engine) -> Rules<'_> {
+        Rules { vault: &engine.vault, options: options(&engine.policy, &engine.clock) }
+    }
+}
+
+fn options(policy: &Policy, clock: &Clock) -> ParseOptions {
+    let today = Date::in_beijing(clock.now_ms().div_euclid(1000));
+    let (test_land, more_scripts) = (policy.test_land, policy.more_scripts);
+    ParseOptions { test_land, more_scripts, ..ParseOptions::new(today) }
 }
 
 /// What an import did.

@@ -8,12 +8,14 @@ mod http;
 mod import;
 mod installation;
 mod manage;
+mod receipt;
 mod register;
 mod sandbox;
 mod serve;
 mod synth;
 mod telemetry;
 mod tls;
+mod verify;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -40,31 +42,37 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(colours).init();
-    let done = match cli.command {
-        Command::Sandbox(options) => run_sandbox(&options),
-        Command::Init(options) => serve::init(&options),
-        Command::Serve(options) => serve::serve(&options),
-        Command::Caller(command) => register::caller(command),
-        Command::Credential(command) => register::credential(command),
-        Command::Import(what) => import::run(&what),
-        Command::Accounts(command) => accounts::run(&command),
-        Command::Synth(options) => synth::run(&options),
-        Command::Audit(Audit::Check(data)) => as_far_as_read(check_audit(&data)),
-        Command::Ledger(Ledger::List(data)) => as_far_as_read(list_ledger(&data)),
-        Command::Tls(cli::Tls::DevCa { out, names }) => make_dev_ca(&out, &names),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "card4e", &mut std::io::stdout());
-            Ok(())
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(cli.command) {
+        Ok(code) => code,
         Err(error) => {
             // Nothing can be done if even this cannot be written.
             let _ = writeln!(std::io::stderr(), "card4e: {error:#}");
             ExitCode::from(if error.is::<import::Unusable>() { 2 } else { 1 })
         }
     }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Sandbox(options) => run_sandbox(&options)?,
+        Command::Init(options) => serve::init(&options)?,
+        Command::Serve(options) => serve::serve(&options)?,
+        // The one command whose exit code tells more than whether it worked.
+        Command::Verify(options) => return verify::run(&options),
+        Command::Caller(command) => register::caller(command)?,
+        Command::Credential(command) => register::credential(command)?,
+        Command::Import(what) => import::run(&what)?,
+        Command::Accounts(command) => accounts::run(&command)?,
+        Command::Synth(options) => synth::run(&options)?,
+        Command::Receipt(command) => receipt::run(&command)?,
+        Command::Audit(Audit::Check(data)) => as_far_as_read(check_audit(&data))?,
+        Command::Ledger(Ledger::List(data)) => as_far_as_read(list_ledger(&data))?,
+        Command::Tls(cli::Tls::DevCa { out, names }) => make_dev_ca(&out, &names)?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "card4e", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A reader of the output that has seen enough, such as `head`, is no error.

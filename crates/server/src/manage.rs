@@ -13,13 +13,15 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use engine::Engine;
-use engine::caller::{AddressRange, Standing};
+use engine::caller::{Action, AddressRange, Purpose, Standing};
 use engine::ledger::Credits;
-use engine::register::{Kind, RegisterError, Wish};
+use engine::register::{Kind, Terms, Wish};
+use engine::settle::Desk;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::installation::Installation;
+use crate::verify::{self, Elements};
 
 /// What can be asked of a server from its own machine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +35,8 @@ pub enum Request {
     SetStanding { name: String, standing: Standing },
     /// Credits for a caller.
     Recharge { name: String, amount: Credits },
+    /// Other terms for a caller.
+    SetTerms { name: String, terms: Terms },
     /// A new credential.
     Issue {
         caller: String,
@@ -40,6 +44,8 @@ pub enum Request {
         expires_in_ms: Option<i64>,
         addresses: Vec<AddressRange>,
         signed_payload_only: bool,
+        actions: Vec<Action>,
+        purpose: Option<Purpose>,
     },
     /// Which credentials there are.
     ListCredentials { caller: Option<String> },
@@ -47,6 +53,8 @@ pub enum Request {
     Rotate { id: u32, overlap_ms: i64 },
     /// Make a credential invalid.
     Revoke { id: u32 },
+    /// One question in a caller's name.
+    Verify { caller: String, elements: Elements, purpose: Option<Purpose> },
     /// How the server is.
     Status,
 }
@@ -64,8 +72,16 @@ pub enum KindWord {
 }
 
 /// Does what is asked, on an engine that is at work.
-pub fn run(engine: &Engine, request: Request) -> Result<Value, RegisterError> {
+fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyhow::Result<Value> {
     match request {
+        Request::Verify { caller, elements, purpose } => {
+            // Made once: the engine keeps a letter box for each.
+            let desk = match desk {
+                Some(desk) => desk,
+                None => desk.insert(engine.desk()?),
+            };
+            verify::put(engine, desk, &caller, &elements, purpose)
+        }
         Request::CreateCaller { name, operator, unlimited, free } => {
             engine.create_caller(&name, operator, unlimited, free)?;
             Ok(json!({ "created": name }))
@@ -80,9 +96,13 @@ pub fn run(engine: &Engine, request: Request) -> Result<Value, RegisterError> {
             let left = engine.list_callers().into_iter().find(|caller| caller.name == name);
             Ok(json!({ "caller": name, "balance": left.and_then(|caller| caller.balance) }))
         }
-        Request::Issue { caller, kind, expires_in_ms, addresses, signed_payload_only } => {
+        Request::SetTerms { name, terms } => {
+            engine.set_terms(&name, terms)?;
+            Ok(json!(engine.list_callers().into_iter().find(|caller| caller.name == name)))
+        }
+        Request::Issue { caller, kind, expires_in_ms, addresses, signed_payload_only, actions, purpose } => {
             let expires_at_ms = expires_in_ms.map(|after| engine.clock.now_ms().saturating_add(after));
-            let wish = Wish { expires_at_ms, addresses, signed_payload_only };
+            let wish = Wish { expires_at_ms, addresses, signed_payload_only, actions, purpose };
             Ok(json!(engine.issue(&caller, kind.into(), wish)?))
         }
         Request::ListCredentials { caller } => Ok(json!(engine.list_credentials(caller.as_deref())?)),
@@ -131,9 +151,10 @@ pub fn listen(engine: Arc<Engine>, folder: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the control socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     std::thread::Builder::new().name("card4e-control".into()).spawn(move || {
+        let mut desk = None;
         for stream in listener.incoming().flatten() {
             // One at a time: these are people, not load.
-            if let Err(error) = answer(&engine, stream) {
+            if let Err(error) = answer(&engine, stream, &mut desk) {
                 tracing::warn!(%error, "a control request could not be answered");
             }
         }
@@ -141,15 +162,15 @@ pub fn listen(engine: Arc<Engine>, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn answer(engine: &Engine, stream: UnixStream) -> anyhow::Result<()> {
+fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &mut Option<Desk>) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new((&stream).take(LINE_MAX_BYTES)).read_line(&mut line)?;
     let told = match serde_json::from_str(&line) {
-        Ok(request) => match run(engine, request) {
+        Ok(request) => match run(engine, request, desk) {
             Ok(answer) => json!({ "ok": answer }),
-            Err(refused) => json!({ "error": refused.to_string() }),
+            Err(refused) => json!({ "error": format!("{refused:#}") }),
         },
         Err(wrong) => json!({ "error": format!("this server does not understand the request: {wrong}") }),
     };
@@ -164,9 +185,9 @@ pub fn ask(mut installation: Installation, request: Request) -> anyhow::Result<V
             // The log is grown by a server, which has the time.
             installation.policy.log_bytes = 0;
             let running = installation.start()?;
-            let done = run(&running.engine, request);
+            let done = run(&running.engine, request, &mut None);
             running.stop();
-            Ok(done?)
+            done
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use engine::caller::{AddressRange, Standing};
+use engine::caller::{Action, AddressRange, Purpose, Standing};
 use engine::ledger::Credits;
+use engine::register::{Term, Terms};
 use serde_json::Value;
 
 use crate::installation::Place;
@@ -57,6 +58,19 @@ pub enum CallerCommand {
         #[command(flatten)]
         whose: Whose,
     },
+    /// Change what a caller may do, and on which terms.
+    #[command(after_help = "\
+Examples:
+  card4e caller set shop --price 0.5 --requests-per-second 100 --config card4e.toml
+  card4e caller set shop --encryption-required true --config card4e.toml")]
+    Set {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        terms: SetTerms,
+        #[command(flatten)]
+        whose: Whose,
+    },
     /// Give a caller credits.
     #[command(after_help = "Example:\n  card4e caller recharge shop 1000 --config card4e.toml")]
     Recharge {
@@ -67,6 +81,27 @@ pub enum CallerCommand {
         #[command(flatten)]
         whose: Whose,
     },
+}
+
+/// What `card4e caller set` can change.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct SetTerms {
+    /// Credits for a charged answer, such as 0.5; `default`: the installation's price.
+    #[arg(long)]
+    price: Option<Term<Credits>>,
+    /// Requests a second per action, 0 for no limit; `default`: the installation's limit.
+    #[arg(long, value_name = "N")]
+    requests_per_second: Option<Term<u32>>,
+    /// Whether elements in plain text are refused.
+    #[arg(long, value_name = "true|false")]
+    encryption_required: Option<bool>,
+    /// Whether the native API tells which element differs. It makes guessing much easier.
+    #[arg(long, value_name = "true|false")]
+    reasons: Option<bool>,
+    /// Whether it never runs out of balance.
+    #[arg(long, value_name = "true|false")]
+    unlimited: Option<bool>,
 }
 
 /// `card4e credential`
@@ -92,6 +127,15 @@ Examples:
         /// Refuse requests whose signature does not cover the body.
         #[arg(long)]
         signed_payload_only: bool,
+        /// Take it for this action only, such as bankcard-4e; can be given several times.
+        #[arg(long)]
+        action: Vec<Action>,
+        /// Why it asks: a word such as account_opening, for wires that have no member for it.
+        #[arg(long, value_name = "WORD", requires = "consent")]
+        purpose: Option<String>,
+        /// Where the consent of those who are verified is on file.
+        #[arg(long, value_name = "REFERENCE", requires = "purpose")]
+        consent: Option<String>,
         #[command(flatten)]
         whose: Whose,
     },
@@ -165,6 +209,24 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
         }
         CallerCommand::Suspend { name, whose } => standing(name, Standing::Suspended, &whose),
         CallerCommand::Resume { name, whose } => standing(name, Standing::Active, &whose),
+        CallerCommand::Set { name, terms, whose } => {
+            let SetTerms { price, requests_per_second, encryption_required, reasons, unlimited } = terms;
+            let terms = Terms { price, requests_per_second, encryption_required, reasons, unlimited };
+            let told = ask(whose.place.open()?, Request::SetTerms { name, terms })?;
+            whose.print(&told, |out, told| {
+                writeln!(out, "{}", text(&told["name"]))?;
+                let own = |member: &str| match &told[member] {
+                    Value::Null => "the installation's".to_owned(),
+                    Value::String(text) => text.clone(),
+                    value => value.to_string(),
+                };
+                writeln!(out, "  price                {}", own("price"))?;
+                writeln!(out, "  requests a second    {}", own("requests_per_second"))?;
+                writeln!(out, "  balance              {}", told["balance"].as_str().unwrap_or("unlimited"))?;
+                writeln!(out, "  encryption required  {}", told["encryption_required"])?;
+                writeln!(out, "  reasons              {}", told["reasons"])
+            })
+        }
         CallerCommand::Recharge { name, amount, whose } => {
             let told = ask(whose.place.open()?, Request::Recharge { name: name.clone(), amount })?;
             whose.print(&told, |out, told| match told["balance"].as_str() {
@@ -187,13 +249,25 @@ fn standing(name: String, standing: Standing, whose: &Whose) -> anyhow::Result<(
 /// Runs `card4e credential …`.
 pub fn credential(command: CredentialCommand) -> anyhow::Result<()> {
     match command {
-        CredentialCommand::Create { caller, kind, expires, address, signed_payload_only, whose } => {
+        CredentialCommand::Create {
+            caller,
+            kind,
+            expires,
+            address,
+            signed_payload_only,
+            action,
+            purpose,
+            consent,
+            whose,
+        } => {
             let request = Request::Issue {
                 caller,
                 kind,
                 expires_in_ms: expires,
                 addresses: address,
                 signed_payload_only,
+                actions: action,
+                purpose: purpose.zip(consent).map(|(code, consent)| Purpose { code, consent }),
             };
             let told = ask(whose.place.open()?, request)?;
             whose.print(&told, secret)

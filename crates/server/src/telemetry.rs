@@ -14,6 +14,7 @@ use engine::caller::Wire;
 use engine::outcome::Outcome;
 
 const OUTCOMES: usize = Outcome::ALL.len();
+const WIRES: usize = Wire::ALL.len();
 
 /// Upper bounds of the latency histogram, microseconds; four to a decade is enough to see a knee.
 const BOUNDS_US: [u64; 14] = [
@@ -23,9 +24,9 @@ const BOUNDS_US: [u64; 14] = [
 /// Counters of the HTTP side.
 #[derive(Default)]
 pub struct Metrics {
-    answers: [[AtomicU64; OUTCOMES]; 2],
-    latency: [[AtomicU64; BOUNDS_US.len() + 1]; 2],
-    latency_sum_us: [AtomicU64; 2],
+    answers: [[AtomicU64; OUTCOMES]; WIRES],
+    latency: [[AtomicU64; BOUNDS_US.len() + 1]; WIRES],
+    latency_sum_us: [AtomicU64; WIRES],
     refusals: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Connections open now.
     pub connections: AtomicU64,
@@ -113,7 +114,7 @@ impl Metrics {
 
     fn render_answers(&self, text: &mut String) {
         head(text, "card4e_answers_total", "counter", "Answered questions, by wire and outcome.");
-        for wire in [Wire::Tencent, Wire::AceData] {
+        for wire in Wire::ALL {
             for outcome in Outcome::ALL {
                 let count = self.answers[wire as usize][outcome as usize].load(Ordering::Relaxed);
                 if count > 0 {
@@ -130,7 +131,7 @@ impl Metrics {
     fn render_latency(&self, text: &mut String) {
         let name = "card4e_answer_seconds";
         head(text, name, "histogram", "From the head of a request to its durable answer.");
-        for wire in [Wire::Tencent, Wire::AceData] {
+        for wire in Wire::ALL {
             let mut total = 0;
             for (bucket, count) in self.latency[wire as usize].iter().enumerate() {
                 total += count.load(Ordering::Relaxed);

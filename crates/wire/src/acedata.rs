@@ -20,7 +20,8 @@ mod json;
 
 pub use crate::Element;
 pub use error::{ErrorCode, Fault, failure};
-use json::{Json, Members};
+use json::Members;
+pub(crate) use json::{Json, SCALAR};
 
 /// The path of the four-element check, without the slash some clients put at its end.
 pub const PATH: &str = "/identity/bankcard/check-4e";
@@ -77,6 +78,19 @@ const TOKEN_CHARS_MAX: usize = 512;
 ///
 /// Only the header counts: a token in the query would end up in access logs.
 pub fn bearer<'a>(request: &Incoming<'a>) -> Result<Bearer<'a>, Fault> {
+    let bearer = presented(request)?;
+    // The official SDKs send one token to both APIs, so the wrong kind is a common mistake.
+    if bearer.0.starts_with("platform-v1-") {
+        return Err(Fault::invalid_token(
+            "This is an account token, which is for the management API. \
+             This endpoint needs the API key of an application.",
+        ));
+    }
+    Ok(bearer)
+}
+
+/// A bearer token of whatever kind.
+pub fn presented<'a>(request: &Incoming<'a>) -> Result<Bearer<'a>, Fault> {
     let header = request.header("authorization").unwrap_or_default();
     let header = header.trim_ascii();
     if header.is_empty() {
@@ -101,13 +115,6 @@ fn token_flaw(token: &str) -> Option<&'static str> {
     // The guide's snippets carry the literal `{token}` until their reader has chosen a key.
     if token.starts_with('{') && token.ends_with('}') {
         return Some("`{token}` is a placeholder: put your API key in its place.");
-    }
-    // The official SDKs send one token to both APIs, so the wrong kind is a common mistake.
-    if token.starts_with("platform-v1-") {
-        return Some(
-            "This is an account token, which is for the management API. \
-             This endpoint needs the API key of an application.",
-        );
     }
     let is_token = token.len() <= TOKEN_CHARS_MAX && token.bytes().all(is_token_byte);
     (!is_token).then_some("It has characters, or a length, that no token has.")

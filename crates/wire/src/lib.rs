@@ -1,10 +1,11 @@
-//! The two wires card4e speaks: bytes to typed calls and back, in both directions.
+//! The wires card4e speaks: bytes to typed calls and back, in both directions.
 //!
 //! Nothing here does IO, reads a clock or knows what verification means; nothing of card4e is
-//! imported. A third protocol is one more file here.
+//! imported. Another protocol is one more file here.
 
 pub mod acedata;
 pub mod envelope;
+pub mod native;
 pub mod tencent;
 
 /// One HTTP request as it stood on the wire, with its body read completely.

@@ -8,7 +8,7 @@ mod import;
 pub use import::{Change, Import, Source};
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
@@ -88,7 +88,30 @@ impl AccountRow {
 #[derive(Debug)]
 pub struct Accounts {
     db: Connection,
+    path: PathBuf,
     _lock: Option<File>,
+}
+
+/// One change of one account.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Adds the account, or replaces the one of the same card.
+    Put(AccountRow),
+    /// Gives the account that is there another state; its holder stays.
+    SetState(BlindIndex, AccountState),
+    /// Removes the account.
+    Delete(BlindIndex),
+}
+
+/// What became of an order.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// The account is like this now.
+    Is(AccountRow),
+    /// The account is gone.
+    Deleted,
+    /// There is no account of that card; nothing was changed.
+    Absent,
 }
 
 /// What all accounts come to.
@@ -109,7 +132,7 @@ pub struct Census {
 impl Accounts {
     /// Opens the file to change accounts.
     pub fn open(path: &Path) -> Result<Accounts, StoreError> {
-        Ok(Accounts { db: SCHEMA.open(path)?, _lock: None })
+        Ok(Accounts { db: SCHEMA.open(path)?, path: path.to_owned(), _lock: None })
     }
 
     /// Opens the file of a data folder to change many accounts, alone: somebody else who wants the
@@ -128,20 +151,13 @@ impl Accounts {
 
     /// Opens the file to look accounts up.
     pub fn open_reader(path: &Path) -> Result<Accounts, StoreError> {
-        Ok(Accounts { db: SCHEMA.open_reader(path)?, _lock: None })
+        Ok(Accounts { db: SCHEMA.open_reader(path)?, path: path.to_owned(), _lock: None })
     }
 
     /// The account of a card.
     pub fn find(&self, index: &BlindIndex, vault: &Vault) -> Result<Option<AccountRow>, StoreError> {
-        let found = self
-            .db
-            .prepare_cached(
-                "SELECT name_exact, name_loose, id, mobile, state, kind, mac FROM account WHERE idx = ?1",
-            )
-            .and_then(|mut find| find.query_row([&index.0[..]], |row| read(*index, row)).optional())
-            .map_err(|cause| SCHEMA.error(cause))?;
-        let Some((row, mac)) = found else { return Ok(None) };
-        authentic(row, mac, vault).map(Some)
+        let found = find_in(&self.db, index).map_err(|cause| SCHEMA.error(cause))?;
+        found.map(|(row, mac)| authentic(row, mac, vault)).transpose()
     }
 
     /// Adds accounts, or replaces those of the same cards; all or none.
@@ -149,9 +165,49 @@ impl Accounts {
         self.change(|db| put_all(db, rows, vault))
     }
 
-    /// Removes the account of a card; whether there was one.
-    pub fn delete(&mut self, index: &BlindIndex) -> Result<bool, StoreError> {
-        self.change(|db| Ok(db.execute("DELETE FROM account WHERE idx = ?1", [&index.0[..]])? > 0))
+    /// Carries out orders, in their turn and in one commit; waits for an import's batch if need be.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub fn carry_out(&mut self, orders: &[Order], vault: &Vault) -> Result<Vec<Done>, StoreError> {
+        let found = |db: &Connection, index: &BlindIndex| -> Result<Option<AccountRow>, StoreError> {
+            let found = find_in(db, index).map_err(|cause| SCHEMA.error(cause))?;
+            found.map(|(row, mac)| authentic(row, mac, vault)).transpose()
+        };
+        let _next = self.next_in_turn()?;
+        let begin = self.db.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begin.map_err(|cause| SCHEMA.error(cause))?;
+        let mut done = Vec::with_capacity(orders.len());
+        for order in orders {
+            let put = |row: AccountRow| {
+                let put = put_all(&transaction, std::slice::from_ref(&row), vault);
+                put.map(|()| Done::Is(row)).map_err(|cause| SCHEMA.error(cause))
+            };
+            done.push(match order {
+                Order::Put(row) => put(row.clone())?,
+                Order::SetState(index, state) => match found(&transaction, index)? {
+                    Some(row) => put(AccountRow { state: *state, ..row })?,
+                    None => Done::Absent,
+                },
+                Order::Delete(index) => match delete_in(&transaction, index) {
+                    Ok(0) => Done::Absent,
+                    Ok(_) => Done::Deleted,
+                    Err(cause) => return Err(SCHEMA.error(cause)),
+                },
+            });
+        }
+        transaction.commit().map_err(|cause| SCHEMA.error(cause))?;
+        Ok(done)
+    }
+
+    /// The turn to write. Orders keep it until they are done, an import passes it before each batch:
+    /// SQLite lets whoever happens to ask first write, and an import asks again at once, so that an order
+    /// could wait until its end.
+    fn next_in_turn(&self) -> Result<File, StoreError> {
+        let path = self.path.with_file_name("accounts.turn");
+        let turn = File::options().create(true).truncate(false).write(true).open(&path);
+        let taken = turn.and_then(|turn| turn.lock().map(|()| turn));
+        taken.map_err(|cause| StoreError::Folder { path, cause })
     }
 
     /// Makes these accounts the whole truth.
@@ -227,6 +283,15 @@ impl Accounts {
         };
         run(&mut self.db).map_err(|cause| SCHEMA.error(cause))
     }
+}
+
+fn find_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<Option<(AccountRow, [u8; 16])>> {
+    let find = "SELECT name_exact, name_loose, id, mobile, state, kind, mac FROM account WHERE idx = ?1";
+    db.prepare_cached(find)?.query_row([&index.0[..]], |row| read(*index, row)).optional()
+}
+
+fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<usize> {
+    db.prepare_cached("DELETE FROM account WHERE idx = ?1")?.execute([&index.0[..]])
 }
 
 fn put_all(db: &Connection, rows: &[AccountRow], vault: &Vault) -> rusqlite::Result<()> {

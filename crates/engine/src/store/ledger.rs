@@ -16,8 +16,7 @@ use crate::vault::{Seal, Vault};
 const SCHEMA: Schema = Schema {
     file: "ledger.db",
     durability: Durability::Full,
-    versions: &[
-        "
+    versions: &["
         CREATE TABLE block (
             seq   INTEGER PRIMARY KEY,
             at_ms INTEGER NOT NULL,
@@ -53,7 +52,9 @@ const SCHEMA: Schema = Schema {
             unlimited           INTEGER NOT NULL,
             price               INTEGER,   -- millionths of a credit
             requests_per_second INTEGER,
-            attempts            TEXT
+            attempts            TEXT,
+            encryption_required INTEGER NOT NULL,
+            reasons             INTEGER NOT NULL
         );
         CREATE TABLE credential (
             id                  INTEGER PRIMARY KEY,
@@ -68,13 +69,11 @@ const SCHEMA: Schema = Schema {
             expires_at_ms       INTEGER,
             addresses           TEXT NOT NULL,
             previous            BLOB,      -- before the last rotation: sealed key, or token hash
-            previous_until_ms   INTEGER
+            previous_until_ms   INTEGER,
+            actions             TEXT NOT NULL,
+            purpose             TEXT
         );
-    ",
-        "
-        ALTER TABLE application ADD COLUMN encryption_required INTEGER NOT NULL DEFAULT 0;
-    ",
-    ],
+    "],
 };
 
 /// A snapshot is written after so many blocks, so that a start replays a bounded tail.
@@ -487,11 +486,11 @@ impl LedgerFile {
     pub fn put_application(&mut self, application: &Application) -> Result<(), StoreError> {
         self.db
             .execute(
-                "INSERT INTO application VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                "INSERT INTO application VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                  ON CONFLICT (id) DO UPDATE SET caller = excluded.caller, name = excluded.name,
                    actions = excluded.actions, unlimited = excluded.unlimited, price = excluded.price,
                    requests_per_second = excluded.requests_per_second, attempts = excluded.attempts,
-                   encryption_required = excluded.encryption_required",
+                   encryption_required = excluded.encryption_required, reasons = excluded.reasons",
                 params![
                     application.id.0,
                     application.caller.0,
@@ -502,6 +501,7 @@ impl LedgerFile {
                     application.requests_per_second,
                     application.attempts.as_ref().map(json),
                     application.encryption_required,
+                    application.reasons,
                 ],
             )
             .map_err(|cause| SCHEMA.error(cause))?;
@@ -514,7 +514,7 @@ impl LedgerFile {
         self.db
             .execute(
                 "INSERT OR REPLACE INTO credential VALUES
-                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
                 params![
                     credential.id.0,
                     credential.application.0,
@@ -529,6 +529,8 @@ impl LedgerFile {
                     json(&credential.addresses),
                     row.previous,
                     row.previous_until_ms,
+                    json(&credential.actions),
+                    credential.purpose.as_ref().map(json),
                 ],
             )
             .map_err(|cause| SCHEMA.error(cause))?;
@@ -587,6 +589,7 @@ fn read_application(row: &rusqlite::Row<'_>) -> rusqlite::Result<Application> {
         requests_per_second: row.get(6)?,
         attempts: attempts.map(|text| from_json(&text)).transpose()?,
         encryption_required: row.get(8)?,
+        reasons: row.get(9)?,
     })
 }
 
@@ -614,6 +617,8 @@ struct StoredCredential {
     addresses: String,
     previous: Option<Vec<u8>>,
     previous_until_ms: Option<i64>,
+    actions: String,
+    purpose: Option<String>,
 }
 
 impl StoredCredential {
@@ -680,8 +685,16 @@ impl StoredCredential {
             },
             other => return Err(damaged(format!("credential {} is of unknown kind `{other}`", id.0))),
         };
-        let addresses = from_json(&self.addresses).map_err(|cause| SCHEMA.error(cause))?;
-        Ok(Credential { id, application, proof, expires_at_ms: self.expires_at_ms, addresses })
+        let failed = |cause| SCHEMA.error(cause);
+        Ok(Credential {
+            id,
+            application,
+            proof,
+            expires_at_ms: self.expires_at_ms,
+            addresses: from_json(&self.addresses).map_err(failed)?,
+            actions: from_json(&self.actions).map_err(failed)?,
+            purpose: self.purpose.map(|text| from_json(&text)).transpose().map_err(failed)?,
+        })
     }
 
     fn previous_token(&self) -> Option<([u8; 16], i64)> {
@@ -709,6 +722,8 @@ fn read_credential(
         addresses: row.get(10)?,
         previous: row.get(11)?,
         previous_until_ms: row.get(12)?,
+        actions: row.get(13)?,
+        purpose: row.get(14)?,
     };
     Ok((CredentialId(row.get(0)?), ApplicationId(row.get(1)?), stored))
 }

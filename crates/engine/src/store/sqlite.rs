@@ -48,7 +48,8 @@ impl Schema {
 
     fn try_open(&self, path: &Path) -> rusqlite::Result<Connection> {
         let db = Connection::open(path)?;
-        db.busy_timeout(Duration::from_secs(5))?;
+        // Longer than a batch of an import takes on a slow disk.
+        db.busy_timeout(Duration::from_secs(30))?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         let synchronous = if self.durability == Durability::Full { "FULL" } else { "NORMAL" };
         db.pragma_update(None, "synchronous", synchronous)?;

@@ -38,6 +38,14 @@ pub enum NameClass {
 }
 
 impl NameClass {
+    /// `E0` or `E1`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NameClass::E0 => "E0",
+            NameClass::E1 => "E1",
+        }
+    }
+
     /// Both classes, the stricter first.
     pub const ALL: [NameClass; 2] = [NameClass::E0, NameClass::E1];
 }

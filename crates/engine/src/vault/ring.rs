@@ -41,10 +41,12 @@ pub enum KeyUse {
     Credential,
     /// Signs audit checkpoints (Ed25519 seed).
     Audit,
+    /// Signs receipts (Ed25519 seed).
+    Receipt,
 }
 
 impl KeyUse {
-    const ALL: [KeyUse; 13] = [
+    const ALL: [KeyUse; 14] = [
         KeyUse::Inner,
         KeyUse::WrapIndex,
         KeyUse::WrapNameExact,
@@ -58,6 +60,7 @@ impl KeyUse {
         KeyUse::Side,
         KeyUse::Credential,
         KeyUse::Audit,
+        KeyUse::Receipt,
     ];
 }
 

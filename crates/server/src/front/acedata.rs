@@ -10,7 +10,7 @@ use engine::projection::{self, AceDataNumbering};
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
 use http::StatusCode;
-use wire::acedata::{self, Accept, CheckFourElements, Element, ErrorCode, Fault};
+use wire::acedata::{self, Accept, Bearer, CheckFourElements, Element, ErrorCode, Fault};
 use wire::{Incoming, Language};
 
 use super::envelopes::Unopened;
@@ -37,9 +37,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
         }
     };
     if let Some(rate) = rate.filter(|rate| rate.limit > 0) {
-        reply.header("ratelimit-limit", rate.limit);
-        reply.header("ratelimit-remaining", rate.remaining());
-        reply.header("ratelimit-reset", 1);
+        tell_rate(&mut reply, rate);
     }
     identify(&mut reply, incoming, &request);
     finish(core, Wire::AceData, &request, received, note, reply).await
@@ -51,6 +49,13 @@ pub fn panicked(incoming: &Incoming<'_>, request: &[u8; 16]) -> (Wire, &'static 
     let mut reply = failure(&fault, &uuid_text(request));
     identify(&mut reply, incoming, request);
     (Wire::AceData, fault.code.as_str(), reply)
+}
+
+/// How the application stands in this second.
+pub fn tell_rate(reply: &mut Reply, rate: Rate) {
+    reply.header("ratelimit-limit", rate.limit);
+    reply.header("ratelimit-remaining", rate.remaining());
+    reply.header("ratelimit-reset", 1);
 }
 
 fn identify(reply: &mut Reply, incoming: &Incoming<'_>, request: &[u8; 16]) {
@@ -138,7 +143,7 @@ async fn ask(
     let key = acedata::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
     let refused = |refusal| statused(server, fault_of(refusal, &public_url(server, incoming)));
-    let admission = server.engine.admit(credential.application, Action::FourElements, may_recall);
+    let admission = server.engine.admit(&credential, Action::FourElements, may_recall);
     if let Err(Refusal::TooFast(exceeded)) = &admission {
         *rate = Some(*exceeded);
     }
@@ -168,6 +173,7 @@ async fn ask(
         credential: &credential,
         claim: &claim,
         idempotency_key: key,
+        purpose: None,
         scripted: server
             .sandbox
             .as_ref()
@@ -178,15 +184,20 @@ async fn ask(
     verify(&core.desk, admission, question).await.map_err(refused)
 }
 
-/// A token that is known, of the right kind, and not expired.
+/// A token of an application that is known and not expired.
 fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credential>, Fault> {
-    let bearer = acedata::bearer(incoming)?;
+    let credential = known(server, acedata::bearer(incoming)?)?;
+    match credential.proof {
+        Proof::Bearer { .. } => Ok(credential),
+        _ => Err(ErrorCode::InvalidToken.into()),
+    }
+}
+
+/// The credential of a token that has not expired.
+pub fn known(server: &Server, bearer: Bearer<'_>) -> Result<Arc<Credential>, Fault> {
     let engine = &server.engine;
     let hash = engine.vault.token(bearer.secret());
     let credential = engine.directory().token(&hash, engine.clock.now_ms()).ok_or(ErrorCode::InvalidToken)?;
-    if !matches!(credential.proof, Proof::Bearer { .. }) {
-        return Err(ErrorCode::InvalidToken.into());
-    }
     if credential.is_over(engine.clock.now_ms()) {
         return Err(ErrorCode::TokenExpired.into());
     }
@@ -200,9 +211,11 @@ fn unopened(why: Unopened) -> Fault {
     }
 }
 
-fn fault_of(refusal: Refusal, public_url: &str) -> Fault {
+/// Why the engine does not answer, in the words of this wire.
+pub fn fault_of(refusal: Refusal, public_url: &str) -> Fault {
     match refusal {
         Refusal::NotActivated => Fault::not_entitled(public_url),
+        Refusal::NotAllowed => Fault::action_not_allowed(),
         Refusal::Arrears => Fault::balance_used_up(public_url),
         Refusal::Suspended => Fault::suspended(),
         Refusal::Unconfirmed => Fault::caller_unconfirmed(),
@@ -224,12 +237,13 @@ fn statused(server: &Server, mut fault: Fault) -> Fault {
 }
 
 /// The error a fault rule asks for.
-fn fault_named(code: &str) -> Fault {
+pub fn fault_named(code: &str) -> Fault {
     let known = ErrorCode::ALL.iter().find(|known| known.as_str() == code);
     Fault::from(known.copied().unwrap_or(ErrorCode::ApiError))
 }
 
-fn public_url(server: &Server, incoming: &Incoming<'_>) -> String {
+/// Where people find this service.
+pub fn public_url(server: &Server, incoming: &Incoming<'_>) -> String {
     let own = || format!("{}://{}", server.scheme(), incoming.header("host").unwrap_or("localhost"));
     server.settings.acedata.public_url.clone().unwrap_or_else(own)
 }

@@ -109,7 +109,7 @@ async fn ask(
     }
     let key = tencent::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
-    let admission = server.engine.admit(credential.application, Asked::FourElements, may_recall);
+    let admission = server.engine.admit(&credential, Asked::FourElements, may_recall);
     let admission = admission.map_err(refused)?;
     let elements = FourElements::read(&call)?;
     if server.requires_encryption(credential.application) {
@@ -129,6 +129,7 @@ async fn ask(
         credential: &credential,
         claim: &claim,
         idempotency_key: key,
+        purpose: None,
         scripted: server
             .sandbox
             .as_ref()
@@ -273,6 +274,7 @@ fn unopened(why: Unopened) -> Fault {
 fn refused(refusal: Refusal) -> Fault {
     match refusal {
         Refusal::NotActivated => ErrorCode::Nonactivated.into(),
+        Refusal::NotAllowed => ErrorCode::AuthUnauthorizedOperation.into(),
         Refusal::Arrears => ErrorCode::Arrears.into(),
         Refusal::Suspended => ErrorCode::ChargeStatusException.into(),
         Refusal::Unconfirmed => ErrorCode::NonAuthorize.into(),

@@ -52,7 +52,7 @@ const fn app(
 }
 
 /// All test applications. Their position is their number, so only append.
-pub const APPLICATIONS: [TestApplication; 11] = [
+pub const APPLICATIONS: [TestApplication; 12] = [
     app("public", "everything works, no limits", PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN),
     app(
         "trial",
@@ -127,6 +127,13 @@ pub const APPLICATIONS: [TestApplication; 11] = [
         "sandboxEncryptedOnlyEXAMPLE",
         "4e000000000000000000000000000010",
     ),
+    app(
+        "reasons",
+        "is told by the native API which element differs",
+        "AKIDsandboxReasonsEXAMPLE",
+        "sandboxReasonsEXAMPLE",
+        "4e000000000000000000000000000011",
+    ),
 ];
 
 const EXPIRED_MS: i64 = 1_577_836_800_000;
@@ -147,7 +154,7 @@ fn caller(number: u32, name: &str) -> Caller {
         "unconfirmed" => Standing::Unconfirmed,
         _ => Standing::Active,
     };
-    Caller { id: CallerId(number), name: name.into(), standing, operator: false }
+    Caller { id: CallerId(number), name: name.into(), standing, operator: name == "public" }
 }
 
 fn application(number: u32, name: &str) -> (Application, Credits) {
@@ -161,6 +168,7 @@ fn application(number: u32, name: &str) -> (Application, Credits) {
         requests_per_second: (name == "rate-limited").then_some(2),
         attempts: None,
         encryption_required: name == "encrypted-only",
+        reasons: name == "reasons",
     };
     let granted = if name == "trial" { Credits::whole(10) } else { Credits::ZERO };
     (application, granted)
@@ -181,6 +189,8 @@ fn credential(id: u32, number: u32, name: &str, proof: Proof) -> Credential {
         proof,
         expires_at_ms,
         addresses: Vec::new(),
+        actions: Vec::new(),
+        purpose: None,
     }
 }
 

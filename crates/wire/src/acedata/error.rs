@@ -158,12 +158,12 @@ impl Fault {
     }
 
     /// Required members that are not there, or null.
-    pub(super) fn missing(members: &[&str]) -> Fault {
+    pub(crate) fn missing(members: &[&str]) -> Fault {
         Fault::bad_request(format!("Required and missing: {}.", members.join(", ")))
     }
 
     /// A member of another type than it should have.
-    pub(super) fn wrong_type(member: &str, expected: &str) -> Fault {
+    pub(crate) fn wrong_type(member: &str, expected: &str) -> Fault {
         Fault::bad_request(format!("{member} must be {expected}."))
     }
 

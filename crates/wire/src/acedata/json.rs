@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
 /// A JSON value, kept as far as it is of use.
 #[derive(Default)]
-pub(super) enum Json<'a> {
+pub(crate) enum Json<'a> {
     /// `null`, or not there at all: this wire makes no difference.
     #[default]
     Null,
@@ -127,9 +127,9 @@ const ENTRIES_MAX: usize = 32;
 
 /// How many containers may stand around a value that is kept.
 #[derive(Clone, Copy)]
-struct Depth(u8);
+pub(crate) struct Depth(u8);
 
-const SCALAR: Depth = Depth(0);
+pub(crate) const SCALAR: Depth = Depth(0);
 /// The array, its object, and the lists in that.
 const ENCRYPTION: Depth = Depth(3);
 

@@ -102,6 +102,7 @@ impl Accounts {
     /// card the last one counts. Gives how far it is now.
     pub fn import(&mut self, mut batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
         batch.sort_by_key(|change| *change.index());
+        drop(self.next_in_turn()?);
         self.change(|db| {
             let (mut is, ..) = last_import(db, None, false)?;
             is.put += read.put;
@@ -117,6 +118,7 @@ impl Accounts {
     /// After the last row: removes a part of the accounts that the file does not have, if it is the
     /// whole truth, and ends the import when none is left. Gives how far it is, and whether it has ended.
     pub fn sweep(&mut self) -> Result<(Import, bool), StoreError> {
+        drop(self.next_in_turn()?);
         let swept = self.change(|db| {
             let (mut is, ..) = last_import(db, None, false)?;
             let (is_replacing, from): (bool, Vec<u8>) =

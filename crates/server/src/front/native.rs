@@ -1,0 +1,241 @@
+//! card4e's own wire, `POST /api/v1/verifications`: the same question, with its purpose and consent, and
+//! an answer that says more: class, how the name was found equal, attempts left, a receipt.
+
+use std::sync::Arc;
+
+use engine::caller::{Action, Credential, Proof, Purpose, Wire};
+use engine::claim::Claim;
+use engine::clock::utc_text;
+use engine::ledger::Credits;
+use engine::limit::Rate;
+use engine::outcome::Reason;
+use engine::settle::Settled;
+use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
+use http::Method;
+use serde::Serialize;
+use wire::acedata::{self, ErrorCode, Fault};
+use wire::native::{self, Verification};
+use wire::{Element, Incoming};
+
+use super::envelopes::Unopened;
+use super::{Core, Note, Server, finish};
+use crate::http::{BodyError, Received, Reply};
+use crate::receipt::{self, Receipt};
+
+/// Answers a request to [`native::PATH`].
+pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply {
+    let mut request = new_request_id();
+    let (mut note, mut rate) = (Note::default(), None);
+    note.action = "verifications".into();
+    let mut reply = match ask(core, incoming, received, request, &mut note, &mut rate).await {
+        Ok((settled, why, claim)) => {
+            // A stored answer keeps its id, so that caller and ledger speak of the same record.
+            request = settled.answer.request;
+            let reply = success(&core.server, &settled, &why, &claim);
+            note.answered = Some(settled);
+            reply
+        }
+        Err(fault) => {
+            note.error = Some(fault.code.as_str());
+            refusal(&fault, &request)
+        }
+    };
+    if let Some(rate) = rate.filter(|rate| rate.limit > 0) {
+        super::acedata::tell_rate(&mut reply, rate);
+    }
+    reply.header("x-trace-id", uuid_text(&request));
+    finish(core, Wire::Native, &request, received, note, reply).await
+}
+
+/// The reply to a request whose handling panicked, and its error code.
+pub fn panicked(request: &[u8; 16]) -> (Wire, &'static str, Reply) {
+    let code = ErrorCode::ApiError;
+    (Wire::Native, code.as_str(), refusal(&code.into(), request))
+}
+
+/// A failure of anything under `/api/v1`.
+pub fn refusal(fault: &Fault, request: &[u8; 16]) -> Reply {
+    let (status, body) = native::failure(fault, &uuid_text(request));
+    let mut reply = Reply::new(status, "application/json", body);
+    match fault.code {
+        ErrorCode::TooManyRequests => reply.header("retry-after", 1),
+        ErrorCode::MethodNotAllowed => reply.header("allow", "POST"),
+        _ => {}
+    }
+    reply
+}
+
+/// The answer as it is written.
+#[derive(Serialize)]
+struct Body<'a> {
+    id: &'a str,
+    outcome: &'static str,
+    class: &'static str,
+    /// Absent unless the caller may be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<&'a [Reason]>,
+    name_match: Option<NameMatch>,
+    /// Version of the order in which facts are looked at.
+    policy: &'static str,
+    attempts_left: Option<u32>,
+    purpose: &'a str,
+    consent: &'a str,
+    charged: String,
+    balance: Option<String>,
+    answered_at: String,
+    replayed: bool,
+    receipt: String,
+    receipt_opening: String,
+}
+
+#[derive(Serialize)]
+struct NameMatch {
+    class: &'static str,
+    policy: &'static str,
+}
+
+fn success(server: &Server, settled: &Settled, why: &Purpose, claim: &Claim) -> Reply {
+    let answer = &settled.answer;
+    let id = uuid_text(&answer.request);
+    let directory = server.engine.directory();
+    let caller = directory.application(answer.application).map(|(application, _)| application.name.clone());
+    let name_match = answer
+        .name_class
+        .map(|class| NameMatch { class: class.name(), policy: engine::subject::name::VERSION });
+    let vault = &server.engine.vault;
+    let opening = vault.opening(&answer.request);
+    let receipt = Receipt {
+        iss: server.settings.acedata.public_url.as_deref().unwrap_or("card4e"),
+        jti: &id,
+        iat: answer.at_ms.div_euclid(1000),
+        caller: caller.as_deref().unwrap_or_default(),
+        purpose: &why.code,
+        consent: &why.consent,
+        outcome: answer.outcome.name(),
+        class: answer.outcome.class_name(),
+        name_match: name_match.as_ref().map(|name| name.class),
+        policy: engine::outcome::POLICY,
+        elements: receipt::commitment(&opening, [&claim.name, &claim.card, &claim.id, &claim.mobile]),
+    };
+    // A stored answer was charged when it was given.
+    let charged = if settled.replayed { Credits::ZERO } else { answer.charged };
+    let body = Body {
+        id: &id,
+        outcome: answer.outcome.name(),
+        class: answer.outcome.class_name(),
+        reasons: answer.reasons.as_deref(),
+        name_match,
+        policy: engine::outcome::POLICY,
+        attempts_left: answer.attempts_left,
+        purpose: &why.code,
+        consent: &why.consent,
+        charged: charged.to_string(),
+        balance: answer.balance.map(|balance| balance.to_string()),
+        answered_at: utc_text(answer.at_ms),
+        replayed: settled.replayed,
+        receipt: receipt.signed(vault),
+        receipt_opening: engine::file::hex(&opening),
+    };
+    // Structures of text and numbers always serialise.
+    Reply::new(http::StatusCode::OK, "application/json", serde_json::to_vec(&body).unwrap_or_default())
+}
+
+async fn ask(
+    core: &Core,
+    incoming: &Incoming<'_>,
+    received: &Received,
+    request: [u8; 16],
+    note: &mut Note,
+    rate: &mut Option<Rate>,
+) -> Result<(Settled, Purpose, Claim), Fault> {
+    if incoming.method != Method::POST {
+        return Err(ErrorCode::MethodNotAllowed.into());
+    }
+    super::from_own_pages(&core.server, incoming)?;
+    let server = &core.server;
+    let credential = authenticate(server, incoming)?;
+    if !credential.admits(received.peer) {
+        let why = "The token may not be used from this address.";
+        return Err(Fault::with_message(ErrorCode::TokenMismatched, why));
+    }
+    note.asked_by(server, credential.application);
+    let mut forced = None;
+    if let Some(sandbox) = &server.sandbox {
+        let peeked = Verification::read(incoming.body);
+        let card = peeked.as_ref().map_or("", |question| &question.elements.bank_card);
+        let ordered =
+            sandbox.order(Wire::Native, "verifications", card, incoming, note).map_err(Fault::bad_request)?;
+        if let Some(code) = ordered.error {
+            return Err(super::acedata::fault_named(&code));
+        }
+        forced = ordered.outcome;
+    }
+    let key = acedata::idempotency_key(incoming)?;
+    let may_recall = key.is_some() || server.engine.recalls_by_content();
+    let admission = server.engine.admit(&credential, Action::FourElements, may_recall);
+    if let Err(Refusal::TooFast(exceeded)) = &admission {
+        *rate = Some(*exceeded);
+    }
+    let refused = |refusal| super::acedata::fault_of(refusal, &super::acedata::public_url(server, incoming));
+    let admission = admission.map_err(refused)?;
+    *rate = admission.rate;
+    match received.body {
+        Ok(_) => {}
+        Err(BodyError::NoRoom) => return Err(Fault::overloaded()),
+        Err(BodyError::TooLarge) => return Err(ErrorCode::RequestTooLarge.into()),
+        Err(BodyError::Incomplete) => return Err(Fault::bad_request("The body did not arrive completely.")),
+    }
+    let Verification { elements, purpose, consent } = Verification::read(incoming.body)?;
+    let why = Purpose { code: purpose.into_owned(), consent: consent.into_owned() };
+    if !why.is_sound() {
+        return Err(Fault::bad_request(PURPOSE));
+    }
+    if server.requires_encryption(credential.application) {
+        elements.require_encryption()?;
+    }
+    let opened = server.opened(elements.envelope()?, &credential).await.map_err(|why| match why {
+        Unopened::Cannot(_) => Fault::envelope_failed(),
+        Unopened::Busy => Fault::overloaded(),
+    })?;
+    let claim = Claim::new(
+        opened.or(Element::Name, &elements.name),
+        opened.or(Element::BankCard, &elements.bank_card),
+        opened.or(Element::IdCard, &elements.id_card),
+        &native::national_mobile(opened.or(Element::Phone, &elements.phone)),
+        elements.cert_type,
+    );
+    let question = Question {
+        wire: Wire::Native,
+        action: Action::FourElements,
+        credential: &credential,
+        claim: &claim,
+        idempotency_key: key,
+        purpose: Some(&why),
+        scripted: server
+            .sandbox
+            .as_ref()
+            .and_then(|sandbox| sandbox.script(Wire::Native, &claim, forced, note)),
+        request,
+        began: received.began,
+    };
+    let settled = verify(&core.desk, admission, question).await.map_err(refused)?;
+    Ok((settled, why, claim))
+}
+
+const PURPOSE: &str = "purpose is 1 to 64 letters, digits, dots, hyphens or underscores, such as \
+    account_opening; consent is a reference of 1 to 128 characters to where the consent is on file.";
+
+/// A token of an application that is known and not expired: the one the AceData wire takes.
+fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credential>, Fault> {
+    let credential = super::acedata::known(server, acedata::bearer(incoming)?)?;
+    match credential.proof {
+        Proof::Bearer { .. } => Ok(credential),
+        _ => Err(ErrorCode::InvalidToken.into()),
+    }
+}
+
+/// The keys that receipts are signed with, as a JSON Web Key Set.
+pub fn receipt_keys(server: &Server) -> Reply {
+    let keys = receipt::published(&server.engine.vault.receipt_public_key());
+    Reply::new(http::StatusCode::OK, "application/json", format!("{keys:#}\n"))
+}
