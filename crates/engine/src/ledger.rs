@@ -354,14 +354,15 @@ impl Books {
             elapsed_us: u32::try_from(draft.began.elapsed().as_micros()).unwrap_or(u32::MAX),
             purpose: draft.purpose.take(),
             reasons: draft.reasons.take(),
-            attempts_left: (draft.outcome == Outcome::AttemptsExceeded).then_some(0),
+            attempts_left: match &held {
+                _ if draft.outcome == Outcome::AttemptsExceeded => Some(0),
+                Some((refs, policy)) => self.attempts.left_after(refs, policy, draft.outcome),
+                None => None,
+            },
         };
-        draft.side.attempts = held.as_ref().map(|(refs, _)| refs.clone());
-        let mut entry = Entry::Answer(answer);
+        draft.side.attempts = held.map(|(refs, _)| refs);
+        let entry = Entry::Answer(answer);
         self.apply(&entry, &draft.side);
-        if let (Entry::Answer(answer), Some((refs, policy))) = (&mut entry, &held) {
-            answer.attempts_left = self.attempts.left(refs, policy);
-        }
         if let Some(asked) = &draft.side.idempotency {
             self.memory.settling.insert(asked.key);
         }

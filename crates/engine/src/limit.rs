@@ -180,7 +180,7 @@ impl Attempts {
     /// Counts an answered question; the same when a block is replayed after a restart.
     pub fn settle(&mut self, refs: &AttemptRefs, outcome: Outcome) {
         self.turn(refs.day);
-        if refs.day < self.day || matches!(outcome, Outcome::SourceBusy | Outcome::AttemptsExceeded) {
+        if refs.day < self.day || !is_counted(outcome) {
             return;
         }
         let values = refs.values.iter().enumerate();
@@ -200,15 +200,23 @@ impl Attempts {
         }
     }
 
-    /// How many more questions with these elements this caller may ask today: the least that any
-    /// counter leaves. `None`: nothing limits it.
-    pub fn left(&self, refs: &AttemptRefs, policy: &AttemptPolicy) -> Option<u32> {
+    /// How many more questions with these elements this caller may ask today once this one is answered:
+    /// the least that any counter leaves. `None`: nothing limits it.
+    pub fn left_after(&self, refs: &AttemptRefs, policy: &AttemptPolicy, outcome: Outcome) -> Option<u32> {
+        let counted = u32::from(is_counted(outcome));
         let left = |(counter, limit): (Counter, u32)| {
             let count = self.counts.get(&counter).copied().unwrap_or_default();
-            limit.saturating_sub(count.settled.saturating_add(count.held))
+            limit.saturating_sub(count.settled.saturating_add(count.held).saturating_add(counted))
+        };
+        let run = match outcome {
+            Outcome::Pass => 0,
+            outcome => {
+                let before = self.mismatches.get(&(refs.caller, refs.card)).copied().unwrap_or(0);
+                before.saturating_add(u32::from(outcome == Outcome::HolderMismatch))
+            }
         };
         let least = counters(refs, policy).map(left).min();
-        if self.locked(refs, policy).is_err() { Some(0) } else { least }
+        if on(policy.lock_after).is_some_and(|limit| run >= limit) { Some(0) } else { least }
     }
 
     /// A new day: all counters start again. So they do when the clock was ahead by days and has been
@@ -218,6 +226,11 @@ impl Attempts {
             *self = Attempts { day, ..Attempts::default() };
         }
     }
+}
+
+/// Whether an answer is an attempt: nobody was asked for the other two.
+fn is_counted(outcome: Outcome) -> bool {
+    !matches!(outcome, Outcome::SourceBusy | Outcome::AttemptsExceeded)
 }
 
 /// A counter has no attempt left today.

@@ -107,13 +107,15 @@ fn ask(engine: &Arc<Engine>, mobile: &str, key: Option<&str>) -> Settlement {
 async fn asked(desk: &Desk, mobile: &str, key: Option<&str>) -> Settlement {
     let engine = &desk.engine;
     let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
-    let admission = engine.admit(ApplicationId(1), Action::FourElements, key.is_some())?;
+    let credential = credential(&engine.vault);
+    let admission = engine.admit(&credential, Action::FourElements, key.is_some())?;
     let question = Question {
         wire: Wire::AceData,
         action: Action::FourElements,
-        credential: &credential(&engine.vault),
+        credential: &credential,
         claim: &claim,
         idempotency_key: key,
+        purpose: None,
         scripted: None,
         request: new_request_id(),
         began: Instant::now(),

@@ -184,9 +184,9 @@ impl Rule {
 
 fn check(rule: &Rule) -> Result<(), String> {
     if let Some(wire) = &rule.wire
-        && !matches!(wire.as_str(), "tencent" | "acedata")
+        && !Wire::ALL.iter().any(|known| known.name() == wire)
     {
-        return Err(format!("`wire` is `{wire}`; use \"tencent\" or \"acedata\""));
+        return Err(format!("`wire` is `{wire}`; use \"tencent\", \"acedata\" or \"native\""));
     }
     if rule.probability.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
         return Err("`probability` is a share between 0 and 1".into());
@@ -229,7 +229,7 @@ fn knows_error(wire: Option<&str>, code: &str) -> bool {
     let acedata = || wire::acedata::ErrorCode::ALL.iter().any(|known| known.as_str() == code);
     match wire {
         Some("tencent") => tencent(),
-        Some("acedata") => acedata(),
+        Some("acedata" | "native") => acedata(),
         _ => tencent() || acedata(),
     }
 }

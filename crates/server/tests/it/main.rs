@@ -8,6 +8,7 @@ mod acedata;
 mod cli;
 mod envelope;
 mod import;
+mod native;
 mod operate;
 mod sandbox;
 mod serve;

@@ -73,7 +73,8 @@ fn credentials_for_every_state_of_an_account() {
             "temporary",
             "signed-only",
             "expired",
-            "encrypted-only"
+            "encrypted-only",
+            "reasons"
         ]
     );
     assert_eq!(

@@ -1,9 +1,10 @@
 //! An installation: `init`, `serve`, callers and credentials, as an operator does it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use wire::tencent::signature::{Unsigned, sign_tc3};
 
@@ -71,6 +72,19 @@ struct Shop {
 
 fn card4e(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_card4e")).args(arguments).output().unwrap()
+}
+
+/// Runs a command with something on standard input.
+fn fed(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_card4e"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 fn error(of: &Output) -> String {
@@ -256,6 +270,86 @@ fn credentials_expire_and_are_tied_to_addresses() {
 }
 
 #[test]
+fn a_caller_on_terms_of_its_own() {
+    let bank = Installation::new(&[]);
+    let shop = bank.shop();
+    let server = Sandbox::serving(&bank.config);
+    let terms = bank.run(&["caller", "set", "shop", "--price", "0.25", "--requests-per-second", "100"]);
+    assert_eq!((&terms["price"], &terms["requests_per_second"]), (&json!("0.25"), &json!(100)));
+    assert_eq!(acedata(&server, &shop.token, CARD).header("x-credits-charged"), Some("0.25"));
+    bank.run(&["caller", "set", "shop", "--encryption-required", "true"]);
+    let refused = tencent(&server, &shop.secret_id, &shop.secret_key, CARD);
+    assert_eq!(refused, "InvalidParameter.UnsupportEncryptField");
+    bank.run(&["caller", "set", "shop", "--encryption-required", "false", "--price", "default"]);
+    bank.run(&["caller", "set", "shop", "--unlimited", "true"]);
+    let reply = acedata(&server, &shop.token, CARD);
+    assert_eq!((reply.header("x-credits-charged"), reply.header("x-credits-remaining")), (Some("1"), None));
+    let nothing = bank.refused(&["caller", "set", "shop"]);
+    assert!(nothing.contains("--price"), "{nothing}");
+}
+
+/// The purpose of a credential is evidence for wires that have no member for it.
+#[test]
+fn a_credential_for_a_purpose_and_some_actions() {
+    let bank = Installation::new(&[]);
+    bank.run(&["caller", "create", "shop"]);
+    let made = bank.run(&[
+        "credential",
+        "create",
+        "shop",
+        "--kind",
+        "acedata",
+        "--action",
+        "bankcard-4e",
+        "--purpose",
+        "account_opening",
+        "--consent",
+        "terms-7",
+    ]);
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(acedata(&server, made["secret"].as_str().unwrap(), CARD).status, 200);
+    let listed = bank.run(&["credential", "list", "shop"]);
+    assert_eq!(listed[0]["actions"], json!(["bankcard-4e"]));
+    assert_eq!(listed[0]["purpose"], json!({ "code": "account_opening", "consent": "terms-7" }));
+}
+
+/// One question from the machine itself, with and without a server.
+#[test]
+fn verify_asks_pays_and_ends_with_what_it_found() {
+    let bank = Installation::new(&[]);
+    bank.run(&["caller", "create", "shop"]);
+    let account = r#"{"bank_card":"6217000000000000012","name":"张伟","id_number":"99010119610202001X","phone":"16100000001"}"#;
+    let config = ["--config", bank.config.to_str().unwrap()];
+    assert!(fed(&[&["accounts", "put", "-"], &config[..]].concat(), account).status.success());
+    let ask = |name: &str, options: &[&str]| {
+        let elements = format!(
+            r#"{{"name":"{name}","bank_card":"6217000000000000012","id_card":"99010119610202001X","phone":"+86 161 0000 0001"}}"#
+        );
+        fed(&[&["verify", "--caller", "shop"], options, &config[..]].concat(), &elements)
+    };
+    let alone = ask("张伟", &["--json"]);
+    let told: Value = serde_json::from_slice(&alone.stdout).unwrap();
+    assert_eq!(
+        (alone.status.code(), &told["outcome"], &told["balance"]),
+        (Some(0), &json!("PASS"), &json!("9"))
+    );
+
+    let server = Sandbox::serving(&bank.config);
+    let differs = ask("张三", &["--purpose", "account_opening", "--consent", "terms-7"]);
+    let said = String::from_utf8(differs.stdout).unwrap();
+    assert_eq!(differs.status.code(), Some(3), "{}", String::from_utf8_lossy(&differs.stderr));
+    assert!(said.starts_with("HOLDER_MISMATCH: name, identity number or mobile differs"), "{said}");
+    assert!(said.contains("charged      1 credit, 8 credits left"), "{said}");
+    assert_eq!(ask("", &[]).status.code(), Some(5), "input that could never be verified");
+    bank.run(&["caller", "suspend", "shop"]);
+    let refused = ask("张伟", &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(error(&refused).contains("card4e caller resume"), "{}", error(&refused));
+    server.stop();
+    assert_eq!(bank.run(&["audit", "check"])["charges"], 2);
+}
+
+#[test]
 fn mistakes_say_what_to_do() {
     let bank = Installation::new(&[]);
     bank.run(&["caller", "create", "shop"]);
@@ -269,6 +363,8 @@ fn mistakes_say_what_to_do() {
         (&["credential", "create", "shop", "--kind", "acedata", "--signed-payload-only"], "kind tencent"),
         (&["caller", "suspend", "operator"], "the last operator"),
         (&["caller", "recharge", "shop", "0"], "more than 0"),
+        (&["credential", "create", "shop", "--kind", "tencent", "--action", "bankcard-9e"], "bankcard-4e"),
+        (&["caller", "set", "shop", "--price", "much"], "such as 1 or 0.057"),
         (&["caller", "recharge", "shop", "9000000000"], "a billion"),
         (&["credential", "create", "shop", "--kind", "tencent", "--expires", "soon"], "90d"),
     ] {

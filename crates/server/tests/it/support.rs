@@ -13,6 +13,8 @@ use tempfile::TempDir;
 pub const SECRET_ID: &str = "AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE";
 pub const SECRET_KEY: &str = "Gu5t9xGARNpq86cd98joQYCN3EXAMPLE";
 pub const TOKEN: &str = "4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e";
+pub const PLATFORM_TOKEN: &str =
+    "platform-v1-4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e";
 
 /// A running sandbox; stopped by its process id when it goes out of scope.
 pub struct Sandbox {
