@@ -93,30 +93,26 @@ class Reply:
         return json.loads(self.text)
 
 
-class Sandbox:
-    """One `card4e sandbox` process and its control interface."""
+class Server:
+    """One process of ours that answers, reached at `address` and `url`."""
 
-    def __init__(self, folder, config=None, arguments=(), ca=None):
+    def __init__(self, folder, command, ca=None):
         binary = Path(os.environ.get("CARD4E_BIN", ROOT / "target" / "release" / "card4e"))
         if not binary.is_file():
             missing(f"the server {binary} (cargo build --release)")
         folder.mkdir(parents=True, exist_ok=True)
         ready = folder / "ready"
         self.log = folder / "log"
-        command = [str(binary), "sandbox", "--listen", "127.0.0.1:0", "--ready-file", str(ready)]
-        if config is not None:
-            (folder / "card4e.toml").write_text(config, encoding="utf-8")
-            command += ["--config", str(folder / "card4e.toml")]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [str(binary), *command, "--ready-file", str(ready)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
             )
         try:
-            self.address = wait_until(lambda: self._ready(ready), 30, "the sandbox's ready file")
+            self.address = wait_until(lambda: self._ready(ready), 30, "the server's ready file")
         except BaseException:
             self.stop()
             raise
@@ -130,7 +126,7 @@ class Sandbox:
 
     def _ready(self, ready):
         if self.process.poll() is not None:
-            raise AssertionError(f"the sandbox ended ({self.process.returncode}):\n{self.tail()}")
+            raise AssertionError(f"the server ended ({self.process.returncode}):\n{self.tail()}")
         with contextlib.suppress(FileNotFoundError):
             return ready.read_text(encoding="utf-8").strip().removeprefix("http://").rstrip("/")
         return None
@@ -148,6 +144,18 @@ class Sandbox:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
+
+
+class Sandbox(Server):
+    """One `card4e sandbox` process and its control interface."""
+
+    def __init__(self, folder, config=None, arguments=(), ca=None):
+        command = ["sandbox", "--listen", "127.0.0.1:0"]
+        if config is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "card4e.toml").write_text(config, encoding="utf-8")
+            command += ["--config", str(folder / "card4e.toml")]
+        super().__init__(folder, [*command, *arguments], ca)
 
     def control(self, method, path, body=None, expect=(200, 201, 204)):
         """Calls `/_sandbox/<path>`."""
