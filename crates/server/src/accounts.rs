@@ -53,6 +53,9 @@ list of processes. Names, identity numbers and mobiles are only ever read from t
 
     /// Read all accounts, check that none was changed outside card4e, and count them.
     Check {
+        /// Also time so many look-ups of accounts drawn at random.
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+        look_ups: u32,
         /// Which installation.
         #[command(flatten)]
         place: Place,
@@ -197,7 +200,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         Command::Get(card) => get(card),
         Command::Put { card, status } => put(card, status.as_deref()),
         Command::Delete(card) => delete(card),
-        Command::Check { place, json } => check(place, *json),
+        Command::Check { look_ups, place, json } => check(place, *look_ups, *json),
     }
 }
 
@@ -247,10 +250,14 @@ fn print(done: &AccountDone, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check(place: &Place, json: bool) -> anyhow::Result<()> {
+fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
     let Installation { folder, vault, .. } = place.open()?;
-    let Census { accounts, states, without_mobile, digest, file_bytes } =
-        Accounts::open(&folder.join("accounts.db"))?.census(&vault)?;
+    let file = Accounts::open(&folder.join("accounts.db"))?;
+    let Census { accounts, states, without_mobile, digest, file_bytes } = file.census(&vault)?;
+    let took = file.time_look_ups(look_ups as usize, &vault)?;
+    let quantile =
+        |share: usize| took.get(took.len() * share / 1000).map(|took| took.as_nanos() as f64 / 1000.0);
+    let took = [500, 990, 999].map(quantile);
     let states = AccountState::ALL.map(AccountState::word).into_iter().zip(states);
     let mut out = std::io::stdout().lock();
     if json {
@@ -262,6 +269,7 @@ fn check(place: &Place, json: bool) -> anyhow::Result<()> {
             "without_phone": without_mobile,
             "digest": hex(&digest),
             "file_bytes": file_bytes,
+            "look_up_us": { "p50": took[0], "p99": took[1], "p99.9": took[2] },
         });
         writeln!(out, "{census}")?;
         return Ok(());
@@ -274,6 +282,9 @@ fn check(place: &Place, json: bool) -> anyhow::Result<()> {
     }
     writeln!(out, "{}", line(without_mobile, "without a mobile on file"))?;
     writeln!(out, "{}", line(file_bytes, "bytes of file"))?;
+    if let [Some(p50), Some(p99), Some(p999)] = took {
+        writeln!(out, "\nA look-up takes {p50:.1} us, one in 100 {p99:.1} us, one in 1,000 {p999:.1} us.")?;
+    }
     writeln!(out, "\nDigest {}", hex(&digest))?;
     writeln!(
         out,

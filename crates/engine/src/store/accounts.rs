@@ -9,6 +9,7 @@ pub use import::{Change, Import, Source};
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
@@ -17,7 +18,7 @@ use subtle::ConstantTimeEq;
 use super::StoreError;
 use super::sqlite::{Durability, Schema};
 use crate::account::{AccountState, DocumentKind};
-use crate::vault::{BlindIndex, Vault, Verifier, Verifiers};
+use crate::vault::{BlindIndex, Vault, Verifier, Verifiers, random};
 
 const SCHEMA: Schema = Schema {
     file: "accounts.db",
@@ -260,6 +261,33 @@ impl Accounts {
         )?;
         let rows = page.query_map(params![after, rows as i64], |row| read(BlindIndex(row.get(7)?), row))?;
         rows.collect()
+    }
+
+    /// Looks up so many accounts that are there, drawn at random, and gives what each look-up took, the
+    /// shortest first. Empty when there are no accounts.
+    pub fn time_look_ups(&self, count: usize, vault: &Vault) -> Result<Vec<Duration>, StoreError> {
+        let draw = |from: [u8; 16]| {
+            let at_or_after = "SELECT idx FROM account WHERE idx >= ?1 ORDER BY idx LIMIT 1";
+            let found = self.db.prepare_cached(at_or_after);
+            found.and_then(|mut find| find.query_row([&from[..]], |row| row.get(0)).optional())
+        };
+        let mut drawn = Vec::with_capacity(count);
+        while drawn.len() < count {
+            match draw(random()).map_err(|cause| SCHEMA.error(cause))? {
+                Some(index) => drawn.push(BlindIndex(index)),
+                // Past the last one; with few accounts that happens often, without any always.
+                None if self.count()? == 0 => return Ok(Vec::new()),
+                None => {}
+            }
+        }
+        // Drawing has warmed the pages: as they are in a server that is at work.
+        let timed = |index: &BlindIndex| {
+            let began = Instant::now();
+            self.find(index, vault).map(|_| began.elapsed())
+        };
+        let mut took = drawn.iter().map(timed).collect::<Result<Vec<_>, _>>()?;
+        took.sort();
+        Ok(took)
     }
 
     /// Number of accounts.
