@@ -128,16 +128,14 @@ pub enum OpenError {
 pub struct Engine {
     /// Tells the time.
     pub clock: Clock,
-    /// How this installation verifies, counts and charges.
-    pub policy: Policy,
     /// Keys at work.
     pub vault: Vault,
-    /// Which prefix belongs to which bank.
-    pub issuers: Issuers,
     /// Counters.
     pub metrics: Metrics,
     pub(crate) queue: Queue,
     pub(crate) post: Post,
+    policy: RwLock<Arc<Policy>>,
+    issuers: RwLock<Arc<Issuers>>,
     folder: Folder,
     directory: RwLock<Arc<Directory>>,
     books: Mutex<Books>,
@@ -195,12 +193,12 @@ impl Engine {
         let grow_log_bytes = policy.log_bytes;
         let engine = Arc::new(Engine {
             clock: Clock::default(),
-            policy,
             vault,
-            issuers,
             metrics: Metrics::default(),
             queue: Queue::default(),
             post: Post::default(),
+            policy: RwLock::new(Arc::new(policy)),
+            issuers: RwLock::new(Arc::new(issuers)),
             folder,
             directory: RwLock::new(Arc::new(directory)),
             books: Mutex::new(books),
@@ -233,6 +231,23 @@ impl Engine {
     /// The newest rows of the projection, of one application or of all.
     pub fn usage(&self, application: Option<u32>, most: u32) -> Result<Vec<store::UsageRow>, StoreError> {
         UsageFile::newest(&self.folder.file("usage.db"), application, most, &self.vault)
+    }
+
+    /// How this installation verifies, counts and charges, as of now.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Which prefix belongs to which bank, as of now.
+    pub fn issuers(&self) -> Arc<Issuers> {
+        Arc::clone(&self.issuers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From the next question on it is verified, counted and charged like this. A price that was set
+    /// aside stays what it was.
+    pub fn replace_policy(&self, policy: Policy, issuers: Issuers) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(issuers);
     }
 
     /// Everybody who may ask, as of now.

@@ -28,7 +28,7 @@ pub enum RegisterError {
     #[error("there is no credential {0}; `card4e credential list` shows them")]
     NoCredential(u32),
     /// The name is taken.
-    #[error("there is a caller `{0}` already")]
+    #[error("there is a caller `{0}` already; choose another name")]
     Taken(String),
     /// Not a name.
     #[error("a caller's name is 1 to 64 letters, digits, dots, hyphens or underscores")]
@@ -177,7 +177,7 @@ pub struct ListedCredential {
     pub shown: String,
     /// Not valid from then on.
     pub expires: Option<String>,
-    /// The secret before the last rotation is valid until then.
+    /// The secret before the last rotation is still valid, until then.
     pub overlap_until: Option<String>,
     /// Where requests may come from; empty: anywhere.
     pub addresses: Vec<AddressRange>,
@@ -375,7 +375,9 @@ impl Engine {
         };
         let credentials = directory.credentials();
         let wanted = credentials.iter().filter(|c| only.is_none_or(|only| only.0 == c.application.0));
-        Ok(wanted.map(|credential| ListedCredential::of(credential, name(credential.application))).collect())
+        let now = self.clock.now_ms();
+        let listed = |c: &std::sync::Arc<Credential>| ListedCredential::of(c, name(c.application), now);
+        Ok(wanted.map(listed).collect())
     }
 
     fn caller(&self, name: &str) -> Result<Caller, RegisterError> {
@@ -392,7 +394,7 @@ impl Engine {
 }
 
 impl ListedCredential {
-    fn of(credential: &Credential, caller: String) -> ListedCredential {
+    fn of(credential: &Credential, caller: String, now: Millis) -> ListedCredential {
         let utc = |at: Option<Millis>| at.map(crate::clock::utc_text);
         let (kind, shown) = match &credential.proof {
             Proof::Signature { secret_id, .. } => ("tencent", secret_id.clone()),
@@ -405,7 +407,7 @@ impl ListedCredential {
             kind,
             shown,
             expires: utc(credential.expires_at_ms),
-            overlap_until: utc(credential.proof.overlap_until()),
+            overlap_until: utc(credential.proof.overlap_until().filter(|until| *until > now)),
             addresses: credential.addresses.clone(),
             actions: credential.actions.iter().map(|action| action.name()).collect(),
             purpose: credential.purpose.clone(),

@@ -17,7 +17,7 @@ pub use accounts::{
     AccountRow, Accounts, Census, Change as AccountChange, Done as AccountDone, Import,
     Order as AccountOrder, Source,
 };
-pub use ledger::{Check, Commit, LedgerFile, Listed, Opened};
+pub use ledger::{Check, Commit, LedgerFile, LedgerReader, Newest, Opened};
 pub use usage::{UsageFile, UsageRow};
 
 use std::fs::File;

@@ -16,7 +16,7 @@ use crate::settle::{Desk, Settled, Settlement};
 use crate::store::AccountRow;
 use crate::subject::{Date, NameClass, ParseOptions, Subject};
 use crate::vault::{Elements, Verifier, Verifiers, random};
-use crate::{Engine, IssuerPolicy};
+use crate::{Engine, IssuerPolicy, Policy};
 
 /// Why a question is not answered. Never charged, never written to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Engine {
         if self.is_stopped() {
             return Err(Refusal::Stopped);
         }
-        if self.queue.under_way.load(Ordering::Relaxed) >= self.policy.under_way_max {
+        if self.queue.under_way.load(Ordering::Relaxed) >= self.policy().under_way_max {
             return Err(Refusal::Overloaded);
         }
         let (hold, rate) = self.hold_and_count(&application, action);
@@ -139,13 +139,14 @@ impl Engine {
         application: &Arc<Application>,
         action: Action,
     ) -> (Result<Hold, Refusal>, Option<Rate>) {
-        let price = application.price.unwrap_or(self.policy.price);
+        let policy = self.policy();
+        let price = application.price.unwrap_or(policy.price);
         if self.books().hold(application, price).is_err() {
             return (Err(Refusal::Arrears), None);
         }
         let hold =
             Hold { engine: Arc::clone(self), application: Arc::clone(application), price, kept: false };
-        let limit = application.requests_per_second.unwrap_or(self.policy.requests_per_second);
+        let limit = application.requests_per_second.unwrap_or(policy.requests_per_second);
         let rate = self.rates().count(application.id, action, limit, self.clock.now_ms());
         if rate.exceeded() {
             return (Err(Refusal::TooFast(rate)), Some(rate));
@@ -155,7 +156,7 @@ impl Engine {
 
     /// Whether an answer may be recalled for this question without a key of the caller's own.
     pub fn recalls_by_content(&self) -> bool {
-        self.policy.content_window_ms > 0
+        self.policy().content_window_ms > 0
     }
 }
 
@@ -182,15 +183,17 @@ enum Asked {
 
 fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Asked, Refusal> {
     let engine = &desk.engine;
+    // One for the whole question, whatever is read again meanwhile.
+    let policy = engine.policy();
     let options = ParseOptions {
-        test_land: engine.policy.test_land,
-        more_scripts: engine.policy.more_scripts,
+        test_land: policy.test_land,
+        more_scripts: policy.more_scripts,
         today: Date::in_beijing(engine.clock.now_ms().div_euclid(1000)),
     };
     let claim = question.claim;
     let subject =
         Subject::parse(&claim.name, &claim.card, &claim.id, &claim.mobile, claim.document_kind, &options);
-    let asked = identity(engine, &admission.application, question, subject.as_ref().ok());
+    let asked = identity(engine, &policy, &admission.application, question, subject.as_ref().ok());
     if let Some(asked) = &asked {
         let mut books = engine.books();
         let now = engine.clock.now_ms();
@@ -206,12 +209,12 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
     }
     let hold = admission.hold?;
     let begun = Begun { engine, asked: asked.as_ref() };
-    let found = find_out(desk, &admission.application, question, &subject)?;
+    let found = find_out(desk, &policy, &admission.application, question, &subject)?;
     let purpose = question.purpose.or(question.credential.purpose.as_ref());
     let card = subject.as_ref().map_or(claim.card.trim(), |subject| subject.card.as_str());
     let side = Side {
         subject: Some(engine.vault.subject(card)),
-        masks: engine.policy.keep_masks.then(|| claim.masked()),
+        masks: policy.keep_masks.then(|| claim.masked()),
         idempotency: asked,
         consent: purpose.map(|purpose| purpose.consent.clone()),
         ..Side::default()
@@ -260,13 +263,14 @@ impl Drop for Begun<'_> {
 /// What a question is known by when it is sent again: the caller's key, or its content.
 fn identity(
     engine: &Engine,
+    policy: &Policy,
     application: &Application,
     question: &Question<'_>,
     subject: Option<&Subject>,
 ) -> Option<IdempotencyRef> {
     let window_ms = match question.idempotency_key {
-        Some(_) => engine.policy.key_kept_ms,
-        None if engine.recalls_by_content() => engine.policy.content_window_ms,
+        Some(_) => policy.key_kept_ms,
+        None if policy.content_window_ms > 0 => policy.content_window_ms,
         None => return None,
     };
     let claim = question.claim;
@@ -316,6 +320,7 @@ impl Found {
 
 fn find_out(
     desk: &Desk,
+    policy: &Policy,
     application: &Application,
     question: &Question<'_>,
     subject: &Result<Subject, (Outcome, Row)>,
@@ -328,28 +333,28 @@ fn find_out(
         Err(decision) => return Ok(Found::by(*decision)),
     };
     let engine = &desk.engine;
-    let policy = application.attempts.unwrap_or(engine.policy.attempts);
-    let attempts = if policy.counts() {
-        let refs = engine.attempt_refs(application.caller, subject, &policy)?;
-        if engine.books().attempts.hold(&refs, &policy).is_err() {
+    let counted = application.attempts.unwrap_or(policy.attempts);
+    let attempts = if counted.counts() {
+        let refs = engine.attempt_refs(application.caller, subject, &counted)?;
+        if engine.books().attempts.hold(&refs, &counted).is_err() {
             return Ok(Found::by((Outcome::AttemptsExceeded, Row(6))));
         }
-        Some((refs, policy))
+        Some((refs, counted))
     } else {
         None
     };
-    match look_up(desk, subject) {
+    match look_up(desk, policy, subject) {
         Ok(found) => Ok(Found { attempts, ..found }),
         Err(refusal) => {
-            if let Some((refs, policy)) = &attempts {
-                engine.books().attempts.release(refs, policy);
+            if let Some((refs, counted)) = &attempts {
+                engine.books().attempts.release(refs, counted);
             }
             Err(refusal)
         }
     }
 }
 
-fn look_up(desk: &Desk, subject: &Subject) -> Result<Found, Refusal> {
+fn look_up(desk: &Desk, policy: &Policy, subject: &Subject) -> Result<Found, Refusal> {
     let engine = &desk.engine;
     let card = subject.card.as_str();
     let index = engine.vault.index(card);
@@ -366,12 +371,13 @@ fn look_up(desk: &Desk, subject: &Subject) -> Result<Found, Refusal> {
     })?;
     // Without a record the comparison is made all the same, so that its time tells nothing.
     let compared = Compared::of(record.as_ref().map_or(&dummy(), |row| &row.verifiers), &claimed);
+    let issuers = engine.issuers();
     let facts = Facts {
         record: record.as_ref(),
         compared,
-        issuer: engine.issuers.lookup(&subject.card),
-        issuer_policy: engine.policy.issuer,
-        privacy_order: engine.policy.privacy_order,
+        issuer: issuers.lookup(&subject.card),
+        issuer_policy: policy.issuer,
+        privacy_order: policy.privacy_order,
     };
     let decision = decide(&facts);
     let name_class = (decision.0 == Outcome::Pass).then_some(compared.name_class);

@@ -276,7 +276,7 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
     }
     let line = |count: u64, what: &str| format!("{:>14}  {what}", HumanCount(count).to_string());
     writeln!(out, "The accounts are as card4e wrote them.\n")?;
-    writeln!(out, "{}", line(accounts, "accounts"))?;
+    writeln!(out, "{}", line(accounts, if accounts == 1 { "account" } else { "accounts" }))?;
     for (word, count) in states.filter(|(_, count)| *count > 0) {
         writeln!(out, "{}", line(count, word))?;
     }

@@ -53,9 +53,15 @@ pub enum Command {
     /// Check the audit tree.
     #[command(subcommand)]
     Audit(Audit),
-    /// Read the ledger.
+    /// Read the ledger: who asked, what was answered, what it cost.
     #[command(subcommand)]
-    Ledger(Ledger),
+    Ledger(crate::ledger::Command),
+    /// Copy keys, accounts and ledger to a folder while the server answers, and check the copy.
+    Backup(crate::backup::Backup),
+    /// Put a backup in place of an empty data folder, after checking all of it.
+    Restore(crate::backup::Restore),
+    /// Look whether everything is as it should be, and say what to do where it is not.
+    Doctor(crate::doctor::Options),
     /// Make certificates for trying TLS out.
     #[command(subcommand)]
     Tls(Tls),
@@ -65,6 +71,14 @@ pub enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Write man pages, one for each command.
+    ///
+    /// Example: card4e man --out /usr/local/share/man/man1
+    Man {
+        /// The folder they go to.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
     },
 }
 
@@ -154,16 +168,6 @@ pub enum Audit {
         after_help = "Example:\n  card4e audit check --config ./bank/card4e.toml\n  card4e audit check --data ./card4e-data     of a sandbox"
     )]
     Check(Data),
-}
-
-/// `card4e ledger`
-#[derive(Subcommand)]
-pub enum Ledger {
-    /// List all answered questions, oldest first, without elements.
-    #[command(
-        after_help = "Example:\n  card4e ledger list --data ./card4e-data --json | jq -r .outcome | sort | uniq -c"
-    )]
-    List(Data),
 }
 
 /// Which data, and how to print it.

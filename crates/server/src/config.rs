@@ -9,11 +9,11 @@ use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
 use engine::projection::AceDataNumbering;
 use engine::{IssuerPolicy, Policy};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wire::Language;
 
 /// All settings. Without a file everything has the default written beside it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Where an installation listens and keeps its data.
@@ -38,7 +38,7 @@ pub struct Settings {
 }
 
 /// `[server]`: for `card4e serve`; a sandbox is told on the command line.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerSettings {
     /// Address and port. Default `127.0.0.1:4400`.
@@ -57,7 +57,7 @@ impl Default for ServerSettings {
 }
 
 /// `[keys]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeySettings {
     /// File with the root key as 64 hex digits. Default `root.key`.
@@ -95,7 +95,7 @@ impl KeySettings {
 }
 
 /// `[policy]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySettings {
     /// Price of a charged answer in credits, as text: `"1"`, `"0.057"`. Default `"1"`.
@@ -106,7 +106,7 @@ pub struct PolicySettings {
     pub privacy_order: bool,
     /// A card whose prefix no issuer is known for: `"ask_source"` (default) or `"issuer_unknown"`.
     pub issuer: IssuerPolicy,
-    /// A file of issuers whose rows override the built-in table.
+    /// A file of issuers whose rows override the built-in table, from the folder of the settings file.
     pub issuers_file: Option<PathBuf>,
     /// Keep masked elements (sealed) for usage pages. Default `true`.
     pub masks: bool,
@@ -133,7 +133,7 @@ impl Default for PolicySettings {
 }
 
 /// `[idempotency]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdempotencySettings {
     /// How long an answer is kept for its `Idempotency-Key`, hours. Default 24.
@@ -150,11 +150,12 @@ impl Default for IdempotencySettings {
 }
 
 /// `[tencent]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TencentSettings {
     /// Language of texts for clients that send none: `"zh-CN"` (default) or `"en-US"`.
-    pub language: String,
+    #[serde(deserialize_with = "language", serialize_with = "language_word")]
+    pub language: Language,
     /// Host names clients may have signed instead of the one they sent: those of the service they
     /// think they talk to. Default: the two public names.
     pub public_names: Vec<String>,
@@ -163,12 +164,27 @@ pub struct TencentSettings {
 impl Default for TencentSettings {
     fn default() -> Self {
         let public_names = wire::tencent::signature::DEFAULT_PUBLIC_NAMES.map(str::to_owned).to_vec();
-        TencentSettings { language: "zh-CN".into(), public_names }
+        TencentSettings { language: Language::Chinese, public_names }
     }
 }
 
+fn language<'de, D: Deserializer<'de>>(from: D) -> Result<Language, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "zh-CN" => Ok(Language::Chinese),
+        "en-US" => Ok(Language::English),
+        other => {
+            let wrong = format!("tencent.language is `{other}`; use \"zh-CN\" or \"en-US\"");
+            Err(serde::de::Error::custom(wrong))
+        }
+    }
+}
+
+fn language_word<S: Serializer>(language: &Language, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(if *language == Language::English { "en-US" } else { "zh-CN" })
+}
+
 /// `[acedata]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AceDataSettings {
     /// `"documented"` (default): the numbers of AceData's guide; `"upstream_4e"`: Tencent's
@@ -191,7 +207,7 @@ impl Default for AceDataSettings {
 }
 
 /// `[http]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// Connections at most; more wait to be accepted. Default 10000.
@@ -219,7 +235,7 @@ impl Default for HttpSettings {
 }
 
 /// `[tls]`: PEM files, from the folder of the settings file; read again when they change.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsSettings {
     /// The server's certificate, then those between it and the CA. With it every connection is TLS.
@@ -233,7 +249,7 @@ pub struct TlsSettings {
 }
 
 /// Whether clients are asked for a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificates {
     /// Not at all.
@@ -250,7 +266,12 @@ impl Settings {
     pub fn read(path: &Path) -> anyhow::Result<Settings> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Settings::parse(&text).with_context(|| format!("{} is not a settings file", path.display()))
+        let mut settings =
+            Settings::parse(&text).with_context(|| format!("{} is not a settings file", path.display()))?;
+        if let (Some(issuers), Some(folder)) = (&mut settings.policy.issuers_file, path.parent()) {
+            *issuers = folder.join(&*issuers);
+        }
+        Ok(settings)
     }
 
     fn parse(text: &str) -> anyhow::Result<Settings> {
@@ -258,7 +279,6 @@ impl Settings {
             Some(nearest) => anyhow::anyhow!("{wrong}did you mean `{nearest}`?"),
             None => wrong.into(),
         })?;
-        settings.default_language()?;
         settings.policy.price()?;
         settings.free_quota()?;
         anyhow::ensure!(
@@ -269,15 +289,6 @@ impl Settings {
         let most = wire::tencent::signature::PUBLIC_NAMES_MAX;
         anyhow::ensure!(names <= most, "tencent.public_names has {names} names; at most {most} are tried");
         Ok(settings)
-    }
-
-    /// The language for clients that send none.
-    pub fn default_language(&self) -> anyhow::Result<Language> {
-        match self.tencent.language.as_str() {
-            "zh-CN" => Ok(Language::Chinese),
-            "en-US" => Ok(Language::English),
-            other => anyhow::bail!("tencent.language is `{other}`; use \"zh-CN\" or \"en-US\""),
-        }
     }
 
     /// The built-in issuers, with the operator's rows over them.

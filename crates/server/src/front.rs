@@ -10,7 +10,7 @@ pub mod tencent;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use engine::Engine;
 use engine::caller::{ApplicationId, Credential, Wire};
@@ -18,9 +18,9 @@ use engine::settle::Desk;
 use engine::store::StoreError;
 use engine::verify::new_request_id;
 use tokio::sync::Semaphore;
+use wire::Incoming;
 use wire::acedata::{ErrorCode, Fault};
 use wire::envelope::{CannotOpen, Envelope, Opened};
-use wire::{Incoming, Language};
 
 use crate::config::Settings;
 use crate::front::envelopes::{Envelopes, Unopened};
@@ -33,10 +33,8 @@ use crate::tls::Tls;
 pub struct Server {
     /// The engine.
     pub engine: Arc<Engine>,
-    /// All settings.
-    pub settings: Settings,
-    /// The language for clients that send none.
-    pub language: Language,
+    /// All settings; see [`Server::settings`].
+    pub settings: RwLock<Arc<Settings>>,
     /// What the server counts about itself.
     pub metrics: Metrics,
     /// Script, faults, journal; `None` when real people are verified.
@@ -56,6 +54,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// All settings, as of now.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Other settings from now on.
+    pub fn replace_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
     /// What addresses of this server begin with.
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }

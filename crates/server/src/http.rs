@@ -225,7 +225,7 @@ fn serve_core(
             connections.spawn_local(connection.serve(socket));
             while connections.try_join_next().is_some() {}
         }
-        let drain = Duration::from_secs(server.settings.http.drain_seconds);
+        let drain = Duration::from_secs(server.settings().http.drain_seconds);
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(drain, drained).await.is_err() {
             tracing::warn!("some connections were still busy and are closed");
@@ -267,7 +267,7 @@ impl Connection {
     }
 
     fn head_deadline(&self) -> Duration {
-        Duration::from_secs(self.core.server.settings.http.head_seconds)
+        Duration::from_secs(self.core.server.settings().http.head_seconds)
     }
 
     async fn serve_http1(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin) {
@@ -438,7 +438,7 @@ async fn respond(
     request: Request<HyperBody>,
 ) -> Result<Response<Outgoing>, Dropped> {
     let began = Instant::now();
-    let deadline = Duration::from_secs(core.server.settings.http.body_seconds);
+    let deadline = Duration::from_secs(core.server.settings().http.body_seconds);
     let (mut head, body) = request.into_parts();
     if head.version == Version::HTTP_2 {
         name_host(&mut head);

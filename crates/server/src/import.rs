@@ -25,6 +25,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::installation::{Installation, Place};
+use crate::table;
 use file::{Input, Row, Rows};
 use rejected::Rejected;
 
@@ -117,7 +118,7 @@ impl Rules<'_> {
 
     /// The rules of an engine at work.
     pub fn at_work(engine: &Engine) -> Rules<'_> {
-        Rules { vault: &engine.vault, options: options(&engine.policy, &engine.clock) }
+        Rules { vault: &engine.vault, options: options(&engine.policy(), &engine.clock) }
     }
 }
 
@@ -396,29 +397,33 @@ fn print(summary: &Summary<'_>, options: &Options) -> anyhow::Result<()> {
         writeln!(out, "{}", serde_json::to_string(summary)?)?;
         return Ok(());
     }
-    let count = |count: u64| format!("{:>12}", HumanCount(count).to_string());
+    let count = |count: u64, one: &str, many: &str| {
+        format!("{:>12} {}", HumanCount(count).to_string(), if count == 1 { one } else { many })
+    };
     let after = match summary.resumed_after {
         0 => String::new(),
         rows => format!(", {} of them before", HumanCount(rows)),
     };
     writeln!(
         out,
-        "Read {} rows of {}{after}, in {:.1} s ({} rows/s).\n",
-        HumanCount(summary.rows),
+        "Read {} of {}{after}, in {:.1} s ({} rows/s).\n",
+        table::count(summary.rows, "row", "rows"),
         summary.file.display(),
         summary.seconds,
         HumanCount(summary.rows_per_second)
     )?;
-    writeln!(out, "{} accounts added or replaced", count(summary.put))?;
+    writeln!(out, "{} added or replaced", count(summary.put, "account", "accounts"))?;
     if summary.deleted > 0 {
-        writeln!(out, "{} deleted", count(summary.deleted))?;
+        writeln!(out, "{} deleted", count(summary.deleted, "account", "accounts"))?;
     }
     if options.replace {
-        writeln!(out, "{} removed because the file does not have them", count(summary.removed))?;
+        let removed = count(summary.removed, "account", "accounts");
+        writeln!(out, "{removed} removed, because the file does not have them")?;
     }
     if let Some(file) = summary.rejected_file {
-        writeln!(out, "{} rows rejected: lines and reasons in {}", count(summary.rejected), file.display())?;
+        let rejected = count(summary.rejected, "row", "rows");
+        writeln!(out, "{rejected} rejected: lines and reasons in {}", file.display())?;
     }
-    writeln!(out, "{} accounts in all", count(summary.accounts))?;
+    writeln!(out, "{} in all", count(summary.accounts, "account", "accounts"))?;
     Ok(())
 }

@@ -93,6 +93,11 @@ impl Installation {
         Ok(Installation { folder, vault: Vault::new(&ring), policy, settings, root_key })
     }
 
+    /// Opens a copy of the key ring.
+    pub fn ring(&self, keys: &Path) -> anyhow::Result<KeyRing> {
+        Ok(KeyRing::open_or_create(keys, &self.root_key)?)
+    }
+
     /// Takes the data folder and sets an engine to work in it.
     pub fn start(self) -> anyhow::Result<Running> {
         let issuers = self.settings.issuers()?;

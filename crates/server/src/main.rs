@@ -1,18 +1,23 @@
 //! The binary: reads the command line, puts the parts together, runs.
 
 mod accounts;
+mod backup;
 mod cli;
 mod config;
+mod doctor;
 mod front;
 mod http;
 mod import;
 mod installation;
+mod ledger;
 mod manage;
 mod receipt;
 mod register;
+mod reload;
 mod sandbox;
 mod serve;
 mod synth;
+mod table;
 mod telemetry;
 mod tls;
 mod verify;
@@ -21,20 +26,21 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use anyhow::{Context, ensure};
 use clap::{CommandFactory, Parser};
 use engine::Engine;
 use engine::clock::Clock;
-use engine::store::{Check, LedgerFile, Listed};
+use engine::store::{Check, LedgerFile};
 
-use crate::cli::{Audit, Cli, Command, Data, Ledger};
+use crate::cli::{Audit, Cli, Command, Data};
 use crate::config::Settings;
 use crate::front::Server;
 use crate::front::envelopes::Envelopes;
 use crate::installation::Installation;
 use crate::sandbox::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, Sandbox};
+use crate::table::count;
 use crate::tls::Tls;
 use crate::tls::dev_ca::{self, DevCa};
 
@@ -66,11 +72,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Synth(options) => synth::run(&options)?,
         Command::Receipt(command) => receipt::run(&command)?,
         Command::Audit(Audit::Check(data)) => as_far_as_read(check_audit(&data))?,
-        Command::Ledger(Ledger::List(data)) => as_far_as_read(list_ledger(&data))?,
+        Command::Ledger(command) => as_far_as_read(ledger::run(&command))?,
+        Command::Backup(options) => backup::backup(&options)?,
+        Command::Restore(options) => backup::restore(&options)?,
+        Command::Doctor(options) => doctor::run(&options)?,
         Command::Tls(cli::Tls::DevCa { out, names }) => make_dev_ca(&out, &names)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "card4e", &mut std::io::stdout());
         }
+        Command::Man { out } => write_man_pages(&out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -91,7 +101,8 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
          listen on 127.0.0.1, or add --expose-test-keys-to-the-network if that is what you want",
         options.listen.ip()
     );
-    let announced = Announced { ready_file: options.ready_file.as_deref(), cores: options.cores };
+    let announced =
+        Announced { ready_file: options.ready_file.as_deref(), cores: options.cores, settings: None };
     announced.forget();
     let settings = options.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
     let listener = http::listen(options.listen)?;
@@ -112,7 +123,6 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
     )?;
     let server = Arc::new(Server {
         engine: Arc::clone(&running.engine),
-        language: settings.default_language()?,
         metrics: telemetry::Metrics::default(),
         sandbox: Some(Sandbox::new(options.seed)),
         envelopes: Some(Envelopes::new(sandbox::opener()?)),
@@ -121,7 +131,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         connections: http::connection_bound(settings.http.connections_max),
         port: address.port(),
         diagnoses: Mutex::default(),
-        settings,
+        settings: RwLock::new(Arc::new(settings)),
     });
     if let Some(sandbox) = &server.sandbox {
         sandbox.store_seeded(&server)?;
@@ -137,6 +147,8 @@ pub struct Announced<'a> {
     pub ready_file: Option<&'a Path>,
     /// Threads; by default one for each core.
     pub cores: Option<usize>,
+    /// A settings file that `SIGHUP` reads again.
+    pub settings: Option<&'a Path>,
 }
 
 impl Announced<'_> {
@@ -163,6 +175,16 @@ pub fn answer_until_told(
     runtime.block_on(async {
         // Before anybody is told that it answers, and may want it to stop.
         let until = told_to_stop()?;
+        match (announced.settings, &server.tls) {
+            (Some(config), _) => {
+                tokio::spawn(reload::on_hangup(Arc::clone(server), config.to_owned())?);
+            }
+            // A sandbox has no settings to read again, but perhaps a certificate.
+            (None, Some(tls)) => {
+                tokio::spawn(tls::on_hangup(Arc::clone(tls))?);
+            }
+            (None, None) => {}
+        }
         greet()?;
         if let Some(file) = announced.ready_file {
             write_ready_file(file, address)?;
@@ -255,6 +277,15 @@ fn write_ready_file(file: &Path, address: SocketAddr) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write the ready file {}", file.display()))
 }
 
+fn write_man_pages(out: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot write man pages to {}", out.display());
+    std::fs::create_dir_all(out).with_context(failed)?;
+    clap_mangen::generate_to(Cli::command(), out).with_context(failed)?;
+    let shown = out.display();
+    writeln!(std::io::stdout(), "The man pages are in {shown}. Read one: man {shown}/card4e.1")?;
+    Ok(())
+}
+
 fn check_audit(data: &Data) -> anyhow::Result<()> {
     let Installation { folder, vault, .. } = data.place.open()?;
     let check = LedgerFile::check(&folder.join("ledger.db"), &vault)?;
@@ -265,39 +296,16 @@ fn check_audit(data: &Data) -> anyhow::Result<()> {
     }
     let Check { blocks, entries, answers, charges, charged, erased, checkpoints, root } = check;
     writeln!(out, "The audit holds.\n")?;
-    writeln!(out, "  {entries} entries in {blocks} blocks, {erased} with their side row erased")?;
-    writeln!(out, "  {answers} answers, {charges} of them charged {charged} credits in all")?;
-    writeln!(out, "  {checkpoints} signed checkpoints")?;
+    let entries = count(entries, "entry", "entries");
+    writeln!(
+        out,
+        "  {entries} in {}, {erased} with their side row erased",
+        count(blocks, "block", "blocks")
+    )?;
+    let credits = if charged == "1" { "credit" } else { "credits" };
+    let answers = count(answers, "answer", "answers");
+    writeln!(out, "  {answers}, {charges} of them charged {charged} {credits} in all")?;
+    writeln!(out, "  {}", count(checkpoints, "signed checkpoint", "signed checkpoints"))?;
     writeln!(out, "  root {root}")?;
-    Ok(())
-}
-
-fn list_ledger(data: &Data) -> anyhow::Result<()> {
-    let Installation { folder, .. } = data.place.open()?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut failed = Ok(());
-    if !data.json {
-        writeln!(
-            out,
-            "{:<24} {:<36} {:<8} {:<18} {:>8}",
-            "time (UTC)", "request id", "wire", "outcome", "credits"
-        )?;
-    }
-    LedgerFile::list(&folder.join("ledger.db"), |listed| {
-        if failed.is_ok() {
-            failed = print_listed(&mut out, &listed, data.json);
-        }
-    })?;
-    failed.and_then(|()| Ok(out.flush()?))
-}
-
-fn print_listed(out: &mut impl Write, listed: &Listed, json: bool) -> anyhow::Result<()> {
-    if json {
-        writeln!(out, "{}", serde_json::to_string(listed)?)?;
-        return Ok(());
-    }
-    let at = engine::clock::utc_text(listed.at_ms);
-    let Listed { request_id, wire, outcome, charged, .. } = listed;
-    writeln!(out, "{at:<24} {request_id:<36} {wire:<8} {outcome:<18} {charged:>8}")?;
     Ok(())
 }

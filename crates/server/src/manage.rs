@@ -192,6 +192,11 @@ pub fn ask(mut installation: Installation, request: Request) -> anyhow::Result<V
     }
 }
 
+/// Asks the server that works in a data folder; `None` when none does.
+pub fn ask_running(folder: &Path, request: &Request) -> Option<anyhow::Result<Value>> {
+    Some(ask_server(UnixStream::connect(socket(folder)).ok()?, request))
+}
+
 fn ask_server(stream: UnixStream, request: &Request) -> anyhow::Result<Value> {
     stream.set_read_timeout(Some(PATIENCE))?;
     (&stream).write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::installation::Place;
 use crate::manage::{KindWord, Request, ask};
+use crate::table;
 
 /// Which installation, and how to print.
 #[derive(Args)]
@@ -167,7 +168,7 @@ Examples:
 }
 
 /// `90d`, `12h`, `30m`, `10s` in milliseconds.
-fn milliseconds(text: &str) -> Result<i64, String> {
+pub fn milliseconds(text: &str) -> Result<i64, String> {
     let wrong = || format!("`{text}` is no time; write 90d, 12h, 30m or 10s");
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds = match unit {
@@ -321,41 +322,52 @@ fn secret(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
 }
 
 fn callers(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
-    writeln!(out, "{:<24} {:<18} {:>16} {:>11}", "caller", "standing", "balance", "credentials")?;
-    for caller in told.as_array().into_iter().flatten() {
+    let row = |caller: &Value| {
         let role = if caller["operator"] == true { " operator" } else { "" };
-        let standing = format!("{}{role}", text(&caller["standing"]));
-        let balance = caller["balance"].as_str().unwrap_or("unlimited");
-        writeln!(
-            out,
-            "{:<24} {standing:<18} {balance:>16} {:>11}",
-            text(&caller["name"]),
-            caller["credentials"].to_string()
-        )?;
-    }
-    Ok(())
+        vec![
+            text(&caller["name"]).to_owned(),
+            format!("{}{role}", text(&caller["standing"])),
+            caller["balance"].as_str().unwrap_or("unlimited").to_owned(),
+            caller["credentials"].to_string(),
+        ]
+    };
+    let rows: Vec<_> = told.as_array().into_iter().flatten().map(row).collect();
+    table::print(out, &["caller", "standing", ">balance", ">credentials"], &rows)
 }
 
 fn credentials(out: &mut dyn Write, told: &Value) -> std::io::Result<()> {
-    writeln!(
-        out,
-        "{:>4}  {:<20} {:<10} {:<38} {:<22} addresses",
-        "id", "caller", "kind", "id or token", "expires"
-    )?;
-    for credential in told.as_array().into_iter().flatten() {
-        let expires = credential["expires"].as_str().unwrap_or("never");
-        let addresses: Vec<_> = credential["addresses"].as_array().into_iter().flatten().map(text).collect();
-        let addresses = if addresses.is_empty() { "any".to_owned() } else { addresses.join(" ") };
-        writeln!(
-            out,
-            "{:>4}  {:<20} {:<10} {:<38} {expires:<22} {addresses}",
+    let row = |credential: &Value| {
+        let listed = |name: &str, all: &str| {
+            let words: Vec<_> = credential[name].as_array().into_iter().flatten().map(text).collect();
+            if words.is_empty() { all.to_owned() } else { words.join(" ") }
+        };
+        vec![
             credential["id"].to_string(),
-            text(&credential["caller"]),
-            text(&credential["kind"]),
-            text(&credential["shown"]),
-        )?;
-    }
-    Ok(())
+            text(&credential["caller"]).to_owned(),
+            text(&credential["kind"]).to_owned(),
+            text(&credential["shown"]).to_owned(),
+            credential["expires"].as_str().unwrap_or("never").to_owned(),
+            credential["overlap_until"].as_str().unwrap_or("-").to_owned(),
+            if credential["signed_payload_only"] == true { "signed only" } else { "any" }.to_owned(),
+            listed("addresses", "any"),
+            listed("actions", "all"),
+            credential["purpose"]["code"].as_str().unwrap_or("-").to_owned(),
+        ]
+    };
+    let rows: Vec<_> = told.as_array().into_iter().flatten().map(row).collect();
+    let headings = [
+        ">id",
+        "caller",
+        "kind",
+        "id or token",
+        "expires",
+        "old secret until",
+        "payload",
+        "addresses",
+        "actions",
+        "purpose",
+    ];
+    table::print(out, &headings, &rows)
 }
 
 fn text(value: &Value) -> &str {

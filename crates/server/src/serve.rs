@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -35,7 +35,7 @@ pub struct Init {
 Example:
   card4e serve --config ./bank/card4e.toml
 
-SIGTERM drains and stops.")]
+SIGTERM drains and stops. SIGHUP reads the settings file again; the log says what of it is in force.")]
 pub struct Serve {
     /// The settings file.
     #[arg(long, value_name = "FILE", env = "CARD4E_CONFIG")]
@@ -85,6 +85,7 @@ The operator's token, shown once:
 
 Next:
 
+  card4e import accounts accounts.csv --config {config}
   card4e caller create shop --config {config}
   card4e credential create shop --kind tencent --config {config}
   card4e serve --config {config}",
@@ -96,7 +97,11 @@ Next:
 
 /// Serves until it is told to stop.
 pub fn serve(options: &Serve) -> anyhow::Result<()> {
-    let announced = Announced { ready_file: options.ready_file.as_deref(), cores: options.cores };
+    let announced = Announced {
+        ready_file: options.ready_file.as_deref(),
+        cores: options.cores,
+        settings: Some(&options.config),
+    };
     announced.forget();
     let installation = Installation::configured(&options.config)?;
     let settings = installation.settings.clone();
@@ -105,14 +110,13 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let running = installation.start()?;
     refuse_test_credentials(&running.engine)?;
-    if running.engine.policy.test_land {
+    if running.engine.policy().test_land {
         tracing::warn!("test land is on: identity numbers of province 99 and test cards are accepted");
     }
     let tls = Tls::open(&settings.tls, options.config.parent().unwrap_or(Path::new("")))?.map(Arc::new);
     manage::listen(Arc::clone(&running.engine), &folder)?;
     let server = Arc::new(Server {
         engine: Arc::clone(&running.engine),
-        language: settings.default_language()?,
         metrics: telemetry::Metrics::default(),
         sandbox: None,
         envelopes: None,
@@ -121,7 +125,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         connections: http::connection_bound(settings.http.connections_max),
         port: address.port(),
         diagnoses: Mutex::default(),
-        settings,
+        settings: RwLock::new(Arc::new(settings)),
     });
     let data = folder.display();
     answer_until_told(&server, listener, announced, || {

@@ -40,12 +40,12 @@ pub const H2: &[u8] = b"h2";
 
 /// The server's side of every handshake.
 pub struct Tls {
-    files: Files,
     current: RwLock<Loaded>,
     /// A CA that clients have to be told about, for greetings.
     pub ca: Option<PathBuf>,
 }
 
+#[derive(Clone)]
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
@@ -53,6 +53,7 @@ struct Files {
 }
 
 struct Loaded {
+    files: Files,
     config: Arc<ServerConfig>,
     not_after: Option<Millis>,
 }
@@ -84,8 +85,7 @@ impl Tls {
             }
         };
         let files = Files { certificate, key, clients };
-        let current = RwLock::new(files.load()?);
-        Ok(Some(Tls { files, current, ca: None }))
+        Ok(Some(Tls { current: RwLock::new(files.load()?), ca: None }))
     }
 
     /// As [`Tls::open`], with what the command line says in place of the settings.
@@ -119,48 +119,66 @@ impl Tls {
 
     /// Whether the certificate has ended or will within [`SOON`].
     pub fn ends_soon(&self, now: Millis) -> bool {
-        let not_after = self.current.read().unwrap_or_else(PoisonError::into_inner).not_after;
-        not_after.is_some_and(|end| end < now + SOON.as_millis() as Millis)
+        self.not_after().is_some_and(|end| end < now + SOON.as_millis() as Millis)
     }
 
     /// Reads the files again; if they are not right, what was read before stays.
     ///
     /// Connections that are open go on with what they began with.
     pub fn reload(&self) {
-        match self.files.load() {
-            Ok(loaded) => {
-                let until = loaded.not_after.map_or("an unknown time".into(), utc_text);
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
-                tracing::info!("TLS files were read again; the certificate is valid until {until}");
-            }
+        match self.files().load() {
+            Ok(loaded) => self.take(loaded),
             Err(wrong) => {
                 tracing::error!("the new TLS files are not used, the former ones stay in use: {wrong:#}");
             }
         }
     }
 
-    /// Reads the files again whenever they change, and on SIGHUP; never ends.
+    /// Goes on with the files of another one, which were read just now.
+    pub fn replace(&self, next: Tls) {
+        self.take(next.current.into_inner().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn take(&self, loaded: Loaded) {
+        let until = loaded.not_after.map_or("an unknown time".into(), utc_text);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        tracing::info!("TLS files were read again; the certificate is valid until {until}");
+    }
+
+    fn files(&self) -> Files {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).files.clone()
+    }
+
+    /// When the certificate ends, Unix milliseconds; `None` when it does not say so where it must.
+    pub fn not_after(&self) -> Option<Millis> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).not_after
+    }
+
+    /// Reads the files again whenever they change; never ends.
     pub async fn watch(&self) {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut asked = match signal(SignalKind::hangup()) {
-            Ok(asked) => asked,
-            Err(error) => return tracing::error!(%error, "a new certificate will need a restart"),
-        };
-        let mut read = self.files.stamp();
+        let mut read = self.files().stamp();
         let mut seen = read.clone();
         loop {
-            let told = tokio::select! {
-                _ = asked.recv() => true,
-                () = tokio::time::sleep(LOOK_EVERY) => false,
-            };
-            let stamp = self.files.stamp();
-            if told || (stamp != read && stamp == seen) {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let stamp = self.files().stamp();
+            if stamp != read && stamp == seen {
                 self.reload();
                 read = stamp.clone();
             }
             seen = stamp;
         }
     }
+}
+
+/// Reads the files again on each `SIGHUP`; never ends.
+pub fn on_hangup(tls: Arc<Tls>) -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut asked = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while asked.recv().await.is_some() {
+            tls.reload();
+        }
+    })
 }
 
 /// What changes when a file is written, replaced, or a link to it is turned.
@@ -198,7 +216,7 @@ impl Files {
             other => anyhow!("{certificate} with {key} cannot be used: {other}"),
         })?;
         config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
-        Ok(Loaded { config: Arc::new(config), not_after })
+        Ok(Loaded { files: self.clone(), config: Arc::new(config), not_after })
     }
 }
 

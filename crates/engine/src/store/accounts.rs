@@ -155,6 +155,19 @@ impl Accounts {
         Ok(Accounts { db: SCHEMA.open_reader(path)?, path: path.to_owned(), _lock: None })
     }
 
+    /// Copies the file as it is now, while others read and write it. `progress` is told how many bytes
+    /// are copied and how many there are. The copy is one file, without a log beside it.
+    ///
+    /// While it runs, the log of the original can only grow.
+    pub fn copy(from: &Path, to: &Path, progress: impl FnMut(u64, u64)) -> Result<(), StoreError> {
+        SCHEMA.copy(from, to, progress)
+    }
+
+    /// Whether SQLite finds its own structures whole; not what they hold, which [`Accounts::census`] does.
+    pub fn check_structure(path: &Path) -> Result<(), StoreError> {
+        SCHEMA.check_structure(path)
+    }
+
     /// The account of a card.
     pub fn find(&self, index: &BlindIndex, vault: &Vault) -> Result<Option<AccountRow>, StoreError> {
         let found = find_in(&self.db, index).map_err(|cause| SCHEMA.error(cause))?;

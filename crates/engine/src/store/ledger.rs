@@ -1,5 +1,9 @@
 //! The ledger file: blocks, their erasable side rows, checkpoints, snapshots, and callers.
 
+mod reader;
+
+pub use reader::{LedgerReader, Newest};
+
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -287,6 +291,11 @@ pub(super) struct CheckedBlock {
 }
 
 impl ReadBlock {
+    /// A row of `seq, size, root, bytes`.
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<ReadBlock> {
+        Ok(ReadBlock { seq: row.get(0)?, size: row.get(1)?, root: row.get(2)?, bytes: row.get(3)? })
+    }
+
     pub(super) fn decoded(&self) -> Result<CheckedBlock, StoreError> {
         let seq = self.seq;
         let failed = |cause: crate::ledger::BlockError| damaged(format!("block {seq}: {cause}"));
@@ -313,17 +322,14 @@ impl ReadBlock {
 /// The next few blocks. Pages are short, because a long reader keeps the log from being reused.
 pub(super) fn page_after(db: &Connection, after: i64) -> Result<Vec<ReadBlock>, StoreError> {
     let find = "SELECT seq, size, root, bytes FROM block WHERE seq > ?1 ORDER BY seq LIMIT 256";
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok(ReadBlock { seq: row.get(0)?, size: row.get(1)?, root: row.get(2)?, bytes: row.get(3)? })
-    };
     let run = || -> rusqlite::Result<Vec<ReadBlock>> {
-        db.prepare_cached(find)?.query_map([after], read)?.collect()
+        db.prepare_cached(find)?.query_map([after], ReadBlock::read)?.collect()
     };
     run().map_err(|cause| SCHEMA.error(cause))
 }
 
 /// What an audit check found.
-#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Check {
     /// Blocks read.
     pub blocks: u64,
@@ -341,25 +347,6 @@ pub struct Check {
     pub checkpoints: u64,
     /// Root of the tree, hex.
     pub root: String,
-}
-
-/// One answer, for lists.
-#[derive(Debug, serde::Serialize)]
-pub struct Listed {
-    /// The id the caller saw.
-    pub request_id: String,
-    /// Unix milliseconds.
-    pub at_ms: i64,
-    /// Who paid.
-    pub application: u32,
-    /// `tencent` or `acedata`.
-    pub wire: &'static str,
-    /// What was answered.
-    pub outcome: &'static str,
-    /// Credits.
-    pub charged: String,
-    /// Credits left, absent when unlimited.
-    pub balance: Option<String>,
 }
 
 impl LedgerFile {
@@ -399,20 +386,6 @@ impl LedgerFile {
         check.charged = charged.to_string();
         Ok(check)
     }
-
-    /// Calls `each` for every answer of a file, oldest first.
-    pub fn list(path: &Path, mut each: impl FnMut(Listed)) -> Result<(), StoreError> {
-        let db = SCHEMA.open_reader(path)?;
-        let mut after = 0;
-        loop {
-            let page = page_after(&db, after)?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.seq;
-            for read in &page {
-                read.decoded()?.entries.iter().filter_map(listed).for_each(&mut each);
-            }
-        }
-    }
 }
 
 impl Check {
@@ -435,26 +408,14 @@ fn check_sides(block: &CheckedBlock, sides: &[Side], check: &mut Check) -> Resul
     Ok(())
 }
 
-fn listed(entry: &Entry) -> Option<Listed> {
-    let Entry::Answer(answer) = entry else { return None };
-    Some(Listed {
-        request_id: crate::verify::uuid_text(&answer.request),
-        at_ms: answer.at_ms,
-        application: answer.application.0,
-        wire: answer.wire.name(),
-        outcome: answer.outcome.name(),
-        charged: answer.charged.to_string(),
-        balance: answer.balance.map(|balance| balance.to_string()),
-    })
-}
-
 fn read_checkpoints(db: &Connection) -> rusqlite::Result<Vec<Checkpoint>> {
     let mut find = db.prepare("SELECT size, root, at_ms, signature FROM checkpoint ORDER BY size")?;
-    let read = |row: &rusqlite::Row<'_>| {
-        let size: i64 = row.get(0)?;
-        Ok(Checkpoint { size: size as u64, root: row.get(1)?, at_ms: row.get(2)?, signature: row.get(3)? })
-    };
-    find.query_map([], read)?.collect()
+    find.query_map([], read_checkpoint)?.collect()
+}
+
+fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<Checkpoint> {
+    let size: i64 = row.get(0)?;
+    Ok(Checkpoint { size: size as u64, root: row.get(1)?, at_ms: row.get(2)?, signature: row.get(3)? })
 }
 
 /// Callers, applications, credentials.
@@ -550,29 +511,41 @@ impl LedgerFile {
 
     /// Everybody who may ask.
     pub fn directory(&self, vault: &Vault) -> Result<Directory, StoreError> {
-        let callers = self.rows("SELECT id, name, standing, operator FROM caller", |row| {
-            let (id, name, standing) = (CallerId(row.get(0)?), row.get(1)?, row.get::<_, String>(2)?);
-            Ok(Caller { id, name, standing: from_json(&standing)?, operator: row.get(3)? })
-        })?;
-        let applications = self.rows("SELECT * FROM application", read_application)?;
-        let credentials = self.rows("SELECT * FROM credential WHERE kind <> 'revoked'", read_credential)?;
-        let last = self.rows("SELECT coalesce(max(id), 0) FROM credential", |row| row.get(0))?;
-        let credentials: Result<Vec<_>, _> = credentials
-            .into_iter()
-            .map(|(id, application, row)| row.opened(id, application, vault))
-            .collect();
-        let directory = Directory::new(callers, applications, credentials?);
-        Ok(directory.with_last_credential(last.first().copied().unwrap_or(0)))
+        directory(&self.db, vault)
     }
 
-    fn rows<T>(
-        &self,
-        sql: &str,
-        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>, StoreError> {
-        let run = || -> rusqlite::Result<Vec<T>> { self.db.prepare(sql)?.query_map([], read)?.collect() };
-        run().map_err(|cause| SCHEMA.error(cause))
+    /// Copies the file as it is now; see [`super::Accounts::copy`].
+    pub fn copy(from: &Path, to: &Path, progress: impl FnMut(u64, u64)) -> Result<(), StoreError> {
+        SCHEMA.copy(from, to, progress)
     }
+
+    /// Whether SQLite finds its own structures whole; not what they hold, which [`LedgerFile::check`] does.
+    pub fn check_structure(path: &Path) -> Result<(), StoreError> {
+        SCHEMA.check_structure(path)
+    }
+}
+
+fn directory(db: &Connection, vault: &Vault) -> Result<Directory, StoreError> {
+    let callers = rows(db, "SELECT id, name, standing, operator FROM caller", |row| {
+        let (id, name, standing) = (CallerId(row.get(0)?), row.get(1)?, row.get::<_, String>(2)?);
+        Ok(Caller { id, name, standing: from_json(&standing)?, operator: row.get(3)? })
+    })?;
+    let applications = rows(db, "SELECT * FROM application", read_application)?;
+    let credentials = rows(db, "SELECT * FROM credential WHERE kind <> 'revoked'", read_credential)?;
+    let last = rows(db, "SELECT coalesce(max(id), 0) FROM credential", |row| row.get(0))?;
+    let credentials: Result<Vec<_>, _> =
+        credentials.into_iter().map(|(id, application, row)| row.opened(id, application, vault)).collect();
+    let directory = Directory::new(callers, applications, credentials?);
+    Ok(directory.with_last_credential(last.first().copied().unwrap_or(0)))
+}
+
+fn rows<T>(
+    db: &Connection,
+    sql: &str,
+    read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, StoreError> {
+    let run = || -> rusqlite::Result<Vec<T>> { db.prepare(sql)?.query_map([], read)?.collect() };
+    run().map_err(|cause| SCHEMA.error(cause))
 }
 
 fn read_application(row: &rusqlite::Row<'_>) -> rusqlite::Result<Application> {

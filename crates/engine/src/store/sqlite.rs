@@ -4,6 +4,7 @@ use std::os::raw::c_int;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, FileControl, OpenFlags};
 
 use super::StoreError;
@@ -40,6 +41,29 @@ impl Schema {
             Ok(db)
         };
         open().map_err(|cause| self.error(cause))
+    }
+
+    /// Copies the file as it is at one moment, while others go on writing.
+    pub(super) fn copy(
+        &self,
+        from: &Path,
+        to: &Path,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<(), StoreError> {
+        let from = self.open_reader(from)?;
+        copy(&from, to, progress).map_err(|cause| self.error(cause))
+    }
+
+    /// Lets SQLite look for damage to its own structures.
+    pub(super) fn check_structure(&self, path: &Path) -> Result<(), StoreError> {
+        let db = self.open_reader(path)?;
+        let found: String = db
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+            .map_err(|cause| self.error(cause))?;
+        match found.as_str() {
+            "ok" => Ok(()),
+            _ => Err(StoreError::Damaged { file: self.file, what: found }),
+        }
     }
 
     pub(super) fn error(&self, cause: rusqlite::Error) -> StoreError {
@@ -85,6 +109,40 @@ impl Schema {
         }
         Ok(())
     }
+}
+
+/// Pages copied between two calls of `progress`.
+const COPY_PAGES: i32 = 4096;
+
+fn copy(from: &Connection, to: &Path, mut progress: impl FnMut(u64, u64)) -> rusqlite::Result<()> {
+    // One look for the whole copy: without it, each commit of somebody else would begin it again.
+    let look = from.unchecked_transaction()?;
+    look.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
+    let page_bytes: i64 = from.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let bytes = |pages: i32| (i64::from(pages) * page_bytes) as u64;
+    let mut copied = Connection::open(to)?;
+    // Whoever asked for the copy makes it durable when it is whole.
+    copied.pragma_update(None, "synchronous", "OFF")?;
+    let backup = Backup::new(from, &mut copied)?;
+    loop {
+        let step = backup.step(COPY_PAGES)?;
+        let is = backup.progress();
+        progress(bytes(is.pagecount - is.remaining), bytes(is.pagecount));
+        match step {
+            StepResult::Done => break,
+            StepResult::More => {}
+            // Nobody else knows the copy, and a reader of a file with a log is never locked out.
+            _ => {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                    None,
+                ));
+            }
+        }
+    }
+    drop(backup);
+    // One file that is whole by itself, instead of a file and a log.
+    copied.pragma_update(None, "journal_mode", "DELETE")
 }
 
 /// Grows the write-ahead log to about `bytes` once, so that later commits overwrite it.

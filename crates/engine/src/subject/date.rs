@@ -44,6 +44,17 @@ impl Date {
     pub fn day(self) -> u8 {
         self.day
     }
+
+    /// Days since 1970-01-01; before it negative.
+    pub fn unix_days(self) -> i64 {
+        // In years that begin on 1 March, as in `from_unix_days`.
+        let (year, month) = match (i64::from(self.year), i64::from(self.month)) {
+            (year, month @ 3..) => (year, month - 3),
+            (year, month) => (year - 1, month + 9),
+        };
+        let leap_days = year / 4 - year / 100 + year / 400;
+        year * 365 + leap_days + (153 * month + 2) / 5 + i64::from(self.day) - 1 - 719_468
+    }
 }
 
 fn days_in_month(year: u16, month: u8) -> u8 {
@@ -113,6 +124,7 @@ mod tests {
             let (today, tomorrow) = (Date::in_beijing(unix_s), Date::in_beijing(unix_s + 86_400));
             prop_assert_eq!(Date::new(today.year, today.month, today.day), Some(today));
             prop_assert!(today < tomorrow);
+            prop_assert_eq!(today.unix_days(), (unix_s + 8 * 3600).div_euclid(86_400));
         }
     }
 }

@@ -68,7 +68,8 @@ fn identify(reply: &mut Reply, incoming: &Incoming<'_>, request: &[u8; 16]) {
 fn success(server: &Server, incoming: &Incoming<'_>, settled: &Settled, note: &mut Note) -> Reply {
     let accept = Accept::of(incoming);
     let answer = &settled.answer;
-    let (number, text) = code(server.settings.acedata.numbering, answer.outcome, acedata::language(incoming));
+    let (number, text) =
+        code(server.settings().acedata.numbering, answer.outcome, acedata::language(incoming));
     note.result = Some(number);
     let mut reply = Reply::new(StatusCode::OK, accept.content_type(), acedata::success(number, text, accept));
     // A stored answer was charged when it was given.
@@ -229,7 +230,7 @@ pub fn fault_of(refusal: Refusal, public_url: &str) -> Fault {
 /// `token_mismatched` is 400 on the identity pages and 401 on newer ones; a setting decides.
 fn statused(server: &Server, mut fault: Fault) -> Fault {
     if fault.code == ErrorCode::TokenMismatched
-        && let Ok(status) = StatusCode::from_u16(server.settings.acedata.token_mismatched_status)
+        && let Ok(status) = StatusCode::from_u16(server.settings().acedata.token_mismatched_status)
     {
         fault.status = status;
     }
@@ -245,5 +246,5 @@ pub fn fault_named(code: &str) -> Fault {
 /// Where people find this service.
 pub fn public_url(server: &Server, incoming: &Incoming<'_>) -> String {
     let own = || format!("{}://{}", server.scheme(), incoming.header("host").unwrap_or("localhost"));
-    server.settings.acedata.public_url.clone().unwrap_or_else(own)
+    server.settings().acedata.public_url.clone().unwrap_or_else(own)
 }

@@ -104,8 +104,9 @@ fn success(server: &Server, settled: &Settled, why: &Purpose, claim: &Claim) -> 
         .map(|class| NameMatch { class: class.name(), policy: engine::subject::name::VERSION });
     let vault = &server.engine.vault;
     let opening = vault.opening(&answer.request);
+    let settings = server.settings();
     let receipt = Receipt {
-        iss: server.settings.acedata.public_url.as_deref().unwrap_or("card4e"),
+        iss: settings.acedata.public_url.as_deref().unwrap_or("card4e"),
         jti: &id,
         iat: answer.at_ms.div_euclid(1000),
         caller: caller.as_deref().unwrap_or_default(),

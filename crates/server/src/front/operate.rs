@@ -39,7 +39,7 @@ fn ready(server: &Server) -> Reply {
     let stopped = server.engine.is_stopped();
     let status = if stopped { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let mut warnings = Vec::new();
-    if server.engine.policy.test_land {
+    if server.engine.policy().test_land {
         warnings.push("test land is on: identity numbers of province 99 and test cards are accepted");
     }
     if server.tls.as_ref().is_some_and(|tls| tls.ends_soon(server.engine.clock.now_ms())) {

@@ -23,7 +23,7 @@ use crate::http::{BodyError, Received, Reply};
 
 /// Answers a request of this wire.
 pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply {
-    let language = tencent::language(incoming, core.server.language);
+    let language = tencent::language(incoming, core.server.settings().tencent.language);
     let mut request = new_request_id();
     let mut note = Note::default();
     let asked = ask(core, incoming, received, request, &mut note).await;
@@ -53,7 +53,7 @@ pub fn panicked(core: &Core, incoming: &Incoming<'_>, request: &[u8; 16]) -> (Wi
     let named = tencent::action_name(incoming).is_some_and(|name| Action::named(name).is_some());
     let fault = Fault::from(if named { ErrorCode::UnKnown } else { ErrorCode::InternalError });
     let request = uuid_text(request);
-    let language = tencent::language(incoming, core.server.language);
+    let language = tencent::language(incoming, core.server.settings().tencent.language);
     let body = tencent::failure(&request, &fault, language);
     (Wire::Tencent, fault.code.as_str(), reply(incoming, &request, body))
 }
@@ -164,7 +164,8 @@ fn authenticate(
     if is_over && session_token.is_none() {
         return Err(ErrorCode::SecretIdNotFound.into());
     }
-    let names = &core.server.settings.tencent.public_names;
+    let settings = core.server.settings();
+    let names = &settings.tencent.public_names;
     let fits = match &call.proof {
         Proof::Tc3(tc3) => core.keys.borrow_mut().fits(&credential, tc3, call, |key| {
             verify_tc3(tc3, incoming, call.timestamp, key, names).is_ok()
@@ -221,6 +222,7 @@ fn explain(
     }
     let siblings = credential.map(|own| server.engine.directory().siblings(own)).unwrap_or_default();
     let others: Vec<(&str, &str)> = siblings.iter().filter_map(|other| key_pair(other)).collect();
+    let settings = server.settings();
     let evidence = Evidence {
         call,
         incoming,
@@ -228,7 +230,7 @@ fn explain(
         secret_key: credential.and_then(key_pair).map(|(_, secret)| secret),
         other_keys: &others,
         port: Some(server.port),
-        public_names: &server.settings.tencent.public_names,
+        public_names: &settings.tencent.public_names,
     };
     let advice = diagnose(&evidence).as_ref().map(Diagnosis::advice);
     if let Some(advice) = &advice {

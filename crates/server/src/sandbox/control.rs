@@ -152,8 +152,8 @@ pub(super) fn store_people(
     let engine = &server.engine;
     let today = Date::in_beijing(engine.clock.now_ms().div_euclid(1000));
     let options = ParseOptions {
-        test_land: engine.policy.test_land,
-        more_scripts: engine.policy.more_scripts,
+        test_land: engine.policy().test_land,
+        more_scripts: engine.policy().more_scripts,
         ..ParseOptions::new(today)
     };
     let mut rows = Vec::with_capacity(people.len());

@@ -1,6 +1,7 @@
 //! When a certificate ends. A walk to one member, not a parser: rustls checks certificates.
 
 use engine::clock::Millis;
+use engine::subject::Date;
 
 const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
@@ -63,13 +64,8 @@ fn instant(year: i64, rest: &[u8]) -> Option<Millis> {
     let (hour, rest) = number(rest, 2)?;
     let (minute, rest) = number(rest, 2)?;
     let (second, rest) = number(rest, 2)?;
-    if rest != b"Z" || !(1..=12).contains(&month) {
-        return None;
-    }
-    // Years that begin in March, so that the leap day is the last: by Howard Hinnant's `days_from_civil`.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000)
+    let date = Date::new(year.try_into().ok()?, month.try_into().ok()?, day.try_into().ok()?)?;
+    (rest == b"Z").then_some((((date.unix_days() * 24 + hour) * 60 + minute) * 60 + second) * 1000)
 }
 
 #[cfg(test)]

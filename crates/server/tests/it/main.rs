@@ -5,12 +5,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod acedata;
+mod backup;
 mod cli;
+mod doctor;
 mod envelope;
 mod import;
+mod ledger;
 mod native;
 mod operate;
+mod reload;
 mod sandbox;
+mod screens;
 mod serve;
 mod support;
 mod tencent;

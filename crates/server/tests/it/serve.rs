@@ -11,13 +11,13 @@ use wire::tencent::signature::{Unsigned, sign_tc3};
 use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN, now};
 
 /// A folder with an installation whose accounts are made-up people.
-struct Installation {
+pub struct Installation {
     _folder: TempDir,
-    config: PathBuf,
+    pub config: PathBuf,
 }
 
 impl Installation {
-    fn new(settings: &[(&str, &str)]) -> Installation {
+    pub fn new(settings: &[(&str, &str)]) -> Installation {
         let folder = tempfile::tempdir().unwrap();
         let bank = folder.path().join("bank");
         let made = card4e(&["init", bank.to_str().unwrap()]);
@@ -36,7 +36,7 @@ impl Installation {
     }
 
     /// Runs a command against it, which must succeed; gives its JSON.
-    fn run(&self, arguments: &[&str]) -> Value {
+    pub fn run(&self, arguments: &[&str]) -> Value {
         let config = ["--json", "--config", self.config.to_str().unwrap()];
         let done = card4e(&[arguments, &config].concat());
         assert!(done.status.success(), "{arguments:?}: {}", error(&done));
@@ -44,14 +44,14 @@ impl Installation {
     }
 
     /// Runs a command that must fail; gives what it said.
-    fn refused(&self, arguments: &[&str]) -> String {
+    pub fn refused(&self, arguments: &[&str]) -> String {
         let done = card4e(&[arguments, &["--config", self.config.to_str().unwrap()]].concat());
         assert!(!done.status.success());
         error(&done)
     }
 
     /// A caller with one credential of each wire.
-    fn shop(&self) -> Shop {
+    pub fn shop(&self) -> Shop {
         self.run(&["caller", "create", "shop"]);
         let signing = self.run(&["credential", "create", "shop", "--kind", "tencent"]);
         let bearer = self.run(&["credential", "create", "shop", "--kind", "acedata"]);
@@ -64,13 +64,13 @@ impl Installation {
     }
 }
 
-struct Shop {
-    secret_id: String,
-    secret_key: String,
-    token: String,
+pub struct Shop {
+    pub secret_id: String,
+    pub secret_key: String,
+    pub token: String,
 }
 
-fn card4e(arguments: &[&str]) -> Output {
+pub fn card4e(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_card4e")).args(arguments).output().unwrap()
 }
 
@@ -93,7 +93,7 @@ fn error(of: &Output) -> String {
 
 const CARD: &str = "6217000000000000012";
 
-fn acedata(server: &Sandbox, token: &str, card: &str) -> Reply {
+pub fn acedata(server: &Sandbox, token: &str, card: &str) -> Reply {
     let bearer = format!("Bearer {token}");
     let body = format!(
         r#"{{"name":"张伟","bank_card":"{card}","phone":"16100000001","id_card":"99010119610202001X"}}"#
@@ -102,7 +102,7 @@ fn acedata(server: &Sandbox, token: &str, card: &str) -> Reply {
     server.request("POST", "/identity/bankcard/check-4e", &headers, body.as_bytes())
 }
 
-fn tencent(server: &Sandbox, secret_id: &str, secret_key: &str, card: &str) -> String {
+pub fn tencent(server: &Sandbox, secret_id: &str, secret_key: &str, card: &str) -> String {
     let body = format!(
         r#"{{"Name":"张伟","BankCard":"{card}","Phone":"16100000001","IdCard":"99010119610202001X"}}"#
     );
