@@ -211,6 +211,28 @@ fn doctor(text: &str) -> String {
     lines.map(own).collect()
 }
 
+#[test]
+fn the_greeting_of_a_server() {
+    let (desk, _) = Desk::with_bank();
+    let ready = desk.0.path().join("ready");
+    let mut server = Command::new(env!("CARGO_BIN_EXE_card4e"));
+    let mut server = server
+        .args(["serve", "--config", "bank/card4e.toml", "--cores", "1", "--ready-file", "ready"])
+        .current_dir(desk.0.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !ready.exists() {
+        assert!(server.try_wait().unwrap().is_none(), "it ended");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let address = std::fs::read_to_string(&ready).unwrap();
+    assert!(Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap().success());
+    let greeting = String::from_utf8(server.wait_with_output().unwrap().stdout).unwrap();
+    assert_screen("serve.txt", &greeting.replace(address.trim(), "127.0.0.1:4400"));
+}
+
 /// Every command's help, found by walking from the first: a new command has its screen or fails here.
 #[test]
 fn every_help() {
