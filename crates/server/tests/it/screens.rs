@@ -90,7 +90,7 @@ fn replaced(word: &str) -> String {
         64 if hex(word) => filled("hash"),
         32 if hex(word) => filled("token"),
         32 if word.bytes().all(|byte| byte.is_ascii_alphanumeric()) => filled("secret"),
-        _ if word.starts_with('…') => filled("last"),
+        _ if word.starts_with('…') => filled("end"),
         _ => word.to_owned(),
     }
 }
