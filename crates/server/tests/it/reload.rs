@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::serve::{Installation, acedata};
+use super::serve::{Installation, acedata, card4e};
 use super::support::Sandbox;
+use super::tls::Client;
 
 const CARD: &str = "6217000000000000012";
 
@@ -143,4 +144,34 @@ fn questions_go_on_while_settings_change() {
     let (answers, charged) = (summary["answers"].as_u64().unwrap(), summary["charged"].as_str().unwrap());
     let charged: u64 = charged.parse().unwrap();
     assert!((answers..=2 * answers).contains(&charged) && charged > answers, "{charged} for {answers}");
+}
+
+#[test]
+fn another_certificate_is_shown_at_once() {
+    let bank = Installation::new(&[]);
+    let made = |name: &str| {
+        let out = bank.config.with_file_name(name);
+        assert!(card4e(&["tls", "dev-ca", "--out", out.to_str().unwrap()]).status.success());
+        Client::trusting(&std::fs::read_to_string(out.join("ca.pem")).unwrap())
+    };
+    let (first, second) = (made("first"), made("second"));
+    let text = std::fs::read_to_string(&bank.config).unwrap();
+    let tls = "[tls]\ncertificate = \"first/server.pem\"\nkey = \"first/server-key.pem\"";
+    std::fs::write(&bank.config, text.replace("[tls]", tls)).unwrap();
+    let server = Sandbox::serving(&bank.config);
+    let ready = server.bytes("GET", "/readyz", &[], b"");
+    let trusts =
+        |client: &Client| client.try_send(&server.address, &ready).is_ok_and(|reply| reply.status == 200);
+    assert!(trusts(&first) && !trusts(&second));
+    let log = reload(&bank, &server, &[("first/server", "second/server")]);
+    assert!(log.contains("tls.certificate") && log.contains("tls.key"), "{log}");
+    assert!(!trusts(&first) && trusts(&second));
+    // From TLS to none needs a restart: nobody may be talked to in the clear all of a sudden.
+    let log = reload(
+        &bank,
+        &server,
+        &[("certificate = \"second", "# certificate = \"second"), ("key = \"second", "# key = \"second")],
+    );
+    assert!(log.contains("wait for a restart: tls.certificate"), "{log}");
+    assert!(trusts(&second));
 }

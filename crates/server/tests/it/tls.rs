@@ -76,10 +76,10 @@ impl Secured {
 }
 
 /// A blocking client for HTTP/1.1.
-struct Client(Arc<ClientConfig>);
+pub struct Client(Arc<ClientConfig>);
 
 impl Client {
-    fn trusting(ca: &str) -> Client {
+    pub fn trusting(ca: &str) -> Client {
         Client::with(ca, None)
     }
 
@@ -103,7 +103,7 @@ impl Client {
         StreamOwned::new(ClientConnection::new(Arc::clone(&self.0), name).unwrap(), socket)
     }
 
-    fn try_send(&self, address: &str, request: &[u8]) -> io::Result<Reply> {
+    pub fn try_send(&self, address: &str, request: &[u8]) -> io::Result<Reply> {
         let mut socket = self.connect(address);
         socket.write_all(request)?;
         Reply::read(&mut socket)
