@@ -158,7 +158,7 @@ fn copy_all(installation: &Installation, to: &Path) -> anyhow::Result<PathBuf> {
     // Keys may be rotated meanwhile: then the copies may need keys that were not there yet, or are gone.
     for _ in 0..3 {
         let keys = std::fs::read(&ring).with_context(|| format!("cannot read {}", ring.display()))?;
-        let bar = bar("copying accounts.db");
+        let bar = bar("copying accounts.db", COPYING);
         Accounts::copy(&from.join("accounts.db"), &to.join("accounts.db"), |done, all| {
             show(&bar, done, all)
         })?;
@@ -180,7 +180,7 @@ fn copy_all(installation: &Installation, to: &Path) -> anyhow::Result<PathBuf> {
 /// Reads everything: structure, audit tree, accounts, credentials. Gives a manifest of what was found.
 fn check(folder: &Path, vault: &Vault) -> anyhow::Result<Manifest> {
     let (accounts, ledger) = (folder.join("accounts.db"), folder.join("ledger.db"));
-    let bar = bar("checking accounts.db");
+    let bar = bar("checking accounts.db", "{spinner} {msg}, {elapsed}");
     Accounts::check_structure(&accounts)?;
     let census = Accounts::open_reader(&accounts)?.census(vault)?;
     bar.set_message("checking ledger.db");
@@ -236,7 +236,7 @@ pub fn restore(options: &Restore) -> anyhow::Result<()> {
 
     let unfinished = Unfinished::make(&data, "restore")?;
     let whole: u64 = manifest.files.iter().map(|file| file.bytes).sum();
-    let bar = bar("copying");
+    let bar = bar("copying", COPYING);
     for name in FILES {
         let copied = copy(src, &unfinished.path, name, &bar, whole)?;
         ensure!(
@@ -254,6 +254,9 @@ pub fn restore(options: &Restore) -> anyhow::Result<()> {
         signature_of(src).is_some_and(|by| signature_holds(&vault.audit_public_key(), &signed(&text), &by)),
         "{MANIFEST} was changed after it was signed, or {SIGNATURE} is missing; nothing was restored, take another backup"
     );
+    // A backup of an earlier card4e is brought forward; and the books must add up.
+    Accounts::open(&unfinished.path.join("accounts.db"))?;
+    LedgerFile::open(&unfinished.path.join("ledger.db"), &vault)?;
     let found = check(&unfinished.path, &vault)?;
     ensure!(
         found.audit == manifest.audit && found.accounts_digest == manifest.accounts_digest,
@@ -431,14 +434,15 @@ fn cannot_write(path: &Path) -> String {
     format!("cannot write {}", path.display())
 }
 
-fn bar(what: &'static str) -> ProgressBar {
+const COPYING: &str = "{spinner} {msg} {bytes}/{total_bytes}, {elapsed}";
+
+fn bar(what: &'static str, template: &str) -> ProgressBar {
     let target = match std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr_with_hz(5),
         false => ProgressDrawTarget::hidden(),
     };
     let bar = ProgressBar::with_draw_target(None, target);
-    let style = ProgressStyle::with_template("{spinner} {msg} {bytes}/{total_bytes}, {elapsed}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message(what);
     bar
