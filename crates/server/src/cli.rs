@@ -62,6 +62,8 @@ pub enum Command {
     Restore(crate::backup::Restore),
     /// Look whether everything is as it should be, and say what to do where it is not.
     Doctor(crate::doctor::Options),
+    /// Measure how fast a server answers.
+    Bench(crate::bench::Options),
     /// Make certificates for trying TLS out.
     #[command(subcommand)]
     Tls(Tls),

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod backup;
+mod bench;
 mod cli;
 mod config;
 mod doctor;
@@ -75,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ledger(command) => as_far_as_read(ledger::run(&command))?,
         Command::Backup(options) => backup::backup(&options)?,
         Command::Restore(options) => backup::restore(&options)?,
+        Command::Bench(options) => bench::run(&options)?,
         Command::Doctor(options) => doctor::run(&options)?,
         Command::Tls(cli::Tls::DevCa { out, names }) => make_dev_ca(&out, &names)?,
         Command::Completions { shell } => {

@@ -109,6 +109,7 @@ impl Metrics {
             head(&mut text, name, kind, help);
             let _ = writeln!(text, "{name} {value}");
         }
+        render_process(&mut text);
         text
     }
 
@@ -143,6 +144,21 @@ impl Metrics {
             let _ = writeln!(text, "{name}_count{{wire=\"{}\"}} {total}", wire.name());
         }
     }
+}
+
+/// The process as the kernel sees it, under the names every Prometheus client uses.
+fn render_process(text: &mut String) {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return };
+    // The name in the second field may have blanks; what follows it has not.
+    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let cpu = (number(11) + number(12)) as f64 / ticks;
+    head(text, "process_cpu_seconds_total", "counter", "CPU used, user and system, seconds.");
+    let _ = writeln!(text, "process_cpu_seconds_total {cpu}");
+    let resident = number(21) * rustix::param::page_size() as u64;
+    head(text, "process_resident_memory_bytes", "gauge", "Memory in use, bytes.");
+    let _ = writeln!(text, "process_resident_memory_bytes {resident}");
 }
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {

@@ -50,3 +50,59 @@ fn a_stopped_sandbox_starts_again_with_its_ledger() {
     assert_eq!(ask(&second).header("x-credits-remaining"), Some("8"));
     assert_eq!(second.charges(), 2);
 }
+
+/// Measures for a second: every answer is right, none is lost, and the ledger has them all.
+#[test]
+fn bench_asks_as_clients_ask() {
+    let sandbox = Sandbox::start();
+    for (wire, more) in [
+        ("tencent", &[][..]),
+        ("acedata", &[]),
+        ("tencent", &["--encrypted"]),
+        ("acedata", &["--encrypted", "--rate", "200"]),
+    ] {
+        let before = sandbox.control("GET", "ledger", "")["records"].as_u64().unwrap();
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_card4e"))
+            .args([
+                "bench",
+                "--json",
+                "--connections",
+                "4",
+                "--seconds",
+                "1",
+                "--warm-up",
+                "0",
+                "--wire",
+                wire,
+            ])
+            .args(["--url", &format!("http://{}", sandbox.address)])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let told: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let records = sandbox.control("GET", "ledger", "")["records"].as_u64().unwrap();
+        assert_eq!(told["errors"], 0, "{told}");
+        assert_eq!(told["requests"].as_u64(), Some(records - before), "{told}");
+        assert!(told["p50_us"].as_u64().unwrap() <= told["p99_us"].as_u64().unwrap());
+        assert!(told["server_cpu_us_per_request"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn bench_counts_answers_that_are_wrong() {
+    let sandbox = Sandbox::start();
+    let folder = tempfile::tempdir().unwrap();
+    let claims = folder.path().join("claims.csv");
+    let lines = "bank_card,name,id_number,phone,outcome\n\
+        6217000000000000012,张伟,99010119610202001X,16100000001,CARD_LOST\n";
+    std::fs::write(&claims, lines).unwrap();
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_card4e"))
+        .args(["bench", "--connections", "2", "--seconds", "1", "--claims", claims.to_str().unwrap()])
+        .args(["--url", &format!("http://{}", sandbox.address)])
+        .output()
+        .unwrap();
+    assert!(!done.status.success());
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("answers are not what the claims say"), "{said}");
+}
