@@ -4,14 +4,14 @@
 //! in the same commit. Balances and counters live in memory ([`Books`]) and are rebuilt from a
 //! snapshot and the blocks after it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Frontier, Hash};
-use crate::caller::{Action, Application, ApplicationId, CredentialId, Wire};
+use crate::caller::{Action, Application, ApplicationId, CallerId, CredentialId, Wire};
 use crate::claim::Masks;
 use crate::clock::Millis;
 use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
@@ -317,16 +317,14 @@ impl Books {
     }
 
     /// Decides, at the last moment before the commit, what a question costs and whether it may still
-    /// be answered at all; then counts it. What was held for it is given back first.
+    /// be answered at all. The books stay as they are until [`Books::settle`]: a commit that fails
+    /// leaves nothing to undo. `pending` is what the questions before it in the same block come to.
     ///
     /// # Errors
     /// [`Arrears`] when the operator took back credits that were set aside; nothing is recorded then.
-    pub fn settle(&mut self, draft: &mut Draft, now: Millis) -> Result<Entry, Arrears> {
-        self.release(&draft.application, draft.price);
-        let held = draft.attempts.take();
-        if let Some((refs, policy)) = &held {
-            self.attempts.release(refs, policy);
-            if self.attempts.locked(refs, policy).is_err() {
+    pub fn decide(&self, pending: &mut Pending, draft: &mut Draft, now: Millis) -> Result<Answer, Arrears> {
+        if let Some((refs, policy)) = &draft.attempts {
+            if pending.run(&self.attempts, refs).is_some_and(|run| policy.locks(run)) {
                 // Another question of the same pair was settled meanwhile and locked it.
                 draft.outcome = Outcome::AttemptsExceeded;
                 draft.row = Row(6);
@@ -336,10 +334,20 @@ impl Books {
         }
         let charged = if draft.outcome.billable() { draft.price } else { Credits::ZERO };
         let before = self.balance(&draft.application);
+        let before = before.map(|before| Credits(before.0 - pending.charged(draft.application.id).0));
         if before.is_some_and(|before| before < charged) {
             return Err(Arrears);
         }
-        let answer = Answer {
+        pending.count(&self.attempts, draft, before.map(|_| charged));
+        let attempts_left = match &draft.attempts {
+            _ if draft.outcome == Outcome::AttemptsExceeded => Some(0),
+            Some((refs, policy)) => {
+                let run = pending.run(&self.attempts, refs);
+                self.attempts.left_after(refs, policy, draft.outcome, run)
+            }
+            None => None,
+        };
+        Ok(Answer {
             request: draft.request,
             at_ms: now,
             application: draft.application.id,
@@ -352,21 +360,57 @@ impl Books {
             charged,
             balance: before.map(|before| Credits(before.0 - charged.0)),
             elapsed_us: u32::try_from(draft.began.elapsed().as_micros()).unwrap_or(u32::MAX),
-            purpose: draft.purpose.take(),
-            reasons: draft.reasons.take(),
-            attempts_left: match &held {
-                _ if draft.outcome == Outcome::AttemptsExceeded => Some(0),
-                Some((refs, policy)) => self.attempts.left_after(refs, policy, draft.outcome),
-                None => None,
-            },
-        };
-        draft.side.attempts = held.map(|(refs, _)| refs);
-        let entry = Entry::Answer(answer);
-        self.apply(&entry, &draft.side);
-        if let Some(asked) = &draft.side.idempotency {
-            self.memory.settling.insert(asked.key);
+            purpose: draft.purpose.clone(),
+            reasons: draft.reasons.clone(),
+            attempts_left,
+        })
+    }
+
+    /// What was held for a question is given back; then its answer, once durable, is counted.
+    /// Without an answer the question is as if it had never been asked.
+    pub fn settle(&mut self, draft: &Draft, durable: Option<&Answer>) {
+        self.release(&draft.application, draft.price);
+        if let Some((refs, policy)) = &draft.attempts {
+            self.attempts.release(refs, policy);
         }
-        Ok(entry)
+        match (durable, &draft.side.idempotency) {
+            (Some(answer), _) => self.answered(answer, &draft.side),
+            (None, Some(asked)) => self.memory.forget(&asked.key),
+            (None, None) => {}
+        }
+    }
+}
+
+/// What the questions of a block that is not durable yet come to, over the books.
+#[derive(Default)]
+pub struct Pending {
+    charged: HashMap<ApplicationId, Credits>,
+    runs: HashMap<(CallerId, KeyedRef), u32>,
+}
+
+impl Pending {
+    fn charged(&self, application: ApplicationId) -> Credits {
+        self.charged.get(&application).copied().unwrap_or_default()
+    }
+
+    /// Mismatches in a row of a pair of caller and card; `None` when its day is over.
+    fn run(&self, attempts: &Attempts, refs: &AttemptRefs) -> Option<u32> {
+        let pending = self.runs.get(&(refs.caller, refs.card)).copied();
+        let run = attempts.run(refs)?;
+        Some(pending.unwrap_or(run))
+    }
+
+    fn count(&mut self, attempts: &Attempts, draft: &Draft, charged: Option<Credits>) {
+        if let Some(charged) = charged {
+            self.charged.entry(draft.application.id).or_default().0 += charged.0;
+        }
+        let Some((refs, _)) = &draft.attempts else { return };
+        let run = match (draft.outcome, self.run(attempts, refs)) {
+            (Outcome::HolderMismatch, Some(run)) => run + 1,
+            (Outcome::Pass, Some(_)) => 0,
+            _ => return,
+        };
+        self.runs.insert((refs.caller, refs.card), run);
     }
 }
 
@@ -407,9 +451,6 @@ pub struct Draft {
 pub struct Memory {
     #[serde(with = "memory_as_list")]
     known: HashMap<KeyedRef, Known>,
-    /// Decided, but not durable yet: nobody may be answered from it.
-    #[serde(skip)]
-    settling: HashSet<KeyedRef>,
     /// Swept of what has expired when it has grown to this.
     #[serde(skip)]
     sweep_at: usize,
@@ -459,7 +500,6 @@ impl Memory {
             None => Recall::New,
             Some(known) if known.answer.is_some() && known.until_ms <= now => Recall::New,
             Some(known) if known.payload != asked.payload => Recall::Conflict,
-            Some(_) if self.settling.contains(&asked.key) => Recall::UnderWay,
             Some(Known { answer: Some(answer), .. }) => Recall::Answered(answer.clone()),
             Some(_) => Recall::UnderWay,
         }
@@ -472,12 +512,9 @@ impl Memory {
         self.known.insert(asked.key, known);
     }
 
-    /// The question is durable, or will never be asked: whoever comes now need not join.
-    pub fn over(&mut self, key: &KeyedRef, durable: bool) {
-        self.settling.remove(key);
-        if !durable {
-            self.known.remove(key);
-        }
+    /// The question will not be asked after all: whoever comes now is the first.
+    pub fn forget(&mut self, key: &KeyedRef) {
+        self.known.remove(key);
     }
 
     fn settled(&mut self, asked: &IdempotencyRef, answer: &Answer) {
@@ -503,7 +540,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::CallerId;
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -548,6 +584,12 @@ mod tests {
         books
     }
 
+    fn settle(books: &mut Books, draft: &mut Draft, now: Millis) -> Answer {
+        let answer = books.decide(&mut Pending::default(), draft, now).unwrap();
+        books.settle(draft, Some(&answer));
+        answer
+    }
+
     #[test]
     fn requests_in_flight_cannot_overspend() {
         let app = application(false);
@@ -555,8 +597,8 @@ mod tests {
         assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
         assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
         assert_eq!(books.hold(&app, Credits::whole(1)), Err(Arrears));
-        books.settle(&mut draft(&app, Outcome::Pass), 0).unwrap();
-        books.settle(&mut draft(&app, Outcome::NameInvalid), 0).unwrap();
+        settle(&mut books, &mut draft(&app, Outcome::Pass), 0);
+        settle(&mut books, &mut draft(&app, Outcome::NameInvalid), 0);
         assert_eq!(books.balance(&app), Some(Credits::whole(1)), "rejected input is free");
         assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
     }
@@ -566,8 +608,7 @@ mod tests {
         let app = application(true);
         let mut books = Books::default();
         assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
-        let settled = books.settle(&mut draft(&app, Outcome::CardLost), 7).unwrap();
-        let Entry::Answer(answer) = settled else { panic!("an answer") };
+        let answer = settle(&mut books, &mut draft(&app, Outcome::CardLost), 7);
         assert_eq!((answer.charged, answer.balance), (Credits::whole(1), None));
         assert_eq!(books.totals.charges, 1);
     }
@@ -583,15 +624,15 @@ mod tests {
 
         let mut busy = draft(&app, Outcome::SourceBusy);
         busy.side.idempotency = Some(asked);
-        books.settle(&mut busy, 0).unwrap();
-        books.memory.over(&asked.key, true);
+        settle(&mut books, &mut busy, 0);
         assert!(matches!(books.memory.recall(&asked, 0), Recall::New), "busy is asked again");
 
         let mut pass = draft(&app, Outcome::Pass);
         pass.side.idempotency = Some(asked);
-        books.settle(&mut pass, 0).unwrap();
+        books.memory.begin(&asked, 0);
+        let answer = books.decide(&mut Pending::default(), &mut pass, 0).unwrap();
         assert!(matches!(books.memory.recall(&asked, 99), Recall::UnderWay), "not durable yet");
-        books.memory.over(&asked.key, true);
+        books.settle(&pass, Some(&answer));
         assert!(matches!(books.memory.recall(&asked, 99), Recall::Answered(_)));
         assert!(matches!(books.memory.recall(&asked, 100), Recall::New));
         let other = IdempotencyRef { payload: [3; 16], ..asked };
@@ -619,8 +660,8 @@ mod tests {
             for index in outcomes {
                 if live.hold(&app, Credits::whole(1)).is_err() { break; }
                 let mut draft = draft(&app, Outcome::ALL[index]);
-                let entry = live.settle(&mut draft, 5).unwrap();
-                replayed.apply(&entry, &draft.side);
+                let answer = settle(&mut live, &mut draft, 5);
+                replayed.apply(&Entry::Answer(answer), &draft.side);
             }
             prop_assert_eq!(live.balance(&app), replayed.balance(&app));
             prop_assert_eq!(live.totals, replayed.totals);

@@ -36,7 +36,7 @@ use crate::clock::Clock;
 use crate::issuer::Issuers;
 use crate::ledger::{Books, Credits, Entry, Totals};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
-use crate::settle::{Change, Desk, Post, Queue, Writer};
+use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
 use crate::store::{Accounts, Folder, LedgerFile, Opened, StoreError, UsageFile};
 use crate::subject::Subject;
 use crate::vault::{Cmac, KeyRing, RingError, Seal, Vault, random};
@@ -80,6 +80,8 @@ pub struct Policy {
     pub under_way_max: usize,
     /// The ledger's log is grown to this at start, bytes.
     pub log_bytes: usize,
+    /// Nothing is answered while less of the disk is free, bytes; 0: until it is full.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Default for Policy {
@@ -97,6 +99,7 @@ impl Default for Policy {
             content_window_ms: 0,
             under_way_max: 8192,
             log_bytes: 32 << 20,
+            disk_reserve_bytes: 0,
         }
     }
 }
@@ -212,7 +215,7 @@ impl Engine {
             engine,
         };
         for grant in grants {
-            running.engine.record(grant);
+            running.engine.record(grant)?;
         }
         Ok(running)
     }
@@ -264,14 +267,14 @@ impl Engine {
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
     }
 
-    /// Makes an entry durable that is no answer; `false` when the store is stopped.
-    pub fn record(&self, entry: Entry) -> bool {
+    /// Makes an entry durable that is no answer.
+    pub fn record(&self, entry: Entry) -> Result<(), StoreError> {
         self.queue.record(entry)
     }
 
-    /// Whether the store is stopped: a commit failed, and only a restart knows what is on the disk.
-    pub fn is_stopped(&self) -> bool {
-        self.queue.stopped.load(Ordering::SeqCst)
+    /// Whether answers can be made durable; while they cannot, nothing is answered.
+    pub fn writing(&self) -> Writing {
+        self.queue.writing()
     }
 
     /// Questions handed to the writer and not yet settled.
@@ -414,16 +417,21 @@ fn seeded(
 fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>, OpenError> {
     const PAUSE: Duration = Duration::from_millis(200);
     thread("card4e-usage", move || {
+        let mut lags = false;
         loop {
             // Asked before, so that what was settled until the end is still taken over.
             let closing = engine.queue.is_closed();
             match usage.catch_up(&engine.vault) {
                 Ok(taken) => {
                     engine.metrics.projected.fetch_add(taken, Ordering::Relaxed);
+                    lags = false;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the usage rows lag behind the ledger; they are tried again")
+                // Said once: a full disk stays full for a while.
+                Err(error) if !lags => {
+                    tracing::warn!(%error, "the usage rows lag behind the ledger; they are tried again");
+                    lags = true;
                 }
+                Err(_) => {}
             }
             if closing {
                 return;

@@ -5,6 +5,7 @@
 //! afterwards, so that old counters tell nothing about anybody.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,11 @@ impl AttemptPolicy {
     /// Whether anything is counted.
     pub fn counts(&self) -> bool {
         [self.per_card, self.per_value, self.lock_after].into_iter().any(|limit| on(limit).is_some())
+    }
+
+    /// Whether so many mismatches in a row lock a pair of caller and card.
+    pub fn locks(&self, run: u32) -> bool {
+        on(self.lock_after).is_some_and(|limit| run >= limit)
     }
 }
 
@@ -142,7 +148,9 @@ impl Attempts {
             // Asked just before midnight, held just after: yesterday's key is gone, nothing to count.
             return Ok(());
         }
-        self.locked(refs, policy)?;
+        if self.run(refs).is_some_and(|run| policy.locks(run)) {
+            return Err(UsedUp);
+        }
         for (counter, limit) in counters(refs, policy) {
             let count = self.counts.get(&counter).copied().unwrap_or_default();
             if count.settled + count.held >= limit {
@@ -155,14 +163,12 @@ impl Attempts {
         Ok(())
     }
 
-    /// Whether the pair of caller and card is locked; asked again when a question is settled, because
-    /// questions under way at the same time can each still look innocent.
-    pub fn locked(&self, refs: &AttemptRefs, policy: &AttemptPolicy) -> Result<(), UsedUp> {
+    /// Mismatches in a row of this pair of caller and card; `None` when their day is over. Asked again
+    /// when a question is settled, because questions under way at the same time can each still look
+    /// innocent.
+    pub fn run(&self, refs: &AttemptRefs) -> Option<u32> {
         let run = self.mismatches.get(&(refs.caller, refs.card)).copied().unwrap_or(0);
-        match on(policy.lock_after) {
-            Some(limit) if refs.day == self.day && run >= limit => Err(UsedUp),
-            _ => Ok(()),
-        }
+        (refs.day == self.day).then_some(run)
     }
 
     /// Gives back what [`Attempts::hold`] took.
@@ -171,8 +177,12 @@ impl Attempts {
             return;
         }
         for (counter, _) in counters(refs, policy) {
-            if let Some(count) = self.counts.get_mut(&counter) {
+            if let Entry::Occupied(mut at) = self.counts.entry(counter) {
+                let count = at.get_mut();
                 count.held = count.held.saturating_sub(1);
+                if (count.held, count.settled) == (0, 0) {
+                    at.remove();
+                }
             }
         }
     }
@@ -200,23 +210,25 @@ impl Attempts {
         }
     }
 
-    /// How many more questions with these elements this caller may ask today once this one is answered:
-    /// the least that any counter leaves. `None`: nothing limits it.
-    pub fn left_after(&self, refs: &AttemptRefs, policy: &AttemptPolicy, outcome: Outcome) -> Option<u32> {
-        let counted = u32::from(is_counted(outcome));
+    /// How many more questions with these elements this caller may ask today once this one, which holds
+    /// its attempt, is answered: the least that any counter leaves. `None`: nothing limits it.
+    ///
+    /// `run` is the number of mismatches in a row, those included that are not durable yet.
+    pub fn left_after(
+        &self,
+        refs: &AttemptRefs,
+        policy: &AttemptPolicy,
+        outcome: Outcome,
+        run: Option<u32>,
+    ) -> Option<u32> {
+        let given_back = u32::from(!is_counted(outcome));
         let left = |(counter, limit): (Counter, u32)| {
             let count = self.counts.get(&counter).copied().unwrap_or_default();
-            limit.saturating_sub(count.settled.saturating_add(count.held).saturating_add(counted))
-        };
-        let run = match outcome {
-            Outcome::Pass => 0,
-            outcome => {
-                let before = self.mismatches.get(&(refs.caller, refs.card)).copied().unwrap_or(0);
-                before.saturating_add(u32::from(outcome == Outcome::HolderMismatch))
-            }
+            let used = count.settled.saturating_add(count.held).saturating_sub(given_back);
+            limit.saturating_sub(used)
         };
         let least = counters(refs, policy).map(left).min();
-        if on(policy.lock_after).is_some_and(|limit| run >= limit) { Some(0) } else { least }
+        if run.is_some_and(|run| policy.locks(run)) { Some(0) } else { least }
     }
 
     /// A new day: all counters start again. So they do when the clock was ahead by days and has been

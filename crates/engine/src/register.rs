@@ -257,7 +257,7 @@ impl Engine {
         }
         let application = ApplicationId(self.caller(name)?.id.0);
         let granted = Entry::Grant { at_ms: self.clock.now_ms(), application, amount };
-        if self.record(granted) { Ok(()) } else { Err(StoreError::Stopped.into()) }
+        Ok(self.record(granted)?)
     }
 
     /// All callers.

@@ -2,11 +2,14 @@
 //!
 //! What costs most is not work but waking another thread. So everything that waits is settled in one
 //! block, and each core is woken once per block, not once per request.
+//!
+//! The books change only after the commit. One that fails leaves nothing to undo: what was held is
+//! given back, and everybody in the block is refused.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::Engine;
 use crate::audit::{Checkpoint, Frontier};
 use crate::caller::{Application, Caller, Credential, CredentialId};
-use crate::ledger::{Answer, Block, Draft, Entry, Side, encoded};
+use crate::ledger::{Answer, Arrears, Block, Draft, Entry, Pending, Side, encoded};
 use crate::store::Commit;
 use crate::store::{Accounts, LedgerFile, StoreError};
 use crate::vault::KeyedRef;
@@ -52,6 +55,32 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How often a growing tree is signed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a full disk is tried again, and a disk that is not full looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether answers can be made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Writing {
+    /// They can.
+    Works,
+    /// The disk is full, or nearly: nothing is answered until there is room again.
+    Full,
+    /// The disk failed: nothing is answered until a restart has read back what is on it.
+    Stopped,
+}
+
+impl Writing {
+    /// `works`, `full` or `stopped`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Writing::Works => "works",
+            Writing::Full => "full",
+            Writing::Stopped => "stopped",
+        }
+    }
+}
+
 /// What waits for the writer.
 #[derive(Default)]
 pub(crate) struct Queue {
@@ -59,15 +88,16 @@ pub(crate) struct Queue {
     bell: Condvar,
     /// Questions handed over and not yet settled.
     pub(crate) under_way: AtomicUsize,
-    /// A commit failed: nothing is answered any more until a restart.
-    pub(crate) stopped: AtomicBool,
+    writing: AtomicU8,
 }
+
+type Done = SyncSender<Result<(), StoreError>>;
 
 #[derive(Default)]
 struct Waiting {
     drafts: Vec<(Ticket, Draft)>,
-    entries: Vec<(Entry, SyncSender<bool>)>,
-    changes: Vec<(Change, SyncSender<Result<(), StoreError>>)>,
+    entries: Vec<(Entry, Done)>,
+    changes: Vec<(Change, Done)>,
     closing: bool,
     asleep: bool,
 }
@@ -101,23 +131,34 @@ impl Queue {
     }
 
     /// Makes an entry durable that is no answer; waits for it.
-    pub(crate) fn record(&self, entry: Entry) -> bool {
-        let (done, settled) = std::sync::mpsc::sync_channel(1);
-        let mut waiting = self.lock();
-        waiting.entries.push((entry, done));
-        self.ring(&mut waiting);
-        drop(waiting);
-        settled.recv().unwrap_or(false)
+    pub(crate) fn record(&self, entry: Entry) -> Result<(), StoreError> {
+        self.wait_for(|waiting, done| waiting.entries.push((entry, done)))
     }
 
     /// Makes a change of callers durable and known to everybody; waits for it.
     pub(crate) fn change(&self, change: Change) -> Result<(), StoreError> {
+        self.wait_for(|waiting, done| waiting.changes.push((change, done)))
+    }
+
+    fn wait_for(&self, push: impl FnOnce(&mut Waiting, Done)) -> Result<(), StoreError> {
         let (done, kept) = std::sync::mpsc::sync_channel(1);
         let mut waiting = self.lock();
-        waiting.changes.push((change, done));
+        push(&mut waiting, done);
         self.ring(&mut waiting);
         drop(waiting);
-        kept.recv().unwrap_or_else(|_| Err(StoreError::Stopped))
+        kept.recv().unwrap_or(Err(StoreError::Stopped))
+    }
+
+    pub(crate) fn writing(&self) -> Writing {
+        match self.writing.load(Ordering::SeqCst) {
+            0 => Writing::Works,
+            1 => Writing::Full,
+            _ => Writing::Stopped,
+        }
+    }
+
+    fn set_writing(&self, writing: Writing) {
+        self.writing.store(writing as u8, Ordering::SeqCst);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -319,30 +360,33 @@ impl Writer {
         let (mut grown, began) = (false, Instant::now());
         let mut signed_size = 0;
         let mut signed_at = Instant::now();
+        let mut looked_at = None;
         loop {
-            let mut work = self.wait(if grown { CHECKPOINT_EVERY } else { FIRST_PAUSE });
-            for (change, done) in std::mem::take(&mut work.changes) {
-                // Whoever asked may have gone.
-                let _ = done.send(self.keep(&change));
+            let work = self.wait(if grown { CHECKPOINT_EVERY } else { FIRST_PAUSE });
+            if looked_at.is_none_or(|at: Instant| at.elapsed() >= LOOK_EVERY) {
+                looked_at = Some(Instant::now());
+                self.look_at_disk();
             }
-            let idle = work.is_idle();
+            let (idle, closing) = (work.is_idle(), work.closing);
             if !grown && (idle || began.elapsed() >= CHECKPOINT_EVERY) {
                 self.grow();
                 grown = true;
             }
+            self.change(work.changes);
+            self.record(work.entries);
             let due = signed_at.elapsed() >= CHECKPOINT_EVERY;
-            let closing = work.closing && idle;
-            if idle {
-                if (due || closing) && signed_size != self.tree.size() {
-                    signed_at = Instant::now();
-                    if self.sign_alone() {
-                        signed_size = self.tree.size();
-                    }
-                }
-            } else if self.settle(work, due) && due {
-                signed_size = self.tree.size();
+            let settled = self.settle(work.drafts, due);
+            let closing = closing && idle;
+            if idle && (due || closing) && signed_size != self.tree.size() {
                 signed_at = Instant::now();
+                if self.sign_alone() {
+                    signed_size = self.tree.size();
+                }
+            } else if settled && due {
+                signed_at = Instant::now();
+                signed_size = self.tree.size();
             }
+            self.fold();
             if closing {
                 self.snapshot();
                 if let Err(error) = self.file.close() {
@@ -358,23 +402,87 @@ impl Writer {
 
     /// Grows the log in the first pause: nobody waits for it at the start.
     fn grow(&mut self) {
+        let needed = self.engine.policy.disk_reserve_bytes + 4 * self.grow_log_bytes as u64;
+        if self.engine.folder.free_bytes().is_ok_and(|free| free < needed) {
+            tracing::warn!("too little of the disk is free to grow the log; commits will be slower");
+            return;
+        }
         if let Err(error) = self.file.grow(self.grow_log_bytes) {
             tracing::warn!(%error, "the log could not be grown; commits will be slower");
         }
     }
 
+    /// Stops answering while there is still room to end in order, and goes on when there is room again.
+    fn look_at_disk(&mut self) {
+        let reserve = self.engine.policy.disk_reserve_bytes;
+        // A file system that cannot say how much is free is left to fail by itself.
+        let free = self.engine.folder.free_bytes().unwrap_or(u64::MAX);
+        match self.engine.writing() {
+            Writing::Works if free < reserve => {
+                tracing::error!(free, reserve, "the disk is nearly full; nothing is answered until there is room");
+                self.engine.queue.set_writing(Writing::Full);
+            }
+            Writing::Full if free >= reserve => match self.file.try_room() {
+                Ok(()) => {
+                    tracing::info!("the disk has room again; questions are answered again");
+                    self.engine.queue.set_writing(Writing::Works);
+                }
+                Err(StoreError::Full { .. }) => {}
+                Err(error) => self.failed(&error),
+            },
+            _ => {}
+        }
+    }
+
+    /// What a write that failed means for the next ones.
+    fn failed(&self, error: &StoreError) {
+        match error {
+            StoreError::Full { .. } if self.engine.writing() == Writing::Works => {
+                tracing::error!(%error, "nothing is answered until there is room; that is tried every second");
+                self.engine.queue.set_writing(Writing::Full);
+            }
+            StoreError::Full { .. } => {}
+            // A failed sync is never retried: what is on the disk is unknown until a restart reads it
+            // back.
+            error => {
+                tracing::error!(%error, "the ledger cannot be written; nothing is answered until a restart");
+                self.engine.queue.set_writing(Writing::Stopped);
+            }
+        }
+    }
+
+    /// Nothing is written where nothing may be.
+    fn may_write(&self) -> Result<(), StoreError> {
+        match self.engine.writing() {
+            Writing::Works => Ok(()),
+            Writing::Full => Err(LedgerFile::full()),
+            Writing::Stopped => Err(StoreError::Stopped),
+        }
+    }
+
+    fn change(&mut self, changes: Vec<(Change, Done)>) {
+        for (change, done) in changes {
+            // Whoever asked may have gone.
+            let _ = done.send(self.keep(&change));
+        }
+    }
+
     fn keep(&mut self, change: &Change) -> Result<(), StoreError> {
-        if self.engine.is_stopped() {
-            return Err(StoreError::Stopped);
-        }
+        self.may_write()?;
         let vault = &self.engine.vault;
-        match change {
-            Change::New(caller, application) => self.file.put_new(caller, application)?,
-            Change::Caller(caller) => self.file.put_caller(caller)?,
-            Change::Application(application) => self.file.put_application(application)?,
-            Change::Credential(credential) => self.file.put_credential(credential, vault)?,
-            Change::Revoked(id) => self.file.revoke_credential(*id)?,
+        let kept = match change {
+            Change::New(caller, application) => self.file.put_new(caller, application),
+            Change::Caller(caller) => self.file.put_caller(caller),
+            Change::Application(application) => self.file.put_application(application),
+            Change::Credential(credential) => self.file.put_credential(credential, vault),
+            Change::Revoked(id) => self.file.revoke_credential(*id),
+        };
+        if let Err(error) = &kept
+            && error.is_of_the_disk()
+        {
+            self.failed(error);
         }
+        kept?;
         self.engine.replace_directory(self.file.directory(vault)?);
         Ok(())
     }
@@ -398,56 +506,91 @@ impl Writer {
         }
     }
 
-    /// One block: decide, commit, then tell everybody. Gives whether it was committed.
-    fn settle(&mut self, work: Work, sign: bool) -> bool {
-        let handed_over = work.drafts.len();
-        let committed = self.try_settle(work, sign);
-        self.engine.queue.under_way.fetch_sub(handed_over, Ordering::Relaxed);
-        committed
+    /// One block of entries that are no answers.
+    fn record(&mut self, entries: Vec<(Entry, Done)>) {
+        if entries.is_empty() {
+            return;
+        }
+        let mut batch = Batch::new(&self.tree);
+        let mut sides = vec![Side::default(); entries.len()];
+        for ((entry, _), side) in entries.iter().zip(&mut sides) {
+            batch.block.push(entry, side, &mut batch.tree);
+        }
+        let durable = self.may_write().is_ok() && self.commit(batch, &sides.iter().collect::<Vec<_>>(), false);
+        if durable {
+            let mut books = self.engine.books();
+            entries.iter().zip(&sides).for_each(|((entry, _), side)| books.apply(entry, side));
+        }
+        for (_, done) in entries {
+            // Whoever asked may have gone.
+            let _ = done.send(if durable { Ok(()) } else { self.may_write() });
+        }
     }
 
-    fn try_settle(&mut self, work: Work, sign: bool) -> bool {
-        let now = self.engine.clock.now_ms();
-        let mut batch = Batch::new(self.tree.size());
-        let mut tree = self.tree.clone();
-        let stopped = self.engine.is_stopped();
-        if stopped {
-            batch.refuse(work);
-        } else {
-            batch.decide(&self.engine, work, &mut tree, now);
-            if batch.block.entries.is_empty() {
-                batch.tell(&self.engine, true);
-                return false;
-            }
-            match self.commit(&batch, &tree, sign, now) {
-                Ok(()) => {
-                    self.tree = tree;
-                    self.engine.metrics.blocks.fetch_add(1, Ordering::Relaxed);
-                    batch.tell(&self.engine, true);
-                    return true;
-                }
-                Err(error) => {
-                    // A failed sync is never retried: what is on the disk is unknown until a restart
-                    // reads it back.
-                    tracing::error!(%error, "the ledger cannot be written; nothing is answered until a restart");
-                    self.engine.queue.stopped.store(true, Ordering::SeqCst);
-                }
+    /// One block of answers: decide, commit, count, then tell everybody. Gives whether it was committed.
+    fn settle(&mut self, drafts: Vec<(Ticket, Draft)>, sign: bool) -> bool {
+        if drafts.is_empty() {
+            return false;
+        }
+        let handed_over = drafts.len();
+        let mut questions = if self.may_write().is_ok() { self.decide(drafts) } else { refused(drafts) };
+        let mut batch = Batch::new(&self.tree);
+        for Question { draft, decided, .. } in &mut questions {
+            if let Ok(answer) = decided {
+                batch.block.push(&Entry::Answer(answer.clone()), &mut draft.side, &mut batch.tree);
             }
         }
-        batch.tell(&self.engine, false);
-        false
+        let sides: Vec<&Side> = questions.iter().filter_map(Question::side).collect();
+        let durable = !sides.is_empty() && self.commit(batch, &sides, sign);
+        self.tell(questions, durable);
+        self.engine.queue.under_way.fetch_sub(handed_over, Ordering::Relaxed);
+        durable
     }
 
-    fn commit(&mut self, batch: &Batch, tree: &Frontier, sign: bool, now: i64) -> Result<(), StoreError> {
-        let checkpoint = sign.then(|| self.checkpoint(tree, now));
-        let commit = Commit {
-            block: &batch.block,
-            sides: &batch.sides,
-            tree,
-            checkpoint: checkpoint.as_ref(),
-            at_ms: now,
+    fn decide(&self, drafts: Vec<(Ticket, Draft)>) -> Vec<Question> {
+        let now = self.engine.clock.now_ms();
+        let mut pending = Pending::default();
+        let books = self.engine.books();
+        let decide = |(ticket, mut draft): (Ticket, Draft)| {
+            let decided = books.decide(&mut pending, &mut draft, now).map_err(|Arrears| Refusal::Arrears);
+            Question { ticket, draft, decided }
         };
-        self.file.append(&commit, &self.engine.vault)
+        drafts.into_iter().map(decide).collect()
+    }
+
+    /// Gives back what was held, counts what is durable, and tells everybody who waits, also those who
+    /// joined a question under way.
+    fn tell(&self, questions: Vec<Question>, durable: bool) {
+        let mut told = Vec::with_capacity(questions.len());
+        let mut books = self.engine.books();
+        for Question { ticket, draft, decided } in questions {
+            let settlement = match decided {
+                Ok(_) if !durable => Err(Refusal::Stopped),
+                decided => decided.map(|answer| Settled { answer, replayed: false, differs: None }),
+            };
+            books.settle(&draft, settlement.as_ref().ok().map(|settled| &settled.answer));
+            if let Some(asked) = &draft.side.idempotency {
+                let twins = self.engine.post.twins_of(&asked.key).into_iter();
+                told.extend(twins.map(|twin| (twin, replayed(&settlement))));
+            }
+            told.push((ticket, settlement));
+        }
+        drop(books);
+        self.engine.post.deliver(told);
+    }
+
+    fn commit(&mut self, batch: Batch, sides: &[&Side], sign: bool) -> bool {
+        let at_ms = self.engine.clock.now_ms();
+        let checkpoint = sign.then(|| self.checkpoint(&batch.tree, at_ms));
+        let commit =
+            Commit { block: &batch.block, sides, tree: &batch.tree, checkpoint: checkpoint.as_ref(), at_ms };
+        if let Err(error) = self.file.append(&commit, &self.engine.vault) {
+            self.failed(&error);
+            return false;
+        }
+        self.tree = batch.tree;
+        self.engine.metrics.blocks.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
     fn checkpoint(&self, tree: &Frontier, at_ms: i64) -> Checkpoint {
@@ -457,30 +600,49 @@ impl Writer {
     }
 
     fn sign_alone(&mut self) -> bool {
+        if self.may_write().is_err() {
+            return false;
+        }
         let checkpoint = self.checkpoint(&self.tree, self.engine.clock.now_ms());
         let kept = self.file.save_checkpoint(&checkpoint);
         if let Err(error) = &kept {
             tracing::warn!(%error, "the audit checkpoint could not be kept; it is tried again");
+            if error.is_of_the_disk() {
+                self.failed(error);
+            }
         }
         kept.is_ok()
     }
 
+    /// Folds the log into the file when it has grown, after the answers have left.
+    fn fold(&mut self) {
+        if let Err(error) = self.file.fold_when_due() {
+            tracing::warn!(%error, "the log could not be folded into the ledger; it grows meanwhile");
+            if !matches!(error, StoreError::Full { .. }) {
+                self.failed(&error);
+            }
+        }
+    }
+
     fn snapshot(&mut self) {
-        if self.engine.is_stopped() {
+        if self.may_write().is_err() {
             return;
         }
         // Only the encoding needs the books: sealing and writing must not hold everybody up.
         let state = encoded(&(&self.tree, &*self.engine.books()));
         if let Err(error) = self.file.save_snapshot(&state, &self.engine.vault) {
             tracing::warn!(%error, "the snapshot could not be kept; the next start takes longer");
+            if !matches!(error, StoreError::Full { .. }) {
+                self.failed(&error);
+            }
         }
     }
 }
 
 struct Work {
     drafts: Vec<(Ticket, Draft)>,
-    entries: Vec<(Entry, SyncSender<bool>)>,
-    changes: Vec<(Change, SyncSender<Result<(), StoreError>>)>,
+    entries: Vec<(Entry, Done)>,
+    changes: Vec<(Change, Done)>,
     closing: bool,
 }
 
@@ -490,75 +652,35 @@ impl Work {
     }
 }
 
-/// What one commit will make durable, and who waits for it.
+/// What one commit will make durable, and the tree after it.
 struct Batch {
     block: Block,
-    sides: Vec<Side>,
-    settled: Vec<(Ticket, Option<KeyedRef>, Settlement)>,
-    recorded: Vec<SyncSender<bool>>,
+    tree: Frontier,
 }
 
 impl Batch {
-    fn new(first_leaf: u64) -> Batch {
-        let block = Block { first_leaf, entries: Vec::new() };
-        Batch { block, sides: Vec::new(), settled: Vec::new(), recorded: Vec::new() }
+    fn new(tree: &Frontier) -> Batch {
+        Batch { block: Block { first_leaf: tree.size(), entries: Vec::new() }, tree: tree.clone() }
     }
+}
 
-    fn decide(&mut self, engine: &Engine, work: Work, tree: &mut Frontier, now: i64) {
-        let mut books = engine.books();
-        for (entry, done) in work.entries {
-            books.apply(&entry, &Side::default());
-            self.add(&entry, Side::default(), tree);
-            self.recorded.push(done);
-        }
-        for (ticket, mut draft) in work.drafts {
-            let settlement = books.settle(&mut draft, now);
-            let side = std::mem::take(&mut draft.side);
-            let asked = side.idempotency.map(|asked| asked.key);
-            let settlement = match settlement {
-                Err(_) => Err(Refusal::Arrears),
-                Ok(entry) => {
-                    self.add(&entry, side, tree);
-                    answered(entry)
-                }
-            };
-            self.settled.push((ticket, asked, settlement));
-        }
-    }
+/// A question, and what is answered once that is durable.
+struct Question {
+    ticket: Ticket,
+    draft: Draft,
+    decided: Result<Answer, Refusal>,
+}
 
-    fn add(&mut self, entry: &Entry, mut side: Side, tree: &mut Frontier) {
-        self.block.push(entry, &mut side, tree);
-        self.sides.push(side);
+impl Question {
+    /// What goes into the commit; nothing when it is refused.
+    fn side(&self) -> Option<&Side> {
+        self.decided.is_ok().then_some(&self.draft.side)
     }
+}
 
-    fn refuse(&mut self, work: Work) {
-        let refused = |(ticket, draft): (Ticket, Draft)| {
-            (ticket, draft.side.idempotency.map(|asked| asked.key), Err(Refusal::Stopped))
-        };
-        self.settled.extend(work.drafts.into_iter().map(refused));
-        self.recorded.extend(work.entries.into_iter().map(|(_, done)| done));
-    }
-
-    /// Tells everybody who waits, and those who joined a question under way.
-    fn tell(self, engine: &Engine, durable: bool) {
-        let mut told = Vec::with_capacity(self.settled.len());
-        let mut books = engine.books();
-        for (ticket, asked, settlement) in self.settled {
-            let settlement = if durable { settlement } else { Err(Refusal::Stopped) };
-            if let Some(key) = asked {
-                books.memory.over(&key, settlement.is_ok());
-                let joined = replayed(&settlement);
-                told.extend(engine.post.twins_of(&key).into_iter().map(|twin| (twin, joined.clone())));
-            }
-            told.push((ticket, settlement));
-        }
-        drop(books);
-        engine.post.deliver(told);
-        for done in self.recorded {
-            // Whoever asked may have gone.
-            let _ = done.send(durable);
-        }
-    }
+fn refused(drafts: Vec<(Ticket, Draft)>) -> Vec<Question> {
+    let refuse = |(ticket, draft)| Question { ticket, draft, decided: Err(Refusal::Stopped) };
+    drafts.into_iter().map(refuse).collect()
 }
 
 fn replayed(settlement: &Settlement) -> Settlement {
@@ -568,15 +690,8 @@ fn replayed(settlement: &Settlement) -> Settlement {
 impl Engine {
     /// A question that was begun will not be asked after all: whoever joined it is refused.
     pub(crate) fn forget(&self, key: &KeyedRef) {
-        self.books().memory.over(key, false);
+        self.books().memory.forget(key);
         let twins = self.post.twins_of(key).into_iter().map(|twin| (twin, Err(Refusal::Stopped)));
         self.post.deliver(twins.collect());
-    }
-}
-
-fn answered(entry: Entry) -> Settlement {
-    match entry {
-        Entry::Answer(answer) => Ok(Settled { answer, replayed: false, differs: None }),
-        Entry::Grant { .. } | Entry::SandboxReset { .. } => Err(Refusal::Stopped),
     }
 }

@@ -44,6 +44,12 @@ pub enum StoreError {
         #[source]
         cause: std::io::Error,
     },
+    /// The disk, or what this user may have of it, is used up. Nothing was changed.
+    #[error("the disk is full: {file} was not changed; make room, then try again")]
+    Full {
+        /// Which file.
+        file: &'static str,
+    },
     /// A commit failed before; only a restart knows what is on the disk.
     #[error("the store is stopped because a commit failed; look at the log, mend the disk, restart")]
     Stopped,
@@ -61,6 +67,15 @@ pub enum StoreError {
         /// What does not fit.
         what: String,
     },
+}
+
+impl StoreError {
+    /// Whether the disk is the reason, and not what was to be written.
+    pub fn is_of_the_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
+        let StoreError::Sqlite { cause, .. } = self else { return matches!(self, StoreError::Full { .. }) };
+        matches!(cause.sqlite_error_code(), Some(SystemIoFailure | DatabaseCorrupt | NotADatabase))
+    }
 }
 
 /// A data folder that this process has to itself.
@@ -86,6 +101,12 @@ impl Folder {
             Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
             Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
         }
+    }
+
+    /// Bytes that a user without privileges may still write to its file system.
+    pub fn free_bytes(&self) -> std::io::Result<u64> {
+        let file_system = rustix::fs::statvfs(&self.path)?;
+        Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
     }
 
     /// A file in it.

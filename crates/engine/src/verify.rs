@@ -12,7 +12,7 @@ use crate::issuer::Issuer;
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
 use crate::outcome::{Outcome, Reason, Row};
-use crate::settle::{Desk, Settled, Settlement};
+use crate::settle::{Desk, Settled, Settlement, Writing};
 use crate::store::AccountRow;
 use crate::subject::{Date, NameClass, ParseOptions, Subject};
 use crate::vault::{Elements, Verifier, Verifiers, random};
@@ -37,7 +37,7 @@ pub enum Refusal {
     KeyReused,
     /// More questions are under way than may be.
     Overloaded,
-    /// The store is stopped or does not answer.
+    /// The store cannot be written, or does not answer.
     Stopped,
 }
 
@@ -121,7 +121,7 @@ impl Engine {
             Standing::Suspended => return Err(Refusal::Suspended),
             Standing::Unconfirmed => return Err(Refusal::Unconfirmed),
         }
-        if self.is_stopped() {
+        if self.writing() != Writing::Works {
             return Err(Refusal::Stopped);
         }
         if self.queue.under_way.load(Ordering::Relaxed) >= self.policy().under_way_max {
@@ -217,6 +217,7 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
         masks: policy.keep_masks.then(|| claim.masked()),
         idempotency: asked,
         consent: purpose.map(|purpose| purpose.consent.clone()),
+        attempts: found.attempts.as_ref().map(|(refs, _)| refs.clone()),
         ..Side::default()
     };
     let tells = question.wire == Wire::Native && admission.application.reasons;

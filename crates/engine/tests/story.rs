@@ -19,7 +19,7 @@ use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
 use engine::outcome::Outcome;
-use engine::settle::{Desk, Settlement};
+use engine::settle::{Desk, Settlement, Writing};
 use engine::store::LedgerFile;
 use engine::subject::{Date, ParseOptions};
 use engine::vault::{KeyRing, Vault};
@@ -290,7 +290,7 @@ fn a_store_that_cannot_commit_answers_nothing_and_charges_nothing() {
     let db = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
     db.execute_batch("ALTER TABLE side RENAME TO hidden").unwrap();
     assert_eq!(ask(&running.engine, "16100000001", Some("k")).unwrap_err(), Refusal::Stopped);
-    assert!(running.engine.is_stopped());
+    assert_eq!(running.engine.writing(), Writing::Stopped);
     assert_eq!(ask(&running.engine, "16100000001", None).unwrap_err(), Refusal::Stopped, "and stays so");
     db.execute_batch("ALTER TABLE hidden RENAME TO side").unwrap();
     drop(db);

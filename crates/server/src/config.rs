@@ -47,12 +47,15 @@ pub struct ServerSettings {
     pub data: PathBuf,
     /// Credits a new caller is granted, as text. Default `"10"`.
     pub free_quota: String,
+    /// Nothing is answered while less of the data folder's disk is free, mebibytes; 0: until it is full.
+    /// Default 64.
+    pub disk_reserve_mb: u32,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 4400));
-        ServerSettings { listen, data: "data".into(), free_quota: "10".into() }
+        ServerSettings { listen, data: "data".into(), free_quota: "10".into(), disk_reserve_mb: 64 }
     }
 }
 
@@ -306,6 +309,8 @@ impl Settings {
             attempts: self.attempts.unwrap_or(AttemptPolicy::OFF),
             test_land: true,
             log_bytes: 4 << 20,
+            // It ends with its folder; there is nothing to keep room for.
+            disk_reserve_bytes: 0,
             ..self.serve_policy()?
         })
     }
@@ -331,6 +336,7 @@ impl Settings {
             content_window_ms: i64::from(self.idempotency.content_window_seconds) * 1000,
             under_way_max: self.http.under_way_max,
             log_bytes: 16 << 20,
+            disk_reserve_bytes: u64::from(self.server.disk_reserve_mb) << 20,
         })
     }
 }

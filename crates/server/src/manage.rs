@@ -118,7 +118,7 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
                 "charges": totals.charges,
                 "charged_credits": totals.charged.to_string(),
                 "under_way": engine.under_way(),
-                "store_stopped": engine.is_stopped(),
+                "store": engine.writing().name(),
             }))
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use engine::Engine;
 use engine::caller::Wire;
 use engine::outcome::Outcome;
+use engine::settle::Writing;
 
 const OUTCOMES: usize = Outcome::ALL.len();
 const WIRES: usize = Wire::ALL.len();
@@ -102,8 +103,14 @@ impl Metrics {
             (
                 "card4e_store_stopped",
                 "gauge",
-                "1 when a commit failed and nothing is answered any more.",
-                u64::from(engine.is_stopped()),
+                "1 when the disk failed and nothing is answered until a restart.",
+                u64::from(engine.writing() == Writing::Stopped),
+            ),
+            (
+                "card4e_disk_full",
+                "gauge",
+                "1 while the disk is full and nothing is answered.",
+                u64::from(engine.writing() == Writing::Full),
             ),
         ] {
             head(&mut text, name, kind, help);

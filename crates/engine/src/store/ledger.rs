@@ -83,6 +83,14 @@ const SCHEMA: Schema = Schema {
 /// A snapshot is written after so many blocks, so that a start replays a bounded tail.
 const BLOCKS_PER_SNAPSHOT: i64 = 10_000;
 
+/// The log is folded into the file after so much; half of what it is grown to at the start.
+const FOLD_BYTES: usize = 8 << 20;
+
+const PAGE_BYTES: usize = 4096;
+
+/// What a commit writes beside its bytes: the pages they end in and those that lead there.
+const PAGES_PER_COMMIT: usize = 3;
+
 /// The ledger file in the hands of its one writer.
 #[derive(Debug)]
 pub struct LedgerFile {
@@ -90,6 +98,8 @@ pub struct LedgerFile {
     path: PathBuf,
     next_seq: i64,
     snapshot_seq: i64,
+    /// Written to the log since it was last folded into the file, bytes.
+    unfolded_bytes: usize,
 }
 
 /// What a ledger file holds when it is opened.
@@ -108,7 +118,9 @@ impl LedgerFile {
     /// Opens the file and replays what is not in the snapshot.
     pub fn open(path: &Path, vault: &Vault) -> Result<Opened, StoreError> {
         let db = SCHEMA.open(path)?;
-        let mut file = LedgerFile { db, path: path.to_owned(), next_seq: 1, snapshot_seq: 0 };
+        // The writer folds the log itself: what fails there must not be tried again unseen.
+        db.pragma_update(None, "wal_autocheckpoint", 0).map_err(|cause| SCHEMA.error(cause))?;
+        let mut file = LedgerFile { db, path: path.to_owned(), next_seq: 1, snapshot_seq: 0, unfolded_bytes: 0 };
         let (mut books, mut tree) = file.snapshot(vault)?;
         loop {
             let page = page_after(&file.db, file.next_seq - 1)?;
@@ -140,14 +152,37 @@ impl LedgerFile {
     pub fn append(&mut self, block: &Commit<'_>, vault: &Vault) -> Result<(), StoreError> {
         let seq = self.next_seq;
         let sealed = seal_sides(seq, block.sides, vault);
+        let bytes = block.block.to_bytes();
         let run = |db: &mut Connection| {
             let transaction = db.transaction()?;
-            block.write(&transaction, seq, &sealed)?;
+            block.write(&transaction, seq, &bytes, &sealed)?;
             transaction.commit()
         };
         run(&mut self.db).map_err(|cause| SCHEMA.error(cause))?;
         self.next_seq += 1;
+        self.unfolded_bytes += bytes.len() + sealed.len() + PAGES_PER_COMMIT * PAGE_BYTES;
         Ok(())
+    }
+
+    /// That the disk is full.
+    pub fn full() -> StoreError {
+        StoreError::Full { file: SCHEMA.file }
+    }
+
+    /// Writes and syncs something that goes again, to see whether there is room.
+    pub fn try_room(&mut self) -> Result<(), StoreError> {
+        grow_log(&mut self.db, 1).map_err(|cause| SCHEMA.error(cause))
+    }
+
+    /// Folds the log into the file once it has grown by some megabytes.
+    pub fn fold_when_due(&mut self) -> Result<(), StoreError> {
+        if self.unfolded_bytes < FOLD_BYTES {
+            return Ok(());
+        }
+        // Also when it fails: the next try is due after as much again.
+        self.unfolded_bytes = 0;
+        let folded = self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        folded.map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Folds the log into the file, so that what is copied or looked at afterwards is whole.
@@ -216,7 +251,7 @@ pub struct Commit<'a> {
     /// The entries.
     pub block: &'a Block,
     /// Their side rows.
-    pub sides: &'a [Side],
+    pub sides: &'a [&'a Side],
     /// The tree after them.
     pub tree: &'a Frontier,
     /// A checkpoint of that tree, when one is due.
@@ -226,14 +261,14 @@ pub struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    fn write(&self, db: &Transaction<'_>, seq: i64, sealed: &[u8]) -> rusqlite::Result<()> {
+    fn write(&self, db: &Transaction<'_>, seq: i64, bytes: &[u8], sealed: &[u8]) -> rusqlite::Result<()> {
         let size = self.tree.size() as i64;
         db.prepare_cached("INSERT INTO block VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             seq,
             self.at_ms,
             size,
             &self.tree.root()[..],
-            self.block.to_bytes()
+            bytes
         ])?;
         db.prepare_cached("INSERT INTO side VALUES (?1, ?2)")?.execute(params![seq, sealed])?;
         self.checkpoint.map_or(Ok(()), |checkpoint| save_checkpoint(db, checkpoint))
@@ -250,7 +285,7 @@ fn save_checkpoint(db: &Connection, checkpoint: &Checkpoint) -> rusqlite::Result
     Ok(())
 }
 
-fn seal_sides(seq: i64, sides: &[Side], vault: &Vault) -> Vec<u8> {
+fn seal_sides(seq: i64, sides: &[&Side], vault: &Vault) -> Vec<u8> {
     vault.seal(Seal::Side, place("side", seq).as_bytes(), &encoded(sides))
 }
 
@@ -422,11 +457,18 @@ fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<Checkpoint> {
 impl LedgerFile {
     /// Adds a caller with its application; a crash leaves both or neither.
     pub fn put_new(&mut self, caller: &Caller, application: &Application) -> Result<(), StoreError> {
-        let step = |db: &Connection, sql: &str| db.execute_batch(sql).map_err(|cause| SCHEMA.error(cause));
-        step(&self.db, "BEGIN")?;
+        self.run("BEGIN")?;
         let put = self.put_caller(caller).and_then(|()| self.put_application(application));
-        step(&self.db, if put.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        let put = put.and_then(|()| self.run("COMMIT"));
+        // Some failures have rolled back already, a full disk among them.
+        if put.is_err() && !self.db.is_autocommit() {
+            self.run("ROLLBACK")?;
+        }
         put
+    }
+
+    fn run(&self, sql: &str) -> Result<(), StoreError> {
+        self.db.execute_batch(sql).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Adds or replaces a caller.

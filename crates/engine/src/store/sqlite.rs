@@ -67,7 +67,7 @@ impl Schema {
     }
 
     pub(super) fn error(&self, cause: rusqlite::Error) -> StoreError {
-        StoreError::Sqlite { file: self.file, cause }
+        if is_full(&cause) { StoreError::Full { file: self.file } } else { StoreError::Sqlite { file: self.file, cause } }
     }
 
     fn try_open(&self, path: &Path) -> rusqlite::Result<Connection> {
@@ -143,6 +143,20 @@ fn copy(from: &Connection, to: &Path, mut progress: impl FnMut(u64, u64)) -> rus
     drop(backup);
     // One file that is whole by itself, instead of a file and a log.
     copied.pragma_update(None, "journal_mode", "DELETE")
+}
+
+/// Whether a write did not fit. Writes come before the sync and the last of them makes the commit, so
+/// one that failed has left everything as it was. A sync that failed has not: it is never `true`.
+fn is_full(cause: &rusqlite::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded};
+    let Some(error) = cause.sqlite_error() else { return false };
+    if error.code == rusqlite::ErrorCode::DiskFull {
+        return true;
+    }
+    // SQLite tells a full disk from other failures, but not a quota or a limit on the size of files.
+    // Should another call have failed since, then a write that failed is taken for a broken disk.
+    error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
+        && matches!(std::io::Error::last_os_error().kind(), QuotaExceeded | FileTooLarge)
 }
 
 /// Grows the write-ahead log to about `bytes` once, so that later commits overwrite it.

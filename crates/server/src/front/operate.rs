@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`: for those who keep the server running. `/encryption-keys`: for those
 //! who encrypt for it.
 
+use engine::settle::Writing;
 use http::StatusCode;
 use serde_json::json;
 use wire::Incoming;
@@ -36,8 +37,17 @@ fn encryption_keys(server: &Server) -> Reply {
 
 /// Ready to answer: the ledger can be written.
 fn ready(server: &Server) -> Reply {
-    let stopped = server.engine.is_stopped();
-    let status = if stopped { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let writing = server.engine.writing();
+    let ready = writing == Writing::Works;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let store = match writing {
+        Writing::Works => "ok",
+        Writing::Full => {
+            "disk full, or less of it free than server.disk_reserve_mb: nothing is answered or charged; \
+             make room, and it goes on by itself"
+        }
+        Writing::Stopped => "stopped: the disk failed; look at the log, mend the disk, restart",
+    };
     let mut warnings = Vec::new();
     if server.engine.policy().test_land {
         warnings.push("test land is on: identity numbers of province 99 and test cards are accepted");
@@ -46,8 +56,8 @@ fn ready(server: &Server) -> Reply {
         warnings.push("the TLS certificate ends within two weeks, or has ended");
     }
     let body = json!({
-        "ready": !stopped,
-        "store": if stopped { "stopped: a commit failed; look at the log, mend the disk, restart" } else { "ok" },
+        "ready": ready,
+        "store": store,
         "under_way": server.engine.under_way(),
         "warnings": warnings,
     });

@@ -87,12 +87,8 @@ impl Sandbox {
         let people = People::seeded();
         store_people(server, people.all(), true)?;
         *lock(&self.people) = people;
-        if !engine.record(LedgerEntry::SandboxReset { at_ms: engine.clock.now_ms() }) {
-            return Err((
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the store is stopped; restart the sandbox".into(),
-            ));
-        }
+        let reset = engine.record(LedgerEntry::SandboxReset { at_ms: engine.clock.now_ms() });
+        reset.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
         engine.forget_rates();
         self.epoch.send_modify(|epoch| *epoch += 1);
         // Last, so that delayed answers from before find nothing to add to.
