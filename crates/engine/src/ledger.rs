@@ -213,6 +213,7 @@ pub(crate) fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 
 /// The state all entries add up to.
 #[derive(Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Books {
     accounts: HashMap<ApplicationId, Account>,
     pub(crate) attempts: Attempts,
@@ -232,7 +233,7 @@ pub struct Totals {
     pub charged: Credits,
 }
 
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Account {
     granted: Credits,
     charged: Credits,
@@ -448,6 +449,7 @@ pub struct Draft {
 
 /// Answers that can be asked for again, and questions under way that others can join.
 #[derive(Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Memory {
     #[serde(with = "memory_as_list")]
     known: HashMap<KeyedRef, Known>,
@@ -456,7 +458,7 @@ pub struct Memory {
     sweep_at: usize,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Known {
     payload: KeyedRef,
     until_ms: Millis,
@@ -649,7 +651,77 @@ mod tests {
         }
     }
 
+    fn refs(card: u8) -> AttemptRefs {
+        AttemptRefs { day: 1, caller: CallerId(1), values: [Some([card; 16]), None, None, None], card: [card; 16] }
+    }
+
+    /// Holds what admission holds, and hands over a question about this card.
+    fn held(books: &mut Books, app: &Arc<Application>, outcome: Outcome, card: u8, key: u8) -> Option<Draft> {
+        let asked = IdempotencyRef { key: [key; 16], payload: [card; 16], until_ms: 1000 };
+        if !matches!(books.memory.recall(&asked, 0), Recall::New) || books.hold(app, Credits::whole(1)).is_err() {
+            return None;
+        }
+        let policy = AttemptPolicy::default();
+        if books.attempts.hold(&refs(card), &policy).is_err() {
+            books.release(app, Credits::whole(1));
+            return None;
+        }
+        books.memory.begin(&asked, 0);
+        let side = Side { idempotency: Some(asked), attempts: Some(refs(card)), ..Side::default() };
+        Some(Draft { attempts: Some((refs(card), policy)), side, ..draft(app, outcome) })
+    }
+
+    #[test]
+    fn a_block_cannot_overspend_nor_pass_a_lock() {
+        let app = application(false);
+        let mut books = granted(4);
+        let mut drafts: Vec<_> =
+            (0..4).filter_map(|key| held(&mut books, &app, Outcome::HolderMismatch, 7, key)).collect();
+        assert_eq!(drafts.len(), 4, "all of them look innocent");
+        let mut pending = Pending::default();
+        let decided: Vec<_> =
+            drafts.iter_mut().map(|draft| books.decide(&mut pending, draft, 5).unwrap()).collect();
+        assert_eq!(decided[2].balance, Some(Credits::whole(1)));
+        assert_eq!(decided[3].outcome, Outcome::AttemptsExceeded, "three mismatches lock");
+        assert_eq!(decided[3].balance, Some(Credits::whole(1)), "and that is free");
+
+        // The operator takes back what was set aside.
+        let takes = Entry::Grant { at_ms: 0, application: ApplicationId(1), amount: Credits::whole(-3) };
+        books.apply(&takes, &Side::default());
+        let mut pending = Pending::default();
+        drafts.iter_mut().for_each(|draft| draft.attempts = None);
+        assert!(books.decide(&mut pending, &mut drafts[0], 5).is_ok());
+        assert_eq!(books.decide(&mut pending, &mut drafts[1], 5).unwrap_err(), Arrears);
+    }
+
     proptest! {
+        #[test]
+        fn a_block_that_is_not_committed_was_never_asked(
+            before in proptest::collection::vec((0usize..23, 0u8..4), 0..20),
+            lost in proptest::collection::vec((0usize..23, 0u8..4), 1..20),
+        ) {
+            let app = application(false);
+            let mut books = granted(15);
+            books.attempts.hold(&refs(9), &AttemptPolicy::default()).unwrap();
+            books.attempts.release(&refs(9), &AttemptPolicy::default());
+            for (key, (outcome, card)) in before.iter().enumerate() {
+                let Some(mut draft) = held(&mut books, &app, Outcome::ALL[*outcome], *card, key as u8) else { continue };
+                settle(&mut books, &mut draft, 5);
+            }
+            let as_before = books.clone();
+            let mut pending = Pending::default();
+            let mut drafts = Vec::new();
+            for (key, (outcome, card)) in lost.iter().enumerate() {
+                let key = 100 + key as u8;
+                drafts.extend(held(&mut books, &app, Outcome::ALL[*outcome], *card, key));
+            }
+            for draft in &mut drafts {
+                let _ = books.decide(&mut pending, draft, 5);
+            }
+            drafts.iter().for_each(|draft| books.settle(draft, None));
+            prop_assert_eq!(books, as_before);
+        }
+
         #[test]
         fn replaying_the_entries_gives_the_same_books(
             outcomes in proptest::collection::vec(0usize..23, 1..60),

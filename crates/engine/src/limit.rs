@@ -90,7 +90,7 @@ pub struct AttemptRefs {
     pub card: KeyedRef,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Counter {
     /// `None`: across callers.
     caller: Option<CallerId>,
@@ -98,7 +98,7 @@ struct Counter {
     value: KeyedRef,
 }
 
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(PartialEq, Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Count {
     settled: u32,
     #[serde(skip)]
@@ -107,6 +107,7 @@ struct Count {
 
 /// Today's attempts, settled and under way.
 #[derive(Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Attempts {
     day: u32,
     #[serde(with = "pairs")]

@@ -16,6 +16,7 @@ use aes::Aes256;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, Payload};
+use rand::Rng;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
@@ -188,7 +189,7 @@ impl Vault {
 
     /// Encrypts and binds to `place`: what is moved elsewhere does not open there.
     pub fn seal(&self, with: Seal, place: &[u8], plain: &[u8]) -> Vec<u8> {
-        let nonce: [u8; 12] = random();
+        let nonce: [u8; 12] = nonce();
         let payload = Payload { msg: plain, aad: place };
         let sealed = self.gcm(with).encrypt(&Array::from(nonce), payload);
         // AES-GCM refuses only plaintexts of 64 GiB and more.
@@ -251,7 +252,16 @@ fn wrapped(key: &Aes256, inner: [u8; 16]) -> [u8; 16] {
     block.into()
 }
 
-/// Random bytes from the operating system.
+/// Random bytes for nonces, salts and ids: as unpredictable, without a system call each. From a
+/// generator of this thread (ChaCha, seeded by the operating system and again after each 64 KiB); keys
+/// and secrets are made by [`random`].
+pub fn nonce<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Random bytes from the operating system, for keys and secrets.
 ///
 /// # Panics
 /// When the operating system has no randomness to give; nothing that needs keys may go on then.

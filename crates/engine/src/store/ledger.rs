@@ -742,3 +742,46 @@ fn read_credential(
     };
     Ok((CredentialId(row.get(0)?), ApplicationId(row.get(1)?), stored))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::KeyRing;
+
+    /// A block of entries that fill some pages.
+    fn appended(file: &mut LedgerFile, tree: &Frontier, vault: &Vault) -> Result<Frontier, StoreError> {
+        let (mut tree, mut block) = (tree.clone(), Block { first_leaf: tree.size(), entries: Vec::new() });
+        let mut sides = vec![Side::default(); 500];
+        for side in &mut sides {
+            block.push(&Entry::SandboxReset { at_ms: 1 }, side, &mut tree);
+        }
+        let sides: Vec<&Side> = sides.iter().collect();
+        let commit = Commit { block: &block, sides: &sides, tree: &tree, checkpoint: None, at_ms: 1 };
+        file.append(&commit, vault).map(|()| tree)
+    }
+
+    #[test]
+    fn a_block_that_does_not_fit_is_not_there_and_the_next_one_that_fits_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let vault = Vault::new(&KeyRing::generate());
+        let Opened { mut file, tree, .. } = LedgerFile::open(&path, &vault).unwrap();
+        let tree = appended(&mut file, &tree, &vault).unwrap();
+        let pages: i64 = file.db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        file.db.pragma_update(None, "max_page_count", pages + 2).unwrap();
+        for _ in 0..3 {
+            let error = appended(&mut file, &tree, &vault).unwrap_err();
+            assert!(matches!(error, StoreError::Full { .. }), "{error}");
+            assert!(matches!(file.try_room().unwrap_err(), StoreError::Full { .. }));
+        }
+        assert!(file.db.is_autocommit(), "nothing is left open");
+        file.db.pragma_update(None, "max_page_count", 1 << 20).unwrap();
+        file.try_room().unwrap();
+        appended(&mut file, &tree, &vault).unwrap();
+        file.close().unwrap();
+        drop(file);
+        let check = LedgerFile::check(&path, &vault).unwrap();
+        assert_eq!((check.blocks, check.entries), (2, 1000));
+        LedgerFile::open(&path, &vault).unwrap();
+    }
+}

@@ -9,6 +9,7 @@ mod backup;
 mod cli;
 mod doctor;
 mod envelope;
+mod full_disk;
 mod import;
 mod ledger;
 mod native;

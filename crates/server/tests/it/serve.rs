@@ -35,6 +35,11 @@ impl Installation {
         Installation { _folder: folder, config }
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        self.config.parent().unwrap()
+    }
+
     /// Runs a command against it, which must succeed; gives its JSON.
     pub fn run(&self, arguments: &[&str]) -> Value {
         let config = ["--json", "--config", self.config.to_str().unwrap()];

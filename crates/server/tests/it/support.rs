@@ -57,15 +57,25 @@ impl Sandbox {
         Sandbox::spawned(tempfile::tempdir().unwrap(), &arguments)
     }
 
+    /// The same, started by another command that is given in front of it.
+    pub fn serving_behind(before: &[&str], config: &Path) -> Sandbox {
+        let arguments = [before, &[env!("CARGO_BIN_EXE_card4e"), "serve", "--config", config.to_str().unwrap()]];
+        Sandbox::spawned_as(before[0], tempfile::tempdir().unwrap(), &arguments.concat()[1..])
+    }
+
     fn launched(folder: TempDir, arguments: &[&str]) -> Sandbox {
         let sandbox = ["sandbox", "--listen", "127.0.0.1:0"];
         Sandbox::spawned(folder, &[&sandbox, arguments].concat())
     }
 
     fn spawned(folder: TempDir, arguments: &[&str]) -> Sandbox {
+        Sandbox::spawned_as(env!("CARGO_BIN_EXE_card4e"), folder, arguments)
+    }
+
+    fn spawned_as(program: &str, folder: TempDir, arguments: &[&str]) -> Sandbox {
         let ready = folder.path().join("ready");
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_card4e"))
+        let child = Command::new(program)
             .args(arguments)
             .args(["--cores", "2", "--ready-file"])
             .arg(&ready)
