@@ -17,7 +17,7 @@ use crate::clock::Millis;
 use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
 use crate::outcome::{Class, Outcome, Reason, Row};
 use crate::subject::NameClass;
-use crate::vault::{KeyedRef, random};
+use crate::vault::{KeyedRef, nonce};
 
 /// An amount of credits, in millionths; AceData keeps amounts to six decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -192,7 +192,7 @@ impl Block {
 
     /// Adds an entry and its leaf.
     pub fn push(&mut self, entry: &Entry, side: &mut Side, tree: &mut Frontier) {
-        side.salt = random();
+        side.salt = nonce();
         let commitment = audit::commitment(&side.salt, &encoded(side));
         let bytes = encoded(entry);
         tree.push(audit::leaf(&commitment, &bytes));
@@ -562,7 +562,7 @@ mod tests {
 
     fn draft(application: &Arc<Application>, outcome: Outcome) -> Draft {
         Draft {
-            request: random(),
+            request: nonce(),
             application: Arc::clone(application),
             credential: CredentialId(1),
             wire: Wire::AceData,

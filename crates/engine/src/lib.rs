@@ -233,7 +233,8 @@ impl Engine {
 
     /// The newest rows of the projection, of one application or of all.
     pub fn usage(&self, application: Option<u32>, most: u32) -> Result<Vec<store::UsageRow>, StoreError> {
-        UsageFile::newest(&self.folder.file("usage.db"), application, most, &self.vault)
+        let ledger = LedgerFile::open_reader(&self.folder.file("ledger.db"))?;
+        UsageFile::newest(&self.folder.file("usage.db"), &ledger, application, most, &self.vault)
     }
 
     /// How this installation verifies, counts and charges, as of now.
@@ -417,11 +418,13 @@ fn seeded(
 fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>, OpenError> {
     const PAUSE: Duration = Duration::from_millis(200);
     thread("card4e-usage", move || {
+        // Whoever waits for an answer goes first.
+        let _ = rustix::process::nice(10);
         let mut lags = false;
         loop {
             // Asked before, so that what was settled until the end is still taken over.
             let closing = engine.queue.is_closed();
-            match usage.catch_up(&engine.vault) {
+            match usage.catch_up() {
                 Ok(taken) => {
                     engine.metrics.projected.fetch_add(taken, Ordering::Relaxed);
                     lags = false;

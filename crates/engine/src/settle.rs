@@ -123,11 +123,12 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, ticket: Ticket, draft: Draft) {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = self.lock();
-        waiting.drafts.push((ticket, draft));
-        self.ring(&mut waiting);
+    fn push(&self, drafts: &mut Vec<(Ticket, Draft)>) {
+        if !drafts.is_empty() {
+            let mut waiting = self.lock();
+            waiting.drafts.append(drafts);
+            self.ring(&mut waiting);
+        }
     }
 
     /// Makes an entry durable that is no answer; waits for it.
@@ -246,7 +247,7 @@ impl Post {
 
 /// One core's place in the engine: its reader of accounts, and the questions it waits for.
 ///
-/// Stays on its thread; [`Desk::read_mail`] must run there for answers to arrive.
+/// Stays on its thread; [`Desk::carry_mail`] must run there for questions to leave and answers to arrive.
 pub struct Desk {
     /// The engine it belongs to.
     pub engine: Arc<Engine>,
@@ -255,6 +256,9 @@ pub struct Desk {
     mailbox: Arc<Mailbox>,
     next: Cell<u64>,
     awaited: RefCell<HashMap<u64, Awaited>>,
+    /// Handed over in this turn of the core's loop, and not yet with the writer.
+    outbox: RefCell<Vec<(Ticket, Draft)>>,
+    carrier: RefCell<Option<Waker>>,
 }
 
 enum Awaited {
@@ -266,13 +270,27 @@ enum Awaited {
 impl Desk {
     pub(crate) fn new(engine: Arc<Engine>, accounts: Accounts) -> Desk {
         let (core, mailbox) = engine.post.open_box();
-        Desk { engine, accounts, core, mailbox, next: Cell::new(0), awaited: RefCell::default() }
+        Desk {
+            engine,
+            accounts,
+            core,
+            mailbox,
+            next: Cell::new(0),
+            awaited: RefCell::default(),
+            outbox: RefCell::default(),
+            carrier: RefCell::default(),
+        }
     }
 
-    /// Hands settlements to those who wait for them, for ever.
-    pub async fn read_mail(&self) {
+    /// Takes questions to the writer, and settlements to those who wait for them, for ever.
+    ///
+    /// It gets its turn after the requests that are ready now, so that their questions leave together:
+    /// waking the writer costs more than a question, and a block of many costs little more than of one.
+    pub async fn carry_mail(&self) {
         loop {
             let letters = poll_fn(|context| {
+                self.engine.queue.push(&mut self.outbox.borrow_mut());
+                *self.carrier.borrow_mut() = Some(context.waker().clone());
                 let mut mail = self.mailbox.lock();
                 if mail.letters.is_empty() {
                     mail.reader = Some(context.waker().clone());
@@ -281,6 +299,8 @@ impl Desk {
                 Poll::Ready(std::mem::take(&mut mail.letters))
             })
             .await;
+            // Whoever looked an account up had it settled: a look at the accounts is not kept for longer.
+            self.accounts.look_away();
             for (number, settlement) in letters {
                 self.arrived(number, settlement);
             }
@@ -300,7 +320,11 @@ impl Desk {
     /// Hands a question over. From here on it is settled whether or not anybody still waits.
     pub(crate) fn hand_over(&self, draft: Draft) -> Ticket {
         let ticket = self.ticket();
-        self.engine.queue.push(ticket, draft);
+        self.engine.queue.under_way.fetch_add(1, Ordering::Relaxed);
+        self.outbox.borrow_mut().push((ticket, draft));
+        if let Some(carrier) = self.carrier.borrow_mut().take() {
+            carrier.wake();
+        }
         ticket
     }
 
@@ -333,6 +357,13 @@ impl Desk {
             }
         })
         .await
+    }
+}
+
+impl Drop for Desk {
+    /// What was handed over is settled, whoever still waits for it.
+    fn drop(&mut self) {
+        self.engine.queue.push(self.outbox.get_mut());
     }
 }
 

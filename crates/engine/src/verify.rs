@@ -15,7 +15,7 @@ use crate::outcome::{Outcome, Reason, Row};
 use crate::settle::{Desk, Settled, Settlement, Writing};
 use crate::store::AccountRow;
 use crate::subject::{Date, NameClass, ParseOptions, Subject};
-use crate::vault::{Elements, Verifier, Verifiers, random};
+use crate::vault::{Elements, Verifier, Verifiers, nonce};
 use crate::{Engine, IssuerPolicy, Policy};
 
 /// Why a question is not answered. Never charged, never written to the ledger.
@@ -366,7 +366,8 @@ fn look_up(desk: &Desk, policy: &Policy, subject: &Subject) -> Result<Found, Ref
         id: subject.id.as_str(),
         mobile: subject.mobile.as_str(),
     });
-    let record = desk.accounts.find(&index, &engine.vault).map_err(|error| {
+    let found = desk.accounts.look().and_then(|()| desk.accounts.find(&index, &engine.vault));
+    let record = found.map_err(|error| {
         tracing::error!(%error, "an account could not be read");
         Refusal::Stopped
     })?;
@@ -411,7 +412,7 @@ fn reasons(row: Row, facts: &Facts<'_>) -> Vec<Reason> {
 
 /// Verifiers that nothing matches.
 fn dummy() -> Verifiers {
-    let verifier = || Verifier(random());
+    let verifier = || Verifier(nonce());
     Verifiers { name_exact: verifier(), name_loose: verifier(), id: verifier(), mobile: verifier() }
 }
 
@@ -509,7 +510,7 @@ fn elements(record: &AccountRow, facts: &Facts<'_>) -> Option<(Outcome, Row)> {
 
 /// A new version 4 UUID: `RequestId` on one wire, `trace_id` on the other.
 pub fn new_request_id() -> [u8; 16] {
-    let mut id: [u8; 16] = random();
+    let mut id: [u8; 16] = nonce();
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
     id

@@ -137,7 +137,7 @@ fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
     }
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
-    let (mut work, mut mail) = (pin!(work), pin!(desk.read_mail()));
+    let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
     loop {
         let _ = mail.as_mut().poll(&mut context);
         if let Poll::Ready(done) = work.as_mut().poll(&mut context) {

@@ -214,7 +214,7 @@ fn serve_core(
     let local = LocalSet::new();
     local.spawn_local({
         let core = Rc::clone(&core);
-        async move { core.desk.read_mail().await }
+        async move { core.desk.carry_mail().await }
     });
     runtime.block_on(local.run_until(async {
         let mut connections = tokio::task::JoinSet::new();

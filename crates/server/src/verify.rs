@@ -108,7 +108,7 @@ pub fn put(
     let settled = runtime.block_on(async {
         tokio::select! {
             settled = verify(desk, admission, question) => settled,
-            () = desk.read_mail() => Err(Refusal::Stopped),
+            () = desk.carry_mail() => Err(Refusal::Stopped),
         }
     });
     settled.map(|settled| told(&settled)).map_err(said)

@@ -7,6 +7,7 @@ mod import;
 
 pub use import::{Change, Import, Source};
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -85,11 +86,16 @@ impl AccountRow {
     }
 }
 
+/// How old what a reader sees may be.
+const LOOK_AT_MOST: Duration = Duration::from_millis(20);
+
 /// The accounts file, for one writer or one reader.
 #[derive(Debug)]
 pub struct Accounts {
     db: Connection,
     path: PathBuf,
+    /// Since when a reader looks at one state of the file.
+    looking: Cell<Option<Instant>>,
     _lock: Option<File>,
 }
 
@@ -133,7 +139,7 @@ pub struct Census {
 impl Accounts {
     /// Opens the file to change accounts.
     pub fn open(path: &Path) -> Result<Accounts, StoreError> {
-        Ok(Accounts { db: SCHEMA.open(path)?, path: path.to_owned(), _lock: None })
+        Ok(Accounts { db: SCHEMA.open(path)?, path: path.to_owned(), looking: Cell::default(), _lock: None })
     }
 
     /// Opens the file of a data folder to change many accounts, alone: somebody else who wants the
@@ -152,7 +158,28 @@ impl Accounts {
 
     /// Opens the file to look accounts up.
     pub fn open_reader(path: &Path) -> Result<Accounts, StoreError> {
-        Ok(Accounts { db: SCHEMA.open_reader(path)?, path: path.to_owned(), _lock: None })
+        Ok(Accounts { db: SCHEMA.open_reader(path)?, path: path.to_owned(), looking: Cell::default(), _lock: None })
+    }
+
+    /// Keeps what is found next at one state of the file, because locking the file costs more than
+    /// finding a row in it. A look that is older than [`LOOK_AT_MOST`] is renewed.
+    pub fn look(&self) -> Result<(), StoreError> {
+        if self.looking.get().is_some_and(|since| since.elapsed() < LOOK_AT_MOST) {
+            return Ok(());
+        }
+        self.look_away();
+        let begun = self.db.prepare_cached("BEGIN").and_then(|mut begin| begin.execute([]));
+        begun.map_err(|cause| SCHEMA.error(cause))?;
+        self.looking.set(Some(Instant::now()));
+        Ok(())
+    }
+
+    /// Ends a look. One that is kept would keep the log of an import from being used again.
+    pub fn look_away(&self) {
+        if self.looking.take().is_some() {
+            // It only reads: nothing can be lost, and the next look says what is wrong with the file.
+            let _ = self.db.prepare_cached("COMMIT").and_then(|mut end| end.execute([]));
+        }
     }
 
     /// Copies the file as it is now, while others read and write it. `progress` is told how many bytes

@@ -134,6 +134,11 @@ impl LedgerFile {
         Ok(Opened { file, books, tree, directory })
     }
 
+    /// A connection that only reads.
+    pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+        SCHEMA.open_reader(path)
+    }
+
     /// A second connection that only reads.
     pub fn reader(&self) -> Result<Connection, StoreError> {
         SCHEMA.open_reader(&self.path)

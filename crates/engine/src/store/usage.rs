@@ -6,11 +6,11 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::StoreError;
-use super::ledger::{CheckedBlock, page_after, read_sides};
+use super::ledger::{CheckedBlock, ReadBlock, page_after, read_sides};
 use super::sqlite::{Durability, Schema};
 use crate::claim::Masks;
-use crate::ledger::{Answer, Entry, Side, encoded};
-use crate::vault::{Seal, Vault};
+use crate::ledger::{Answer, Credits, Entry, Side};
+use crate::vault::Vault;
 use crate::verify::uuid_text;
 
 const SCHEMA: Schema = Schema {
@@ -18,20 +18,21 @@ const SCHEMA: Schema = Schema {
     durability: Durability::Derived,
     versions: &["
         CREATE TABLE usage (
-            request     BLOB PRIMARY KEY,
+            leaf        INTEGER PRIMARY KEY, -- its number in the audit tree: rows are only ever appended
+            seq         INTEGER NOT NULL,    -- the block, whose side row has the masks until it is erased
+            at          INTEGER NOT NULL,    -- which entry of the block
+            request     BLOB NOT NULL,
             at_ms       INTEGER NOT NULL,
             application INTEGER NOT NULL,
             credential  INTEGER NOT NULL,
             wire        TEXT NOT NULL,
             outcome     TEXT NOT NULL,
             row         INTEGER NOT NULL,
-            charged     INTEGER NOT NULL,  -- millionths of a credit
+            charged     INTEGER NOT NULL,    -- millionths of a credit
             balance     INTEGER,
-            elapsed_us  INTEGER NOT NULL,
-            masks       BLOB               -- sealed, bound to the request
-        ) WITHOUT ROWID;
-        CREATE INDEX usage_by_application ON usage (application, at_ms);
-        CREATE INDEX usage_by_time ON usage (at_ms);
+            elapsed_us  INTEGER NOT NULL
+        );
+        CREATE INDEX usage_by_application ON usage (application);
         CREATE TABLE progress (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
         INSERT INTO progress VALUES (1, 0);
     "],
@@ -76,21 +77,14 @@ impl UsageFile {
     }
 
     /// Takes over what the ledger has and this has not; gives the number of blocks taken.
-    pub fn catch_up(&mut self, vault: &Vault) -> Result<u64, StoreError> {
+    pub fn catch_up(&mut self) -> Result<u64, StoreError> {
         let mut taken = 0;
         loop {
-            let after = self.progress()?;
-            let page = page_after(&self.ledger, after)?;
-            let Some(last) = page.last() else { return Ok(taken) };
-            let until = last.seq;
-            let mut blocks = Vec::with_capacity(page.len());
-            for read in &page {
-                let block = read.decoded()?;
-                let sides = read_sides(&self.ledger, block.seq, vault)?;
-                blocks.push((block, sides));
-            }
+            let page = page_after(&self.ledger, self.progress()?)?;
+            let blocks = page.iter().map(ReadBlock::decoded).collect::<Result<Vec<_>, _>>()?;
+            let Some(last) = blocks.last() else { return Ok(taken) };
+            self.take(&blocks, last.seq).map_err(|cause| SCHEMA.error(cause))?;
             taken += blocks.len() as u64;
-            self.take(&blocks, until, vault).map_err(|cause| SCHEMA.error(cause))?;
         }
     }
 
@@ -100,17 +94,12 @@ impl UsageFile {
             .map_err(|cause| SCHEMA.error(cause))
     }
 
-    fn take(
-        &mut self,
-        blocks: &[(CheckedBlock, Vec<Side>)],
-        until: i64,
-        vault: &Vault,
-    ) -> rusqlite::Result<()> {
+    fn take(&mut self, blocks: &[CheckedBlock], until: i64) -> rusqlite::Result<()> {
         let transaction = self.db.transaction()?;
-        for (block, sides) in blocks {
+        for block in blocks {
             for (at, entry) in block.entries.iter().enumerate() {
                 if let Entry::Answer(answer) = entry {
-                    insert(&transaction, answer, sides.get(at), vault)?;
+                    insert(&transaction, block, at, answer)?;
                 }
             }
         }
@@ -118,29 +107,44 @@ impl UsageFile {
         transaction.commit()
     }
 
-    /// The newest answers, of one application or of all.
+    /// The newest answers, of one application or of all; `ledger` is a reader of the ledger file.
     pub fn newest(
         path: &Path,
+        ledger: &Connection,
         application: Option<u32>,
         most: u32,
         vault: &Vault,
     ) -> Result<Vec<UsageRow>, StoreError> {
         let db = SCHEMA.open_reader(path)?;
-        let find =
-            "SELECT request, at_ms, application, wire, outcome, row, charged, balance, elapsed_us, masks
-                    FROM usage WHERE ?1 IS NULL OR application = ?1 ORDER BY at_ms DESC LIMIT ?2";
-        let run = || -> rusqlite::Result<Vec<UsageRow>> {
-            db.prepare(find)?.query_map(params![application, most], |row| read(row, vault))?.collect()
+        let of = if application.is_some() { "WHERE application = ?1" } else { "WHERE ?1 IS NULL" };
+        let find = format!(
+            "SELECT seq, at, request, at_ms, application, wire, outcome, row, charged, balance, elapsed_us
+               FROM usage {of} ORDER BY leaf DESC LIMIT ?2"
+        );
+        let run = || -> rusqlite::Result<Vec<(i64, usize, UsageRow)>> {
+            db.prepare(&find)?.query_map(params![application, most], read)?.collect()
         };
-        run().map_err(|cause| SCHEMA.error(cause))
+        let rows = run().map_err(|cause| SCHEMA.error(cause))?;
+        // Rows of one block follow one another: its side row is opened once.
+        let mut opened: Option<(i64, Vec<Side>)> = None;
+        let with_masks = |(seq, at, mut row): (i64, usize, UsageRow)| {
+            if opened.as_ref().is_none_or(|(known, _)| *known != seq) {
+                opened = Some((seq, read_sides(ledger, seq, vault)?));
+            }
+            let side = opened.as_ref().and_then(|(_, sides)| sides.get(at));
+            row.masks = side.and_then(|side| side.masks.clone());
+            Ok(row)
+        };
+        rows.into_iter().map(with_masks).collect()
     }
 }
 
-fn insert(db: &Connection, answer: &Answer, side: Option<&Side>, vault: &Vault) -> rusqlite::Result<()> {
-    let masks = side.and_then(|side| side.masks.as_ref());
-    let sealed = masks.map(|masks| vault.seal(Seal::Side, &answer.request, &encoded(masks)));
-    db.prepare_cached("INSERT OR IGNORE INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
-        .execute(params![
+fn insert(db: &Connection, block: &CheckedBlock, at: usize, answer: &Answer) -> rusqlite::Result<()> {
+    let add = "INSERT OR IGNORE INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    db.prepare_cached(add)?.execute(params![
+        (block.block.first_leaf as usize + at) as i64,
+        block.seq,
+        at as i64,
         &answer.request[..],
         answer.at_ms,
         answer.application.0,
@@ -151,30 +155,25 @@ fn insert(db: &Connection, answer: &Answer, side: Option<&Side>, vault: &Vault) 
         answer.charged.0,
         answer.balance.map(|balance| balance.0),
         answer.elapsed_us,
-        sealed,
     ])?;
     Ok(())
 }
 
-fn read(row: &rusqlite::Row<'_>, vault: &Vault) -> rusqlite::Result<UsageRow> {
-    use crate::ledger::Credits;
-    let request: [u8; 16] = row.get(0)?;
-    let sealed: Option<Vec<u8>> = row.get(9)?;
-    let masks = sealed.and_then(|sealed| {
-        let plain = vault.open(Seal::Side, &request, &sealed).ok()?;
-        postcard::from_bytes(&plain).ok()
-    });
-    let balance: Option<i64> = row.get(7)?;
-    Ok(UsageRow {
+/// A row without its masks, and where those are.
+fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, usize, UsageRow)> {
+    let request: [u8; 16] = row.get(2)?;
+    let balance: Option<i64> = row.get(9)?;
+    let usage = UsageRow {
         request_id: uuid_text(&request),
-        at_ms: row.get(1)?,
-        application: row.get(2)?,
-        wire: row.get(3)?,
-        outcome: row.get(4)?,
-        row: row.get(5)?,
-        charged: Credits(row.get(6)?).to_string(),
+        at_ms: row.get(3)?,
+        application: row.get(4)?,
+        wire: row.get(5)?,
+        outcome: row.get(6)?,
+        row: row.get(7)?,
+        charged: Credits(row.get(8)?).to_string(),
         balance: balance.map(|balance| Credits(balance).to_string()),
-        elapsed_us: row.get(8)?,
-        masks,
-    })
+        elapsed_us: row.get(10)?,
+        masks: None,
+    };
+    Ok((row.get(0)?, row.get::<_, i64>(1)? as usize, usage))
 }
