@@ -73,6 +73,11 @@ pub fn beijing_day(at: Millis) -> u32 {
     u32::try_from((at + BEIJING_MS).div_euclid(DAY_MS)).unwrap_or(0)
 }
 
+/// The first millisecond after a Beijing day.
+pub fn beijing_day_ends(day: u32) -> Millis {
+    (i64::from(day) + 1) * DAY_MS - BEIJING_MS
+}
+
 /// `2026-11-21T18:06:12Z`, for messages and journals; UTC.
 pub fn utc_text(at: Millis) -> String {
     let seconds = at.div_euclid(1000);

@@ -133,6 +133,15 @@ pub struct Side {
     pub consent: Option<String>,
 }
 
+impl Side {
+    /// Until when a start must read this entry again, Unix milliseconds; 0: never.
+    pub fn remembered_until(&self) -> Millis {
+        let key = self.idempotency.map_or(0, |asked| asked.until_ms);
+        let day = self.attempts.as_ref().map_or(0, |refs| crate::clock::beijing_day_ends(refs.day));
+        key.max(day)
+    }
+}
+
 /// The identity of a question for whoever sends it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyRef {
@@ -212,11 +221,16 @@ pub(crate) fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 }
 
 /// The state all entries add up to.
+///
+/// Snapshots hold the sums. What is remembered for a day or less is read from the blocks again: there
+/// may be millions of it, and to write it all again and again would hold everybody up.
 #[derive(Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Books {
     accounts: HashMap<ApplicationId, Account>,
+    #[serde(skip)]
     pub(crate) attempts: Attempts,
+    #[serde(skip)]
     pub(crate) memory: Memory,
     /// Totals since the beginning.
     pub(crate) totals: Totals,
@@ -303,6 +317,19 @@ impl Books {
         if answer.balance.is_some() {
             self.accounts.entry(answer.application).or_default().charged.0 += answer.charged.0;
         }
+        self.remember_answer(answer, side);
+    }
+
+    /// Takes from an entry what is remembered for a day or less; its sums are counted already.
+    pub fn remember(&mut self, entry: &Entry, side: &Side) {
+        match entry {
+            Entry::Answer(answer) => self.remember_answer(answer, side),
+            Entry::Grant { .. } => {}
+            Entry::SandboxReset { .. } => self.forget_all(),
+        }
+    }
+
+    fn remember_answer(&mut self, answer: &Answer, side: &Side) {
         if let Some(refs) = &side.attempts {
             self.attempts.settle(refs, answer.outcome);
         }
@@ -313,6 +340,10 @@ impl Books {
 
     fn reset(&mut self) {
         self.accounts.values_mut().for_each(|account| account.charged = Credits::ZERO);
+        self.forget_all();
+    }
+
+    fn forget_all(&mut self) {
         self.attempts = Attempts::default();
         self.memory = Memory::default();
     }
@@ -448,39 +479,25 @@ pub struct Draft {
 }
 
 /// Answers that can be asked for again, and questions under way that others can join.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default)]
 #[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Memory {
-    #[serde(with = "memory_as_list")]
     known: HashMap<KeyedRef, Known>,
     /// Swept of what has expired when it has grown to this.
-    #[serde(skip)]
     sweep_at: usize,
+    /// When it was last swept because it was full.
+    swept_at: Millis,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// How often a full memory is looked through for what has expired, milliseconds.
+const SWEEP_FULL_EVERY: Millis = 1000;
+
+#[derive(Clone, Debug, PartialEq)]
 struct Known {
     payload: KeyedRef,
     until_ms: Millis,
     /// `None` while the first is under way.
     answer: Option<Answer>,
-}
-
-mod memory_as_list {
-    use super::*;
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(map: &HashMap<KeyedRef, Known>, to: S) -> Result<S::Ok, S::Error> {
-        // Collected first: postcard writes a length before the items.
-        let settled: Vec<_> = map.iter().filter(|(_, known)| known.answer.is_some()).collect();
-        to.collect_seq(settled)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<HashMap<KeyedRef, Known>, D::Error> {
-        Ok(Vec::<(KeyedRef, Known)>::deserialize(from)?.into_iter().collect())
-    }
 }
 
 /// What is known about a question that may have been asked before.
@@ -505,6 +522,15 @@ impl Memory {
             Some(Known { answer: Some(answer), .. }) => Recall::Answered(answer.clone()),
             Some(_) => Recall::UnderWay,
         }
+    }
+
+    /// Whether there is no room for another question; what has expired makes room.
+    pub fn is_full(&mut self, most: usize, now: Millis) -> bool {
+        if self.known.len() >= most && (now - self.swept_at).abs() >= SWEEP_FULL_EVERY {
+            self.swept_at = now;
+            self.known.retain(|_, known| known.answer.is_none() || known.until_ms > now);
+        }
+        self.known.len() >= most
     }
 
     /// Notes that a question is under way, so that a twin joins it instead of being asked itself.
@@ -652,13 +678,20 @@ mod tests {
     }
 
     fn refs(card: u8) -> AttemptRefs {
-        AttemptRefs { day: 1, caller: CallerId(1), values: [Some([card; 16]), None, None, None], card: [card; 16] }
+        AttemptRefs {
+            day: 1,
+            caller: CallerId(1),
+            values: [Some([card; 16]), None, None, None],
+            card: [card; 16],
+        }
     }
 
     /// Holds what admission holds, and hands over a question about this card.
     fn held(books: &mut Books, app: &Arc<Application>, outcome: Outcome, card: u8, key: u8) -> Option<Draft> {
         let asked = IdempotencyRef { key: [key; 16], payload: [card; 16], until_ms: 1000 };
-        if !matches!(books.memory.recall(&asked, 0), Recall::New) || books.hold(app, Credits::whole(1)).is_err() {
+        if !matches!(books.memory.recall(&asked, 0), Recall::New)
+            || books.hold(app, Credits::whole(1)).is_err()
+        {
             return None;
         }
         let policy = AttemptPolicy::default();

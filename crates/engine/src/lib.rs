@@ -76,6 +76,12 @@ pub struct Policy {
     pub key_kept_ms: i64,
     /// How long a question is known by its content alone, milliseconds; 0: not at all.
     pub content_window_ms: i64,
+    /// Idempotency keys (and contents) remembered at most; while there are so many, a question with a
+    /// new one is refused.
+    pub keys_max: usize,
+    /// Counters of attempts a day at most, some five a question; once there are so many, questions that
+    /// are counted are refused until the day ends.
+    pub counters_max: usize,
     /// Questions under way at most; more are refused.
     pub under_way_max: usize,
     /// The ledger's log is grown to this at start, bytes.
@@ -97,6 +103,8 @@ impl Default for Policy {
             keep_masks: true,
             key_kept_ms: 24 * 3_600_000,
             content_window_ms: 0,
+            keys_max: 1_000_000,
+            counters_max: 20_000_000,
             under_way_max: 8192,
             log_bytes: 32 << 20,
             disk_reserve_bytes: 0,

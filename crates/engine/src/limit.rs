@@ -90,7 +90,7 @@ pub struct AttemptRefs {
     pub card: KeyedRef,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Counter {
     /// `None`: across callers.
     caller: Option<CallerId>,
@@ -98,48 +98,30 @@ struct Counter {
     value: KeyedRef,
 }
 
-#[derive(PartialEq, Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(PartialEq, Debug, Clone, Copy, Default)]
 struct Count {
     settled: u32,
-    #[serde(skip)]
     held: u32,
 }
 
 /// Today's attempts, settled and under way.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default)]
 #[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Attempts {
     day: u32,
-    #[serde(with = "pairs")]
     counts: HashMap<Counter, Count>,
-    #[serde(with = "pairs")]
     mismatches: HashMap<(CallerId, KeyedRef), u32>,
 }
 
-/// Maps with keys that are not text, as lists of pairs.
-mod pairs {
-    use super::*;
-    use serde::{Deserializer, Serializer};
-    use std::hash::Hash;
-
-    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
-        map: &HashMap<K, V>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_seq(map)
-    }
-
-    pub(super) fn deserialize<'de, K, V, D>(from: D) -> Result<HashMap<K, V>, D::Error>
-    where
-        K: Deserialize<'de> + Eq + Hash,
-        V: Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        Ok(Vec::<(K, V)>::deserialize(from)?.into_iter().collect())
-    }
-}
+/// Counters a question has: its elements by this caller, and its card.
+const PER_QUESTION: usize = 5;
 
 impl Attempts {
+    /// Whether there is no room for the counters of another question.
+    pub fn is_full(&self, day: u32, most: usize) -> bool {
+        day == self.day && self.counts.len() + PER_QUESTION > most
+    }
+
     /// Takes one attempt on each counted element, or says that one of them is used up.
     ///
     /// What is taken here is given back by [`Attempts::release`] or counted by [`Attempts::settle`].

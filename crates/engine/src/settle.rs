@@ -450,7 +450,11 @@ impl Writer {
         let free = self.engine.folder.free_bytes().unwrap_or(u64::MAX);
         match self.engine.writing() {
             Writing::Works if free < reserve => {
-                tracing::error!(free, reserve, "the disk is nearly full; nothing is answered until there is room");
+                tracing::error!(
+                    free,
+                    reserve,
+                    "the disk is nearly full; nothing is answered until there is room"
+                );
                 self.engine.queue.set_writing(Writing::Full);
             }
             Writing::Full if free >= reserve => match self.file.try_room() {
@@ -547,7 +551,8 @@ impl Writer {
         for ((entry, _), side) in entries.iter().zip(&mut sides) {
             batch.block.push(entry, side, &mut batch.tree);
         }
-        let durable = self.may_write().is_ok() && self.commit(batch, &sides.iter().collect::<Vec<_>>(), false);
+        let durable =
+            self.may_write().is_ok() && self.commit(batch, &sides.iter().collect::<Vec<_>>(), false);
         if durable {
             let mut books = self.engine.books();
             entries.iter().zip(&sides).for_each(|((entry, _), side)| books.apply(entry, side));
@@ -661,7 +666,7 @@ impl Writer {
         }
         // Only the encoding needs the books: sealing and writing must not hold everybody up.
         let state = encoded(&(&self.tree, &*self.engine.books()));
-        if let Err(error) = self.file.save_snapshot(&state, &self.engine.vault) {
+        if let Err(error) = self.file.save_snapshot(&state, self.engine.clock.now_ms(), &self.engine.vault) {
             tracing::warn!(%error, "the snapshot could not be kept; the next start takes longer");
             if !matches!(error, StoreError::Full { .. }) {
                 self.failed(&error);

@@ -16,8 +16,8 @@ use aes::Aes256;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, Payload};
-use rand::Rng;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use rand::Rng;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 

@@ -203,6 +203,10 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
             }
             Recall::Conflict => return Err(Refusal::KeyReused),
             Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key), None)),
+            // Without room to remember it, asking it could charge it twice.
+            Recall::New if books.memory.is_full(engine.policy.keys_max, now) => {
+                return Err(Refusal::Overloaded);
+            }
             Recall::New if admission.hold.is_ok() => books.memory.begin(asked, now),
             Recall::New => {}
         }
@@ -337,7 +341,11 @@ fn find_out(
     let counted = application.attempts.unwrap_or(policy.attempts);
     let attempts = if counted.counts() {
         let refs = engine.attempt_refs(application.caller, subject, &counted)?;
-        if engine.books().attempts.hold(&refs, &counted).is_err() {
+        let mut books = engine.books();
+        if books.attempts.is_full(refs.day, policy.counters_max) {
+            return Err(Refusal::Overloaded);
+        }
+        if books.attempts.hold(&refs, &counted).is_err() {
             return Ok(Found::by((Outcome::AttemptsExceeded, Row(6))));
         }
         Some((refs, counted))

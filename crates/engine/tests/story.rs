@@ -316,3 +316,64 @@ fn usage_rows_follow_the_ledger() {
     assert!(running.engine.usage(Some(2), 10).unwrap().is_empty());
     running.stop();
 }
+
+#[test]
+fn what_is_remembered_outlives_snapshots_and_ends_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = || Policy { attempts: AttemptPolicy::default(), ..policy() };
+    let mut first = None;
+    // Each start reads again what an earlier snapshot has counted.
+    for number in 0..4 {
+        let running = open(dir.path(), policy());
+        put(&running.engine, "normal");
+        let kept = ask(&running.engine, "16100000001", Some("k")).unwrap();
+        let first = first.get_or_insert(kept.answer.clone());
+        assert_eq!((&kept.answer, kept.replayed), (&*first, number > 0));
+        let mismatch = outcome(ask(&running.engine, "16100000002", None));
+        let expected = if number < 3 { Outcome::HolderMismatch } else { Outcome::AttemptsExceeded };
+        assert_eq!(mismatch, expected, "start {number}");
+        assert_eq!(running.engine.totals().charges, 2 + number.min(2));
+        running.stop();
+    }
+    for _ in 0..2 {
+        let running = open(dir.path(), policy());
+        running.engine.clock.set(Mode::Frozen(NOON + DAY));
+        assert_eq!(outcome(ask(&running.engine, "16100000002", None)), Outcome::HolderMismatch, "a new day");
+        running.stop();
+    }
+    let running = open(dir.path(), policy());
+    running.engine.clock.set(Mode::Frozen(NOON + DAY));
+    assert!(!ask(&running.engine, "16100000001", Some("k")).unwrap().replayed, "its day is over");
+    running.stop();
+}
+
+#[test]
+fn a_full_memory_refuses_new_keys_and_never_asks_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), Policy { keys_max: 2, ..policy() });
+    put(&running.engine, "normal");
+    for key in ["a", "b"] {
+        assert_eq!(outcome(ask(&running.engine, "16100000001", Some(key))), Outcome::Pass);
+    }
+    assert_eq!(ask(&running.engine, "16100000001", Some("c")).unwrap_err(), Refusal::Overloaded);
+    assert!(ask(&running.engine, "16100000001", Some("b")).unwrap().replayed);
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass, "without a key");
+    assert_eq!(running.engine.totals().charges, 3);
+    running.engine.clock.set(Mode::Frozen(NOON + DAY));
+    assert_eq!(outcome(ask(&running.engine, "16100000001", Some("c"))), Outcome::Pass, "room again");
+    running.stop();
+}
+
+#[test]
+fn full_counters_refuse_what_is_counted_until_the_day_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Policy { attempts: AttemptPolicy::default(), counters_max: 9, ..policy() };
+    let running = open(dir.path(), policy);
+    put(&running.engine, "normal");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
+    assert_eq!(ask(&running.engine, "16100000001", None).unwrap_err(), Refusal::Overloaded);
+    assert_eq!(running.engine.totals().charges, 1);
+    running.engine.clock.set(Mode::Frozen(NOON + DAY));
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass, "a new day");
+    running.stop();
+}

@@ -113,6 +113,9 @@ pub struct PolicySettings {
     pub issuers_file: Option<PathBuf>,
     /// Keep masked elements (sealed) for usage pages. Default `true`.
     pub masks: bool,
+    /// Counters of attempts a day at most, some five a question; once there are so many, questions that
+    /// are counted are refused until midnight. Some 100 bytes of memory each. Default 20000000.
+    pub attempt_counters_max: usize,
     /// Accept names in Tibetan, Uyghur, Mongolian and Cyrillic letters. Default `false`.
     pub more_scripts: bool,
     /// Accept identity numbers of the unassigned province 99 and test cards, for trials with synthetic
@@ -129,6 +132,7 @@ impl Default for PolicySettings {
             issuer: IssuerPolicy::default(),
             issuers_file: None,
             masks: true,
+            attempt_counters_max: 20_000_000,
             more_scripts: false,
             test_land: false,
         }
@@ -144,11 +148,14 @@ pub struct IdempotencySettings {
     /// How long the same question counts as sent again without any key, seconds. Official SDKs
     /// re-send a POST after 408, 409, 429, 5xx and broken bodies. Default 0: never.
     pub content_window_seconds: u32,
+    /// Keys remembered at most; while there are so many, a question with a new one is refused, because
+    /// it could be charged twice. Some 250 bytes of memory each. Default 1000000.
+    pub keys_max: usize,
 }
 
 impl Default for IdempotencySettings {
     fn default() -> Self {
-        IdempotencySettings { key_kept_hours: 24, content_window_seconds: 0 }
+        IdempotencySettings { key_kept_hours: 24, content_window_seconds: 0, keys_max: 1_000_000 }
     }
 }
 
@@ -334,6 +341,8 @@ impl Settings {
             keep_masks: self.policy.masks,
             key_kept_ms: i64::from(self.idempotency.key_kept_hours) * 3_600_000,
             content_window_ms: i64::from(self.idempotency.content_window_seconds) * 1000,
+            keys_max: self.idempotency.keys_max,
+            counters_max: self.policy.attempt_counters_max,
             under_way_max: self.http.under_way_max,
             log_bytes: 16 << 20,
             disk_reserve_bytes: u64::from(self.server.disk_reserve_mb) << 20,

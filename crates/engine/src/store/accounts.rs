@@ -158,7 +158,12 @@ impl Accounts {
 
     /// Opens the file to look accounts up.
     pub fn open_reader(path: &Path) -> Result<Accounts, StoreError> {
-        Ok(Accounts { db: SCHEMA.open_reader(path)?, path: path.to_owned(), looking: Cell::default(), _lock: None })
+        Ok(Accounts {
+            db: SCHEMA.open_reader(path)?,
+            path: path.to_owned(),
+            looking: Cell::default(),
+            _lock: None,
+        })
     }
 
     /// Keeps what is found next at one state of the file, because locking the file costs more than

@@ -14,6 +14,7 @@ use crate::audit::{self, Checkpoint, Frontier};
 use crate::caller::{
     Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Directory, Proof, Secret,
 };
+use crate::clock::Millis;
 use crate::ledger::{Block, Books, Credits, Entry, Side, encoded, side_matches};
 use crate::vault::{Seal, Vault};
 
@@ -100,6 +101,17 @@ pub struct LedgerFile {
     snapshot_seq: i64,
     /// Written to the log since it was last folded into the file, bytes.
     unfolded_bytes: usize,
+    /// What was remembered, by snapshot, since the first of which something still is.
+    remembered: Vec<Span>,
+    /// What was remembered since the last snapshot.
+    span: Option<Span>,
+}
+
+/// Blocks between two snapshots, and until when something in them is remembered.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+struct Span {
+    first_seq: i64,
+    until_ms: Millis,
 }
 
 /// What a ledger file holds when it is opened.
@@ -120,8 +132,17 @@ impl LedgerFile {
         let db = SCHEMA.open(path)?;
         // The writer folds the log itself: what fails there must not be tried again unseen.
         db.pragma_update(None, "wal_autocheckpoint", 0).map_err(|cause| SCHEMA.error(cause))?;
-        let mut file = LedgerFile { db, path: path.to_owned(), next_seq: 1, snapshot_seq: 0, unfolded_bytes: 0 };
+        let mut file = LedgerFile {
+            db,
+            path: path.to_owned(),
+            next_seq: 1,
+            snapshot_seq: 0,
+            unfolded_bytes: 0,
+            remembered: Vec::new(),
+            span: None,
+        };
         let (mut books, mut tree) = file.snapshot(vault)?;
+        file.remember(&mut books, vault)?;
         loop {
             let page = page_after(&file.db, file.next_seq - 1)?;
             let Some(last) = page.last() else { break };
@@ -165,6 +186,7 @@ impl LedgerFile {
         };
         run(&mut self.db).map_err(|cause| SCHEMA.error(cause))?;
         self.next_seq += 1;
+        self.note(seq, block.sides.iter().copied());
         self.unfolded_bytes += bytes.len() + sealed.len() + PAGES_PER_COMMIT * PAGE_BYTES;
         Ok(())
     }
@@ -202,14 +224,19 @@ impl LedgerFile {
     }
 
     /// Keeps the state (encoded tree and books), so that a start need not replay everything.
-    pub fn save_snapshot(&mut self, state: &[u8], vault: &Vault) -> Result<(), StoreError> {
+    pub fn save_snapshot(&mut self, state: &[u8], now: Millis, vault: &Vault) -> Result<(), StoreError> {
         let seq = self.next_seq - 1;
         if seq == self.snapshot_seq {
             return Ok(());
         }
         // Also when it fails: the next try is due after as many blocks again, not after each.
         self.snapshot_seq = seq;
-        let sealed = vault.seal(Seal::Side, place("snapshot", seq).as_bytes(), state);
+        self.remembered.extend(self.span.take());
+        // Only from the front: what comes after the first that is still remembered is read in its order.
+        let over = self.remembered.iter().take_while(|span| span.until_ms <= now).count();
+        self.remembered.drain(..over);
+        let state = [&encoded(&self.remembered), state].concat();
+        let sealed = vault.seal(Seal::Side, place("snapshot", seq).as_bytes(), &state);
         let run = |db: &mut Connection| {
             let transaction = db.transaction()?;
             transaction.execute("DELETE FROM snapshot", [])?;
@@ -235,19 +262,47 @@ impl LedgerFile {
         let plain = vault
             .open(Seal::Side, place("snapshot", seq).as_bytes(), &sealed)
             .map_err(|cause| damaged(cause.to_string()))?;
-        let (tree, books) = postcard::from_bytes(&plain).map_err(|cause| damaged(cause.to_string()))?;
+        let read = postcard::from_bytes(&plain).map_err(|cause| damaged(cause.to_string()))?;
+        let (remembered, tree, books) = read;
+        self.remembered = remembered;
         self.snapshot_seq = seq;
         self.next_seq = seq + 1;
         Ok((books, tree))
     }
 
-    fn replay(&self, block: &CheckedBlock, books: &mut Books, vault: &Vault) -> Result<(), StoreError> {
+    fn replay(&mut self, block: &CheckedBlock, books: &mut Books, vault: &Vault) -> Result<(), StoreError> {
         let sides = read_sides(&self.db, block.seq, vault)?;
         let erased = Side::default();
         for (at, entry) in block.entries.iter().enumerate() {
             books.apply(entry, sides.get(at).unwrap_or(&erased));
         }
+        self.note(block.seq, sides.iter());
         Ok(())
+    }
+
+    /// Reads what is remembered for a day or less from the blocks that the snapshot counted.
+    fn remember(&self, books: &mut Books, vault: &Vault) -> Result<(), StoreError> {
+        let Some(first) = self.remembered.first() else { return Ok(()) };
+        let erased = Side::default();
+        let mut after = first.first_seq - 1;
+        while after < self.snapshot_seq {
+            let page = page_after(&self.db, after)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.seq;
+            for read in page.iter().filter(|read| read.seq <= self.snapshot_seq) {
+                let sides = read_sides(&self.db, read.seq, vault)?;
+                for (at, entry) in read.decoded()?.entries.iter().enumerate() {
+                    books.remember(entry, sides.get(at).unwrap_or(&erased));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note<'a>(&mut self, seq: i64, sides: impl Iterator<Item = &'a Side>) {
+        let until_ms = sides.map(Side::remembered_until).max().unwrap_or(0);
+        let span = self.span.get_or_insert(Span { first_seq: seq, until_ms });
+        span.until_ms = span.until_ms.max(until_ms);
     }
 }
 

@@ -67,7 +67,11 @@ impl Schema {
     }
 
     pub(super) fn error(&self, cause: rusqlite::Error) -> StoreError {
-        if is_full(&cause) { StoreError::Full { file: self.file } } else { StoreError::Sqlite { file: self.file, cause } }
+        if is_full(&cause) {
+            StoreError::Full { file: self.file }
+        } else {
+            StoreError::Sqlite { file: self.file, cause }
+        }
     }
 
     fn try_open(&self, path: &Path) -> rusqlite::Result<Connection> {

@@ -29,7 +29,8 @@ impl SmallDisk {
     fn start(reserve_mb: u32) -> Option<SmallDisk> {
         let allowed = Command::new("unshare").args(["-rm", "true"]).output();
         if !allowed.is_ok_and(|done| done.status.success()) {
-            let said = "NOT RUN: the full disk; `unshare -rm true` does not work here, so no small disk can be made";
+            let said =
+                "NOT RUN: the full disk; `unshare -rm true` does not work here, so no small disk can be made";
             let _ = writeln!(std::io::stderr(), "{said}");
             return None;
         }

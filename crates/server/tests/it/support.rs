@@ -59,7 +59,8 @@ impl Sandbox {
 
     /// The same, started by another command that is given in front of it.
     pub fn serving_behind(before: &[&str], config: &Path) -> Sandbox {
-        let arguments = [before, &[env!("CARGO_BIN_EXE_card4e"), "serve", "--config", config.to_str().unwrap()]];
+        let arguments =
+            [before, &[env!("CARGO_BIN_EXE_card4e"), "serve", "--config", config.to_str().unwrap()]];
         Sandbox::spawned_as(before[0], tempfile::tempdir().unwrap(), &arguments.concat()[1..])
     }
 
