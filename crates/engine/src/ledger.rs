@@ -355,14 +355,14 @@ impl Books {
     /// # Errors
     /// [`Arrears`] when the operator took back credits that were set aside; nothing is recorded then.
     pub fn decide(&self, pending: &mut Pending, draft: &mut Draft, now: Millis) -> Result<Answer, Arrears> {
-        if let Some((refs, policy)) = &draft.attempts {
-            if pending.run(&self.attempts, refs).is_some_and(|run| policy.locks(run)) {
-                // Another question of the same pair was settled meanwhile and locked it.
-                draft.outcome = Outcome::AttemptsExceeded;
-                draft.row = Row(6);
-                draft.name_class = None;
-                draft.reasons = draft.reasons.take().map(|_| Vec::new());
-            }
+        if let Some((refs, policy)) = &draft.attempts
+            && pending.run(&self.attempts, refs).is_some_and(|run| policy.locks(run))
+        {
+            // Another question of the same pair was settled meanwhile and locked it.
+            draft.outcome = Outcome::AttemptsExceeded;
+            draft.row = Row(6);
+            draft.name_class = None;
+            draft.reasons = draft.reasons.take().map(|_| Vec::new());
         }
         let charged = if draft.outcome.billable() { draft.price } else { Credits::ZERO };
         let before = self.balance(&draft.application);

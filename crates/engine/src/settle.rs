@@ -433,7 +433,7 @@ impl Writer {
 
     /// Grows the log in the first pause: nobody waits for it at the start.
     fn grow(&mut self) {
-        let needed = self.engine.policy.disk_reserve_bytes + 4 * self.grow_log_bytes as u64;
+        let needed = self.engine.policy().disk_reserve_bytes + 4 * self.grow_log_bytes as u64;
         if self.engine.folder.free_bytes().is_ok_and(|free| free < needed) {
             tracing::warn!("too little of the disk is free to grow the log; commits will be slower");
             return;
@@ -445,7 +445,7 @@ impl Writer {
 
     /// Stops answering while there is still room to end in order, and goes on when there is room again.
     fn look_at_disk(&mut self) {
-        let reserve = self.engine.policy.disk_reserve_bytes;
+        let reserve = self.engine.policy().disk_reserve_bytes;
         // A file system that cannot say how much is free is left to fail by itself.
         let free = self.engine.folder.free_bytes().unwrap_or(u64::MAX);
         match self.engine.writing() {

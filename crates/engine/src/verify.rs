@@ -204,7 +204,7 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
             Recall::Conflict => return Err(Refusal::KeyReused),
             Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key), None)),
             // Without room to remember it, asking it could charge it twice.
-            Recall::New if books.memory.is_full(engine.policy.keys_max, now) => {
+            Recall::New if books.memory.is_full(policy.keys_max, now) => {
                 return Err(Refusal::Overloaded);
             }
             Recall::New if admission.hold.is_ok() => books.memory.begin(asked, now),

@@ -149,7 +149,7 @@ pub struct IdempotencySettings {
     /// re-send a POST after 408, 409, 429, 5xx and broken bodies. Default 0: never.
     pub content_window_seconds: u32,
     /// Keys remembered at most; while there are so many, a question with a new one is refused, because
-    /// it could be charged twice. Some 250 bytes of memory each. Default 1000000.
+    /// it could be charged twice. Some 300 bytes of memory each. Default 1000000.
     pub keys_max: usize,
 }
 

@@ -51,15 +51,8 @@ impl SmallDisk {
         Some(SmallDisk { server, shop, seen, _bank: bank, _mount: mount })
     }
 
-    /// A question about a card that is not there, which is charged.
     fn ask(&self, number: u32, key: Option<&str>) -> Reply {
-        let body = format!(
-            r#"{{"name":"张伟","bank_card":"62170000{number:011}","phone":"16100000001","id_card":"99010119610202001X"}}"#
-        );
-        let bearer = format!("Bearer {}", self.shop.token);
-        let mut headers = vec![("authorization", bearer.as_str())];
-        headers.extend(key.map(|key| ("idempotency-key", key)));
-        self.server.request("POST", "/identity/bankcard/check-4e", &headers, body.as_bytes())
+        ask(&self.server, &self.shop, number, key)
     }
 
     fn ready(&self) -> (u16, String) {
@@ -97,6 +90,17 @@ impl SmallDisk {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// A question about a card that is not there, which is charged.
+fn ask(server: &Sandbox, shop: &Shop, number: u32, key: Option<&str>) -> Reply {
+    let body = format!(
+        r#"{{"name":"张伟","bank_card":"62170000{number:011}","phone":"16100000001","id_card":"99010119610202001X"}}"#
+    );
+    let bearer = format!("Bearer {}", shop.token);
+    let mut headers = vec![("authorization", bearer.as_str())];
+    headers.extend(key.map(|key| ("idempotency-key", key)));
+    server.request("POST", "/identity/bankcard/check-4e", &headers, body.as_bytes())
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -172,4 +176,36 @@ fn a_reserve_is_kept_free() {
     disk.make_room();
     assert_eq!(disk.ask(1, None).status, 200);
     assert_eq!(disk.balance(), 999_998);
+}
+
+/// A limit on the size of files, which needs no privileges, fails writes as a quota does.
+#[test]
+fn a_limit_on_files_is_a_full_disk() {
+    let bank = Installation::new(&[]);
+    let shop = bank.shop();
+    let before = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+    let server = Sandbox::serving_behind(&before, &bank.folder().join("card4e.toml"));
+    let limit = |bytes: &str| {
+        let arguments = ["--pid", &server.pid().to_string(), &format!("--fsize={bytes}:unlimited")];
+        let done = Command::new("prlimit").args(arguments).status();
+        done.is_ok_and(|done| done.success())
+    };
+    assert_eq!(ask(&server, &shop, 0, None).status, 200);
+    if !limit("4096") {
+        let _ = writeln!(std::io::stderr(), "NOT RUN: a limit on files; `prlimit` does not work here");
+        return;
+    }
+    assert_eq!(ask(&server, &shop, 1, None).status, 500);
+    let store = server.get("/readyz").json()["store"].as_str().unwrap().to_owned();
+    assert!(store.starts_with("disk full"), "{store}");
+    assert!(limit("unlimited"));
+    let began = Instant::now();
+    while server.get("/readyz").status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(10), "{}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(ask(&server, &shop, 1, None).header("x-credits-remaining"), Some("8"));
+    server.stop();
+    let audit = bank.run(&["audit", "check"]);
+    assert_eq!((audit["answers"].as_u64(), audit["charges"].as_u64()), (Some(2), Some(2)));
 }
