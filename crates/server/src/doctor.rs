@@ -373,10 +373,15 @@ fn look_at_server(data: &Path, settings: &Settings, findings: &mut Findings) {
             format!("it runs, but does not answer: {wrong:#}"),
             "look at its log, then restart it",
         ),
-        Some(Ok(status)) if status["store_stopped"] == true => findings.problem(
+        Some(Ok(status)) if status["store"] == "stopped" => findings.problem(
             "server",
-            "it runs, but answers nobody: a commit failed",
+            "it runs, but answers nobody: the disk failed",
             "look at its log, mend the disk, restart it",
+        ),
+        Some(Ok(status)) if status["store"] == "full" => findings.problem(
+            "server",
+            "it runs, but answers nobody: the disk is full, or less of it free than server.disk_reserve_mb",
+            "make room; it goes on by itself",
         ),
         Some(Ok(_)) if !accepts(listen) => findings.problem(
             "server",

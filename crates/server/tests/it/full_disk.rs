@@ -69,6 +69,13 @@ impl SmallDisk {
         Ok(serde_json::from_slice(&done.stdout).unwrap())
     }
 
+    /// What a command prints, whatever it thinks of it.
+    fn said(&self, arguments: &[&str]) -> String {
+        let config = self.seen.join("card4e.toml");
+        let done = card4e(&[arguments, &["--config", config.to_str().unwrap()]].concat());
+        String::from_utf8(done.stdout).unwrap()
+    }
+
     fn balance(&self) -> u64 {
         let callers = self.run(&["caller", "list"]).unwrap();
         callers[1]["balance"].as_str().unwrap().parse().unwrap()
@@ -135,6 +142,8 @@ fn a_full_disk_charges_nothing_and_goes_on_when_there_is_room() {
     let said = disk.run(&["caller", "create", "late"]).unwrap_err();
     assert!(said.contains("disk is full") && said.contains("make room"), "{said}");
     assert_eq!(disk.balance(), 1_000_000 - u64::from(answered));
+    let findings = disk.said(&["doctor"]);
+    assert!(findings.contains("answers nobody: the disk is full"), "{findings}");
 
     disk.make_room();
     // What was refused is asked as if for the first time; what was answered is remembered.
