@@ -41,14 +41,14 @@ use crate::front::Server;
 use crate::front::envelopes::Envelopes;
 use crate::installation::Installation;
 use crate::sandbox::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, Sandbox};
+use crate::serve::LogFormat;
 use crate::table::count;
 use crate::tls::Tls;
 use crate::tls::dev_ca::{self, DevCa};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(colours).init();
+    start_log(matches!(&cli.command, Command::Serve(options) if options.log_format == LogFormat::Json));
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -57,6 +57,12 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<import::Unusable>() { 2 } else { 1 })
         }
     }
+}
+
+fn start_log(json: bool) {
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
+    if json { log.json().flatten_event(true).init() } else { log.init() }
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

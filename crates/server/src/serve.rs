@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::register::{Kind, Wish};
@@ -48,6 +48,19 @@ pub struct Serve {
     /// Threads that serve; by default one for each core.
     #[arg(long, value_name = "N")]
     cores: Option<usize>,
+
+    /// How the log on standard error is written.
+    #[arg(long, value_enum, default_value = "text", env = "CARD4E_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How a log is written. There is no line for a request, and never an element in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
 }
 
 /// Makes settings, keys, an empty data folder and the first operator.

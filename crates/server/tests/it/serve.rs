@@ -275,6 +275,18 @@ fn credentials_expire_and_are_tied_to_addresses() {
 }
 
 #[test]
+fn the_log_is_one_object_a_line_for_collectors() {
+    let bank = Installation::new(&[]);
+    let server = Sandbox::serving_with(&bank.config, &["--log-format", "json"]);
+    let log = server.log();
+    assert!(log.contains("test land is on"), "{log}");
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["message"].is_string() && line["level"].is_string() && line["timestamp"].is_string());
+    }
+}
+
+#[test]
 fn a_caller_on_terms_of_its_own() {
     let bank = Installation::new(&[]);
     let shop = bank.shop();

@@ -64,6 +64,12 @@ impl Sandbox {
         Sandbox::spawned_as(before[0], tempfile::tempdir().unwrap(), &arguments.concat()[1..])
     }
 
+    /// `card4e serve` with further arguments.
+    pub fn serving_with(config: &Path, arguments: &[&str]) -> Sandbox {
+        let serve = ["serve", "--config", config.to_str().unwrap()];
+        Sandbox::spawned(tempfile::tempdir().unwrap(), &[&serve, arguments].concat())
+    }
+
     fn launched(folder: TempDir, arguments: &[&str]) -> Sandbox {
         let sandbox = ["sandbox", "--listen", "127.0.0.1:0"];
         Sandbox::spawned(folder, &[&sandbox, arguments].concat())
