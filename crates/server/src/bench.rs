@@ -204,6 +204,12 @@ struct Shared {
     clock: Clock,
 }
 
+/// Times in microseconds, three digits of each; what is later than an hour counts as an hour.
+fn histogram() -> anyhow::Result<Histogram<u64>> {
+    const HOUR_US: u64 = 3_600_000_000;
+    Ok(Histogram::new_with_bounds(1, HOUR_US, 3)?)
+}
+
 /// What one connection counts.
 struct Tally {
     times: Histogram<u64>,
@@ -233,7 +239,7 @@ async fn measure(options: &Options, address: &str, claims: Vec<Claim>) -> anyhow
     }
     tokio::time::sleep_until(begin.into()).await;
     let cpu_before = server_cpu(address).await;
-    let mut all = Tally { times: Histogram::new(3)?, errors: 0, wrong: 0 };
+    let mut all = Tally { times: histogram()?, errors: 0, wrong: 0 };
     while let Some(tally) = asking.join_next().await {
         let tally = tally?.with_context(|| format!("cannot reach {address}"))?;
         all.times.add(&tally.times)?;
@@ -276,7 +282,7 @@ impl Asker {
         end: Instant,
         open: Option<(Duration, Duration)>,
     ) -> anyhow::Result<Tally> {
-        let mut tally = Tally { times: Histogram::new(3)?, errors: 0, wrong: 0 };
+        let mut tally = Tally { times: histogram()?, errors: 0, wrong: 0 };
         let mut connection = Connection::open(&self.shared.address).await?;
         let mut due = Instant::now() + open.map_or(Duration::ZERO, |(_, offset)| offset);
         loop {
@@ -327,7 +333,6 @@ impl Shared {
             tally.errors += 1;
             return;
         };
-        // A reply later than an hour is as good as none.
         tally.times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         let expected = claim.expected.map(|outcome| match self.wire {
             Wire::Tencent => projection::tencent(outcome).number(),
