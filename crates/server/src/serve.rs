@@ -27,6 +27,10 @@ pub const TEMPLATE: &str = include_str!("card4e.toml");
 pub struct Init {
     /// The folder to make; it must not hold an installation yet.
     dir: PathBuf,
+
+    /// Where the data goes, if not into the same folder: from there, or beginning with /.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 /// `card4e serve`
@@ -73,7 +77,12 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
     engine::file::create_private_dir(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let root_key: [u8; 32] = random();
     engine::file::write_durably(&root, format!("{}\n", engine::file::hex(&root_key)).as_bytes())?;
-    std::fs::write(&config, TEMPLATE).with_context(|| format!("cannot write {}", config.display()))?;
+    let mut settings = TEMPLATE.to_owned();
+    if let Some(data) = &options.data {
+        let quoted = toml::Value::from(data.display().to_string());
+        settings = settings.replacen("data = \"data\"", &format!("data = {quoted}"), 1);
+    }
+    std::fs::write(&config, settings).with_context(|| format!("cannot write {}", config.display()))?;
     let settings = Settings::read(&config)?;
     let data = dir.join(&settings.server.data);
     // The log is grown by the first server, which has the time.
@@ -90,7 +99,7 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
 
   card4e.toml  every setting and what it means
   root.key     opens all other keys; keep a copy elsewhere: without it nothing can be read
-  data/        keys, accounts, ledger
+  {shown:<11}  keys, accounts, ledger
 
 The operator's token, shown once:
 
@@ -103,6 +112,7 @@ Next:
   card4e credential create shop --kind tencent --config {config}
   card4e serve --config {config}",
         dir = dir.display(),
+        shown = options.data.as_deref().unwrap_or(Path::new("data/")).display(),
         token = token.secret,
     )?;
     Ok(())

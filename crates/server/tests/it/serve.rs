@@ -275,6 +275,18 @@ fn credentials_expire_and_are_tied_to_addresses() {
 }
 
 #[test]
+fn data_may_be_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bank, data) = (folder.path().join("bank"), folder.path().join("var \"lib\""));
+    let made = card4e(&["init", bank.to_str().unwrap(), "--data", data.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", error(&made));
+    assert!(data.join("keys.json").exists() && !bank.join("data").exists());
+    let config = bank.join("card4e.toml");
+    let listed = card4e(&["caller", "list", "--json", "--config", config.to_str().unwrap()]);
+    assert!(String::from_utf8(listed.stdout).unwrap().contains("operator"));
+}
+
+#[test]
 fn the_log_is_one_object_a_line_for_collectors() {
     let bank = Installation::new(&[]);
     let server = Sandbox::serving_with(&bank.config, &["--log-format", "json"]);
