@@ -255,15 +255,23 @@ impl AccountText<'_> {
             text => Some(Mobile::parse_lenient(text).ok_or(AccountError::Mobile)?),
         };
         let state = AccountState::from_word(self.state).ok_or(AccountError::State)?;
-        let verifiers = vault.verifiers(&Elements {
+        let elements = Elements {
             card: card.as_str(),
             name_exact: name.e0(),
             name_loose: name.e1(),
             id: &id,
             mobile: mobile.as_ref().map_or("", Mobile::as_str),
-        });
-        let index = vault.index(card.as_str());
-        Ok(AccountRow { index, verifiers, has_mobile: mobile.is_some(), state, kind })
+        };
+        let keys = vault.keys();
+        let newest = keys.accounts();
+        Ok(AccountRow {
+            index: keys.index(card.as_str(), newest),
+            verifiers: keys.verifiers(&elements, newest),
+            has_mobile: mobile.is_some(),
+            state,
+            kind,
+            keys: newest.version,
+        })
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Checkpoint {
     pub at_ms: i64,
     /// Ed25519 over [`Checkpoint::message`].
     pub signature: [u8; 64],
+    /// Version of the key that signed it.
+    pub key: u32,
 }
 
 impl Checkpoint {

@@ -79,6 +79,15 @@ pub enum Entry {
         /// When, Unix milliseconds.
         at_ms: Millis,
     },
+    /// What was kept about a card was erased; about which one is not kept either.
+    Erased {
+        /// When, Unix milliseconds.
+        at_ms: Millis,
+        /// Entries whose side row is empty since.
+        records: u64,
+        /// Whether there was an account of record.
+        account: bool,
+    },
 }
 
 /// The record of an answered question. Nothing in it tells about whom it was: that is in [`Side`].
@@ -307,6 +316,7 @@ impl Books {
                 self.accounts.entry(*application).or_default().granted.0 += amount.0;
             }
             Entry::SandboxReset { .. } => self.reset(),
+            Entry::Erased { .. } => {}
         }
     }
 
@@ -324,7 +334,7 @@ impl Books {
     pub fn remember(&mut self, entry: &Entry, side: &Side) {
         match entry {
             Entry::Answer(answer) => self.remember_answer(answer, side),
-            Entry::Grant { .. } => {}
+            Entry::Grant { .. } | Entry::Erased { .. } => {}
             Entry::SandboxReset { .. } => self.forget_all(),
         }
     }
@@ -543,6 +553,13 @@ impl Memory {
     /// The question will not be asked after all: whoever comes now is the first.
     pub fn forget(&mut self, key: &KeyedRef) {
         self.known.remove(key);
+    }
+
+    /// Forgets an answer whose subject is erased; a question under way is none yet.
+    pub fn erase(&mut self, key: &KeyedRef) {
+        if self.known.get(key).is_some_and(|known| known.answer.is_some()) {
+            self.known.remove(key);
+        }
     }
 
     fn settled(&mut self, asked: &IdempotencyRef, answer: &Answer) {

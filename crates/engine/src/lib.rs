@@ -5,9 +5,11 @@
 
 pub mod account;
 pub mod audit;
+mod background;
 pub mod caller;
 pub mod claim;
 pub mod clock;
+pub mod erase;
 pub mod file;
 #[cfg(test)]
 mod golden;
@@ -17,6 +19,7 @@ pub mod limit;
 pub mod outcome;
 pub mod projection;
 pub mod register;
+pub mod rotate;
 pub mod settle;
 pub mod store;
 pub mod subject;
@@ -31,15 +34,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::background::Background;
 use crate::caller::{Application, Caller, CallerId, Credential, Directory};
 use crate::clock::Clock;
+use crate::erase::ErasureStatus;
 use crate::issuer::Issuers;
 use crate::ledger::{Books, Credits, Entry, Totals};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
+use crate::rotate::RotationStatus;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
 use crate::store::{Accounts, Folder, LedgerFile, Opened, StoreError, UsageFile};
 use crate::subject::Subject;
-use crate::vault::{Cmac, KeyRing, RingError, Seal, Vault, random};
+use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
 use crate::verify::Refusal;
 
 /// What to answer for a card whose prefix no issuer is known for.
@@ -147,6 +153,9 @@ pub struct Engine {
     pub(crate) post: Post,
     policy: RwLock<Arc<Policy>>,
     issuers: RwLock<Arc<Issuers>>,
+    pub(crate) rotating: Background<RotationStatus>,
+    pub(crate) erasing: Background<ErasureStatus>,
+    ring: Mutex<RingFile>,
     folder: Folder,
     directory: RwLock<Arc<Directory>>,
     books: Mutex<Books>,
@@ -195,8 +204,9 @@ impl Engine {
         seed: Seed,
     ) -> Result<Running, OpenError> {
         let folder = Folder::take(folder)?;
-        let vault = Vault::new(&KeyRing::open_or_create(&folder.file("keys.json"), root_key)?);
-        Accounts::open(&folder.file("accounts.db"))?;
+        let ring = RingFile::open_or_create(&folder.file("keys.json"), root_key)?;
+        let vault = Vault::new(&ring.ring);
+        Accounts::open(&folder.file("accounts.db"))?.agree_with(&vault.keys())?;
         let Opened { mut file, books, tree, directory } =
             LedgerFile::open(&folder.file("ledger.db"), &vault)?;
         let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
@@ -210,6 +220,9 @@ impl Engine {
             post: Post::default(),
             policy: RwLock::new(Arc::new(policy)),
             issuers: RwLock::new(Arc::new(issuers)),
+            rotating: Background::default(),
+            erasing: Background::default(),
+            ring: Mutex::new(ring),
             folder,
             directory: RwLock::new(Arc::new(directory)),
             books: Mutex::new(books),
@@ -262,6 +275,14 @@ impl Engine {
         *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(issuers);
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.file(name)
+    }
+
     /// Everybody who may ask, as of now.
     pub fn directory(&self) -> Arc<Directory> {
         Arc::clone(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
@@ -270,6 +291,12 @@ impl Engine {
     /// Makes a change of callers durable and known to everybody.
     pub fn change(&self, change: Change) -> Result<(), StoreError> {
         self.queue.change(change)
+    }
+
+    /// The credential that somebody presents this token of, if it is known and not exchanged.
+    pub fn credential_of_token(&self, token: &str) -> Option<Arc<Credential>> {
+        let (directory, now) = (self.directory(), self.clock.now_ms());
+        self.vault.keys().tokens(token).find_map(|hash| directory.token(&hash, now))
     }
 
     pub(crate) fn replace_directory(&self, directory: Directory) {
@@ -354,15 +381,31 @@ impl Engine {
         })
     }
 
+    /// Seals today's key with the newest key, if there is one.
+    pub(crate) fn reseal_day_key(&self) -> std::io::Result<()> {
+        // Nobody may make a new one meanwhile.
+        let _day = self.day.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.folder.file("day.key");
+        let kept = match std::fs::read(&path) {
+            Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            kept => kept?,
+        };
+        let Some((day, sealed)) = kept.split_first_chunk::<4>() else { return Ok(()) };
+        let place = day_key_place(u32::from_be_bytes(*day));
+        // One that does not open is yesterday's, or is replaced when it is asked for.
+        let Ok(key) = self.vault.open(Seal::Credential, place.as_bytes(), sealed) else { return Ok(()) };
+        let sealed = self.vault.seal(Seal::Credential, place.as_bytes(), &key);
+        file::write_durably(&path, &[&day[..], &sealed].concat())
+    }
+
     /// Today's key from its file, or a new one in its place; yesterday's is overwritten first.
     fn day_key(&self, today: u32) -> std::io::Result<DayKey> {
         let path = self.folder.file("day.key");
-        let place = |day: u32| format!("card4e day key {day}");
         if let Ok(kept) = std::fs::read(&path)
             && let Some((day, sealed)) = kept.split_first_chunk::<4>()
         {
             let day = u32::from_be_bytes(*day);
-            let opened = self.vault.open(Seal::Credential, place(day).as_bytes(), sealed);
+            let opened = self.vault.open(Seal::Credential, day_key_place(day).as_bytes(), sealed);
             if day == today
                 && let Ok(key) = opened
                 && let Ok(key) = key[..].try_into()
@@ -372,15 +415,21 @@ impl Engine {
             file::overwrite(&path)?;
         }
         let key: [u8; 32] = random();
-        let sealed = self.vault.seal(Seal::Credential, place(today).as_bytes(), &key);
+        let sealed = self.vault.seal(Seal::Credential, day_key_place(today).as_bytes(), &key);
         file::write_durably(&path, &[&today.to_be_bytes()[..], &sealed].concat())?;
         Ok(DayKey { day: today, cmac: Cmac::new(&key) })
     }
 }
 
+fn day_key_place(day: u32) -> String {
+    format!("card4e day key {day}")
+}
+
 impl Running {
     /// Settles what waits, keeps a snapshot, ends the threads.
     pub fn stop(self) {
+        self.engine.erasing.stop();
+        self.engine.rotating.stop();
         self.engine.queue.close();
         for thread in [self.writer, self.projector] {
             if thread.join().is_err() {

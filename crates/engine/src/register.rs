@@ -12,8 +12,10 @@ use crate::caller::{
     Standing,
 };
 use crate::clock::Millis;
+use crate::erase::EraseError;
 use crate::file::hex;
 use crate::ledger::{Credits, Entry};
+use crate::rotate::RotateError;
 use crate::settle::Change;
 use crate::store::StoreError;
 use crate::vault::random;
@@ -56,6 +58,12 @@ pub enum RegisterError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Keys are not replaced.
+    #[error(transparent)]
+    Keys(#[from] RotateError),
+    /// Nobody is erased.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
 }
 
 /// The kinds of credentials that can be made.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::Engine;
 use crate::audit::{Checkpoint, Frontier};
 use crate::caller::{Application, Caller, Credential, CredentialId};
+use crate::erase::ErasureStep;
 use crate::ledger::{Answer, Arrears, Block, Draft, Entry, Pending, Side, encoded};
 use crate::store::Commit;
 use crate::store::{Accounts, LedgerFile, StoreError};
@@ -115,6 +116,10 @@ pub enum Change {
     Credential(Credential),
     /// No longer a credential.
     Revoked(CredentialId),
+    /// All secrets of credentials are sealed again, with the newest key.
+    Resealed,
+    /// A step of erasing what is kept about a card.
+    Erasure(ErasureStep),
 }
 
 impl Queue {
@@ -504,13 +509,16 @@ impl Writer {
 
     fn keep(&mut self, change: &Change) -> Result<(), StoreError> {
         self.may_write()?;
-        let vault = &self.engine.vault;
+        let engine = Arc::clone(&self.engine);
+        let vault = &engine.vault;
         let kept = match change {
             Change::New(caller, application) => self.file.put_new(caller, application),
             Change::Caller(caller) => self.file.put_caller(caller),
             Change::Application(application) => self.file.put_application(application),
             Change::Credential(credential) => self.file.put_credential(credential, vault),
             Change::Revoked(id) => self.file.revoke_credential(*id),
+            Change::Resealed => self.file.reseal_credentials(vault),
+            Change::Erasure(step) => self.erase(step),
         };
         if let Err(error) = &kept
             && error.is_of_the_disk()
@@ -518,8 +526,26 @@ impl Writer {
             self.failed(error);
         }
         kept?;
+        if matches!(change, Change::Erasure(_)) {
+            return Ok(());
+        }
         self.engine.replace_directory(self.file.directory(vault)?);
         Ok(())
+    }
+
+    /// The callers stay as they are; the stored answers go with the side rows.
+    fn erase(&mut self, step: &ErasureStep) -> Result<(), StoreError> {
+        let vault = &self.engine.vault;
+        match step {
+            ErasureStep::Begin(pending) => self.file.begin_erasure(pending, vault),
+            ErasureStep::Empty(found) => {
+                self.file.empty_sides(found, vault)?;
+                let mut books = self.engine.books();
+                found.answers.iter().for_each(|key| books.memory.erase(key));
+                Ok(())
+            }
+            ErasureStep::End => self.file.end_erasure(),
+        }
     }
 
     fn wait(&self, at_most: Duration) -> Work {
@@ -631,8 +657,9 @@ impl Writer {
 
     fn checkpoint(&self, tree: &Frontier, at_ms: i64) -> Checkpoint {
         let (size, root) = (tree.size(), tree.root());
-        let signature = self.engine.vault.sign(Checkpoint::message(size, &root, at_ms).as_bytes());
-        Checkpoint { size, root, at_ms, signature }
+        let message = Checkpoint::message(size, &root, at_ms);
+        let (key, signature) = self.engine.vault.keys().sign(message.as_bytes());
+        Checkpoint { size, root, at_ms, signature, key }
     }
 
     fn sign_alone(&mut self) -> bool {

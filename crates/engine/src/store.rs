@@ -15,9 +15,9 @@ mod usage;
 
 pub use accounts::{
     AccountRow, Accounts, Census, Change as AccountChange, Done as AccountDone, Import,
-    Order as AccountOrder, Source,
+    Order as AccountOrder, Rewrap, Source,
 };
-pub use ledger::{Check, Commit, LedgerFile, LedgerReader, Newest, Opened};
+pub use ledger::{Check, Commit, LedgerFile, LedgerReader, Newest, Opened, Unerased};
 pub use usage::{UsageFile, UsageRow};
 
 use std::fs::File;
@@ -57,8 +57,21 @@ pub enum StoreError {
     #[error("{} is in use by another card4e; stop that one first, or give this one a folder of its own", .0.display())]
     InUse(PathBuf),
     /// Somebody else changes the accounts of this folder.
-    #[error("the accounts in {} are being changed by another card4e (an import?); try again when it is done", .0.display())]
+    #[error("the accounts in {} are being changed by another card4e (an import, or a rotation of keys?); try again when it is done", .0.display())]
     Importing(PathBuf),
+    /// The keys over the accounts are being replaced; nothing else is written to them meanwhile.
+    #[error(
+        "the keys of the accounts are being replaced; `card4e keys rotate` shows how far that is and finishes it; try again then"
+    )]
+    Rewrapping,
+    /// The accounts are under keys this process does not have.
+    #[error("the keys of the accounts were replaced meanwhile; run the command again")]
+    OtherKeys,
+    /// A log could not be overwritten.
+    #[error(
+        "everything was removed, but a reader of {0} is in the way of overwriting its log; do the same again"
+    )]
+    LogInUse(&'static str),
     /// What was read is not what was written.
     #[error("{file} is damaged: {what}")]
     Damaged {
@@ -107,6 +120,11 @@ impl Folder {
     pub fn free_bytes(&self) -> std::io::Result<u64> {
         let file_system = rustix::fs::statvfs(&self.path)?;
         Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A file in it.

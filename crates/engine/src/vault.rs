@@ -7,16 +7,18 @@
 //! can be replaced without any plaintext. The root key seals all others; nothing is derived from it.
 
 mod cmac;
+pub mod custody;
+mod keys;
 mod ring;
 
 pub use cmac::Cmac;
-pub use ring::{KeyRing, KeyUse, RingError};
+pub(crate) use keys::Unwrapped;
+pub use keys::{AccountKeys, Keys};
+pub use ring::{KeyGroup, KeyRing, KeyState, KeyUse, ListedKey, RingError, RingFile};
 
-use aes::Aes256;
-use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
-use aes_gcm::Aes256Gcm;
-use aes_gcm::aead::{Aead, Payload};
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ed25519_dalek::{Signature, VerifyingKey};
 use rand::Rng;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
@@ -86,20 +88,11 @@ pub struct Elements<'a> {
 #[error("sealed data does not open: it was changed, moved, or belongs to another key ring")]
 pub struct Unsealed;
 
-/// All keys in working form. Build once, share.
-pub struct Vault {
-    inner: Cmac,
-    row: Cmac,
-    subject: Cmac,
-    token: Cmac,
-    idempotency: Cmac,
-    wrap_index: Aes256,
-    wrap: [Aes256; 4],
-    side: Aes256Gcm,
-    credential: Aes256Gcm,
-    signing: SigningKey,
-    receipts: SigningKey,
-}
+/// The keys at work, which a rotation replaces while others use them.
+///
+/// Who needs several keys of one moment, such as a look-up, takes them once with [`Vault::keys`] and
+/// holds them until it is done: a rotation moves nothing as long as somebody holds the keys before it.
+pub struct Vault(RwLock<Arc<Keys>>);
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -117,139 +110,79 @@ pub enum Seal {
 }
 
 impl Vault {
-    /// Puts the newest version of each key of the ring to work.
+    /// Puts the keys of a ring to work.
     pub fn new(ring: &KeyRing) -> Vault {
-        let cipher = |usage| Aes256::new(&Array::from(*ring.newest(usage)));
-        let gcm = |usage| Aes256Gcm::new(&Array::from(*ring.newest(usage)));
-        Vault {
-            inner: Cmac::new(ring.newest(KeyUse::Inner)),
-            row: Cmac::new(ring.newest(KeyUse::Row)),
-            subject: Cmac::new(ring.newest(KeyUse::Subject)),
-            token: Cmac::new(ring.newest(KeyUse::Token)),
-            idempotency: Cmac::new(ring.newest(KeyUse::Idempotency)),
-            wrap_index: cipher(KeyUse::WrapIndex),
-            wrap: [
-                cipher(KeyUse::WrapNameExact),
-                cipher(KeyUse::WrapNameLoose),
-                cipher(KeyUse::WrapId),
-                cipher(KeyUse::WrapMobile),
-            ],
-            side: gcm(KeyUse::Side),
-            credential: gcm(KeyUse::Credential),
-            signing: SigningKey::from_bytes(ring.newest(KeyUse::Audit)),
-            receipts: SigningKey::from_bytes(ring.newest(KeyUse::Receipt)),
-        }
+        Vault(RwLock::new(at_work(ring)))
     }
 
-    /// Where the account of this card number is kept.
+    /// The keys as of now.
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether these are still the keys as of now.
+    pub fn is_current(&self, keys: &Arc<Keys>) -> bool {
+        Arc::ptr_eq(keys, &self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another ring to work; gives the keys before it.
+    pub(crate) fn replace(&self, ring: &KeyRing) -> Arc<Keys> {
+        let keys = at_work(ring);
+        std::mem::replace(&mut self.0.write().unwrap_or_else(PoisonError::into_inner), keys)
+    }
+
+    /// Where a new account of this card number is kept.
     pub fn index(&self, card: &str) -> BlindIndex {
-        BlindIndex(wrapped(&self.wrap_index, self.inner.mac(&[&[0], card.as_bytes()])))
+        let keys = self.keys();
+        keys.index(card, keys.accounts())
     }
 
-    /// The verifiers of an account or of a claim; equal elements on one card give equal verifiers.
-    pub fn verifiers(&self, of: &Elements<'_>) -> Verifiers {
-        let verifier = |column: Column, value: &[u8]| {
-            // The card's length goes first so that no card and value can be mistaken for another pair.
-            let tag = [column as u8, of.card.len() as u8];
-            let inner = self.inner.mac(&[&tag, of.card.as_bytes(), value]);
-            Verifier(wrapped(&self.wrap[column as usize - 1], inner))
-        };
-        Verifiers {
-            name_exact: verifier(Column::NameExact, of.name_exact),
-            name_loose: verifier(Column::NameLoose, of.name_loose),
-            id: verifier(Column::Id, of.id.as_bytes()),
-            mobile: verifier(Column::Mobile, of.mobile.as_bytes()),
-        }
-    }
-
-    /// Covers what the verifiers do not: state, kind, and which row they stand in.
-    pub fn row_mac(&self, row: &[&[u8]]) -> [u8; 16] {
-        self.row.mac(row)
-    }
-
-    /// The reference to a card in audit records; lives in the erasable side row.
-    pub fn subject(&self, card: &str) -> KeyedRef {
-        self.subject.mac(&[card.as_bytes()])
-    }
-
-    /// Keyed hash of a bearer or platform token: tokens are found by it and never stored.
+    /// Keyed hash of a new bearer or platform token: tokens are found by it and never stored.
     pub fn token(&self, token: &str) -> KeyedRef {
-        self.token.mac(&[token.as_bytes()])
+        self.keys().token(token)
     }
 
-    /// Keyed hash of parts that must not run into one another.
-    pub fn idempotency(&self, parts: &[&[u8]]) -> KeyedRef {
-        let mut framed = Zeroizing::new(Vec::with_capacity(256));
-        for part in parts {
-            framed.extend_from_slice(&(part.len() as u32).to_be_bytes());
-            framed.extend_from_slice(part);
-        }
-        self.idempotency.mac(&[&framed])
+    /// Signs with the newest audit key.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.keys().sign(message).1
+    }
+
+    /// Whether the newest audit key signed this.
+    pub fn signed(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        let keys = self.keys();
+        let newest = keys.audit_public_key(keys.audit_version());
+        newest.is_some_and(|key| signature_holds(&key, message, signature))
     }
 
     /// Encrypts and binds to `place`: what is moved elsewhere does not open there.
     pub fn seal(&self, with: Seal, place: &[u8], plain: &[u8]) -> Vec<u8> {
-        let nonce: [u8; 12] = nonce();
-        let payload = Payload { msg: plain, aad: place };
-        let sealed = self.gcm(with).encrypt(&Array::from(nonce), payload);
-        // AES-GCM refuses only plaintexts of 64 GiB and more.
-        let mut out = nonce.to_vec();
-        out.extend(sealed.unwrap_or_default());
-        out
+        self.keys().seal(with, place, plain)
     }
 
     /// Opens what [`Vault::seal`] sealed for the same place.
     pub fn open(&self, with: Seal, place: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unsealed> {
-        let (nonce, body) = sealed.split_first_chunk::<12>().ok_or(Unsealed)?;
-        let payload = Payload { msg: body, aad: place };
-        let plain = self.gcm(with).decrypt(&Array::from(*nonce), payload);
-        plain.map(Zeroizing::new).map_err(|_| Unsealed)
+        self.keys().open(with, place, sealed)
     }
+}
 
-    /// Signs an audit checkpoint (Ed25519).
-    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        self.signing.sign(message).to_bytes()
+fn at_work(ring: &KeyRing) -> Arc<Keys> {
+    let keys = Arc::new(Keys::new(ring));
+    if !(keys.keep_out_of_swap() && ring.keep_out_of_swap()) {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            tracing::warn!(
+                "keys may be written to swap space: the limit for locked memory is too low; raise it \
+                 (LimitMEMLOCK=, ulimit -l), or switch swap off for card4e"
+            );
+        });
     }
-
-    /// The public half of the audit key.
-    pub fn audit_public_key(&self) -> [u8; 32] {
-        self.signing.verifying_key().to_bytes()
-    }
-
-    /// Signs a receipt (Ed25519).
-    pub fn sign_receipt(&self, message: &[u8]) -> [u8; 64] {
-        self.receipts.sign(message).to_bytes()
-    }
-
-    /// The public half of the receipt key.
-    pub fn receipt_public_key(&self) -> [u8; 32] {
-        self.receipts.verifying_key().to_bytes()
-    }
-
-    /// What a receipt's commitment to the elements is opened with: of one answer always the same, so
-    /// that it need not be kept.
-    pub fn opening(&self, request: &[u8; 16]) -> [u8; 16] {
-        self.idempotency(&[b"opening", request])
-    }
-
-    fn gcm(&self, with: Seal) -> &Aes256Gcm {
-        match with {
-            Seal::Side => &self.side,
-            Seal::Credential => &self.credential,
-        }
-    }
+    keys
 }
 
 /// Whether `signature` over `message` was made by the holder of the audit key.
 pub fn signature_holds(public_key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
     VerifyingKey::from_bytes(public_key)
         .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
-}
-
-fn wrapped(key: &Aes256, inner: [u8; 16]) -> [u8; 16] {
-    let mut block = Array::from(inner);
-    key.encrypt_block(&mut block);
-    block.into()
 }
 
 /// Random bytes for nonces, salts and ids: as unpredictable, without a system call each. From a
@@ -281,27 +214,6 @@ mod tests {
         Vault::new(&KeyRing::generate())
     }
 
-    fn elements<'a>(card: &'a str, id: &'a str) -> Elements<'a> {
-        Elements {
-            card,
-            name_exact: "韦小宝".as_bytes(),
-            name_loose: "韦小宝".as_bytes(),
-            id,
-            mobile: "16137688175",
-        }
-    }
-
-    #[test]
-    fn a_verifier_is_bound_to_its_card_and_its_field() {
-        let vault = vault();
-        let one = vault.verifiers(&elements("6225768888888888", "16137688175"));
-        let other = vault.verifiers(&elements("6226090210146748", "16137688175"));
-        assert!(bool::from(one.id.matches(&one.id)));
-        assert!(!bool::from(one.id.matches(&other.id)), "same value, other card");
-        assert!(!bool::from(one.id.matches(&one.mobile)), "same value, other field");
-        assert_ne!(vault.index("6225768888888888"), vault.index("6226090210146748"));
-    }
-
     #[test]
     fn two_rings_have_nothing_in_common() {
         assert_ne!(vault().index("6225768888888888"), vault().index("6225768888888888"));
@@ -309,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_signature_holds_for_its_message_only() {
-        let vault = vault();
-        let signature = vault.sign(b"card4e\n1\n");
-        let key = vault.audit_public_key();
+        let keys = vault().keys();
+        let (version, signature) = keys.sign(b"card4e\n1\n");
+        let key = keys.audit_public_key(version).unwrap();
         assert!(signature_holds(&key, b"card4e\n1\n", &signature));
         assert!(!signature_holds(&key, b"card4e\n2\n", &signature));
     }
@@ -334,11 +246,11 @@ mod tests {
 
         #[test]
         fn idempotency_parts_do_not_run_into_one_another(a in ".{0,8}", b in ".{1,8}") {
-            let vault = vault();
+            let keys = vault().keys();
             let joined = format!("{a}{b}");
             prop_assert_ne!(
-                vault.idempotency(&[a.as_bytes(), b.as_bytes()]),
-                vault.idempotency(&[joined.as_bytes(), b""])
+                keys.idempotency(&[a.as_bytes(), b.as_bytes()]),
+                keys.idempotency(&[joined.as_bytes(), b""])
             );
         }
     }

@@ -14,8 +14,8 @@ use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
 use crate::outcome::{Outcome, Reason, Row};
 use crate::settle::{Desk, Settled, Settlement, Writing};
 use crate::store::AccountRow;
-use crate::subject::{Date, NameClass, ParseOptions, Subject};
-use crate::vault::{Elements, Verifier, Verifiers, nonce};
+use crate::subject::{CardNumber, Date, NameClass, ParseOptions, Subject};
+use crate::vault::{Elements, Keys, Verifier, Verifiers, nonce};
 use crate::{Engine, IssuerPolicy, Policy};
 
 /// Why a question is not answered. Never charged, never written to the ledger.
@@ -193,31 +193,45 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
     let claim = question.claim;
     let subject =
         Subject::parse(&claim.name, &claim.card, &claim.id, &claim.mobile, claim.document_kind, &options);
-    let asked = identity(engine, &policy, &admission.application, question, subject.as_ref().ok());
-    if let Some(asked) = &asked {
+    let (asked, keys) = loop {
+        let keys = engine.vault.keys();
+        let known_as =
+            identities(engine, &policy, &keys, &admission.application, question, subject.as_ref().ok());
+        let Some(asked) = known_as.first() else { break (None, keys) };
         let mut books = engine.books();
-        let now = engine.clock.now_ms();
-        match books.memory.recall(asked, now) {
-            Recall::Answered(answer) => {
-                return Ok(Asked::Recalled(Settled { answer, replayed: true, differs: None }));
-            }
-            Recall::Conflict => return Err(Refusal::KeyReused),
-            Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key), None)),
-            // Without room to remember it, asking it could charge it twice.
-            Recall::New if books.memory.is_full(policy.keys_max, now) => {
-                return Err(Refusal::Overloaded);
-            }
-            Recall::New if admission.hold.is_ok() => books.memory.begin(asked, now),
-            Recall::New => {}
+        if !engine.vault.is_current(&keys) {
+            // A key was replaced just now: twins must not be known by different names.
+            continue;
         }
-    }
+        let now = engine.clock.now_ms();
+        for asked in &known_as {
+            match books.memory.recall(asked, now) {
+                Recall::Answered(answer) => {
+                    return Ok(Asked::Recalled(Settled { answer, replayed: true, differs: None }));
+                }
+                Recall::Conflict => return Err(Refusal::KeyReused),
+                Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key), None)),
+                Recall::New => {}
+            }
+        }
+        // Without room to remember it, asking it could charge it twice.
+        if books.memory.is_full(policy.keys_max, now) {
+            return Err(Refusal::Overloaded);
+        }
+        if admission.hold.is_ok() {
+            books.memory.begin(asked, now);
+        }
+        break (Some(*asked), keys);
+    };
     let hold = admission.hold?;
     let begun = Begun { engine, asked: asked.as_ref() };
-    let found = find_out(desk, &policy, &admission.application, question, &subject)?;
+    let found = find_out(desk, &policy, &keys, &admission.application, question, &subject)?;
     let purpose = question.purpose.or(question.credential.purpose.as_ref());
-    let card = subject.as_ref().map_or(claim.card.trim(), |subject| subject.card.as_str());
+    // However it was written: who is erased later is found by the digits.
+    let card = CardNumber::parse(&claim.card);
+    let card = card.as_ref().map_or(claim.card.trim(), CardNumber::as_str);
     let side = Side {
-        subject: Some(engine.vault.subject(card)),
+        subject: Some(keys.subject(card)),
         masks: policy.keep_masks.then(|| claim.masked()),
         idempotency: asked,
         consent: purpose.map(|purpose| purpose.consent.clone()),
@@ -265,18 +279,20 @@ impl Drop for Begun<'_> {
     }
 }
 
-/// What a question is known by when it is sent again: the caller's key, or its content.
-fn identity(
+/// What a question is known by when it is sent again: the caller's key, or its content. After a
+/// rotation also what it was known by before.
+fn identities(
     engine: &Engine,
     policy: &Policy,
+    keys: &Keys,
     application: &Application,
     question: &Question<'_>,
     subject: Option<&Subject>,
-) -> Option<IdempotencyRef> {
+) -> Vec<IdempotencyRef> {
     let window_ms = match question.idempotency_key {
         Some(_) => policy.key_kept_ms,
         None if policy.content_window_ms > 0 => policy.content_window_ms,
-        None => return None,
+        None => return Vec::new(),
     };
     let claim = question.claim;
     // Canonical where there is a canonical form: clients escape and pad the same text differently.
@@ -288,7 +304,7 @@ fn identity(
     let action = [question.action as u8];
     let (purpose, consent) = question.purpose.map_or(("", ""), |why| (&why.code, &why.consent));
     let kind = claim.document_kind.to_be_bytes();
-    let payload = engine.vault.idempotency(&[
+    let payloads = keys.idempotencies(&[
         b"payload",
         &owner,
         &action,
@@ -300,12 +316,12 @@ fn identity(
         purpose.as_bytes(),
         consent.as_bytes(),
     ]);
-    let key = match question.idempotency_key {
-        Some(key) => engine.vault.idempotency(&[b"key", &owner, key.as_bytes()]),
-        None => payload,
+    let names = match question.idempotency_key {
+        Some(key) => keys.idempotencies(&[b"key", &owner, key.as_bytes()]),
+        None => payloads.clone(),
     };
     let until_ms = engine.clock.now_ms().saturating_add(window_ms);
-    Some(IdempotencyRef { key, payload, until_ms })
+    names.into_iter().zip(payloads).map(|(key, payload)| IdempotencyRef { key, payload, until_ms }).collect()
 }
 
 struct Found {
@@ -326,6 +342,7 @@ impl Found {
 fn find_out(
     desk: &Desk,
     policy: &Policy,
+    keys: &Keys,
     application: &Application,
     question: &Question<'_>,
     subject: &Result<Subject, (Outcome, Row)>,
@@ -352,7 +369,7 @@ fn find_out(
     } else {
         None
     };
-    match look_up(desk, policy, subject) {
+    match look_up(desk, policy, keys, subject) {
         Ok(found) => Ok(Found { attempts, ..found }),
         Err(refusal) => {
             if let Some((refs, counted)) = &attempts {
@@ -363,22 +380,23 @@ fn find_out(
     }
 }
 
-fn look_up(desk: &Desk, policy: &Policy, subject: &Subject) -> Result<Found, Refusal> {
+fn look_up(desk: &Desk, policy: &Policy, keys: &Keys, subject: &Subject) -> Result<Found, Refusal> {
     let engine = &desk.engine;
     let card = subject.card.as_str();
-    let index = engine.vault.index(card);
-    let claimed = engine.vault.verifiers(&Elements {
+    let found = desk.accounts.look().and_then(|()| desk.accounts.find(card, keys));
+    let record = found.map_err(|error| {
+        tracing::error!(%error, "an account could not be read");
+        Refusal::Stopped
+    })?;
+    let elements = Elements {
         card,
         name_exact: subject.name.e0(),
         name_loose: subject.name.e1(),
         id: subject.id.as_str(),
         mobile: subject.mobile.as_str(),
-    });
-    let found = desk.accounts.look().and_then(|()| desk.accounts.find(&index, &engine.vault));
-    let record = found.map_err(|error| {
-        tracing::error!(%error, "an account could not be read");
-        Refusal::Stopped
-    })?;
+    };
+    let version = record.as_ref().and_then(|row| keys.account_version(row.keys));
+    let claimed = keys.verifiers(&elements, version.unwrap_or(keys.accounts()));
     // Without a record the comparison is made all the same, so that its time tells nothing.
     let compared = Compared::of(record.as_ref().map_or(&dummy(), |row| &row.verifiers), &claimed);
     let issuers = engine.issuers();
@@ -540,7 +558,14 @@ mod tests {
 
     fn record(state: AccountState) -> AccountRow {
         let index = BlindIndex([0; 16]);
-        AccountRow { index, verifiers: dummy(), has_mobile: true, state, kind: DocumentKind::ResidentId }
+        AccountRow {
+            index,
+            verifiers: dummy(),
+            has_mobile: true,
+            state,
+            kind: DocumentKind::ResidentId,
+            keys: 1,
+        }
     }
 
     fn issuer(verifies: bool, phone_checked: bool) -> Issuer {

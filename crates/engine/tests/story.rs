@@ -7,7 +7,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::account::AccountText;
 use engine::caller::{
@@ -15,14 +15,15 @@ use engine::caller::{
 };
 use engine::claim::Claim;
 use engine::clock::Mode;
+use engine::erase::ErasureStatus;
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
 use engine::outcome::Outcome;
 use engine::settle::{Desk, Settlement, Writing};
-use engine::store::LedgerFile;
+use engine::store::{Check, LedgerFile};
 use engine::subject::{Date, ParseOptions};
-use engine::vault::{KeyRing, Vault};
+use engine::vault::{KeyGroup, KeyRing, Vault};
 use engine::verify::{Question, Refusal, new_request_id, verify};
 use engine::{Engine, Policy, Running, Seed};
 
@@ -267,7 +268,7 @@ fn a_changed_ledger_is_noticed_by_the_check_and_at_the_next_start() {
 }
 
 #[test]
-fn erasing_a_side_row_leaves_the_audit_whole() {
+fn a_side_row_that_nobody_erased_is_missed() {
     let dir = tempfile::tempdir().unwrap();
     let running = open(dir.path(), policy());
     put(&running.engine, "normal");
@@ -276,8 +277,146 @@ fn erasing_a_side_row_leaves_the_audit_whole() {
     let ledger = dir.path().join("ledger.db");
     rusqlite::Connection::open(&ledger).unwrap().execute_batch("DELETE FROM side").unwrap();
     let vault = Vault::new(&KeyRing::open_or_create(&dir.path().join("keys.json"), &ROOT).unwrap());
-    let check = LedgerFile::check(&ledger, &vault).unwrap();
-    assert_eq!((check.entries, check.erased), (2, 2));
+    let error = LedgerFile::check(&ledger, &vault).unwrap_err();
+    assert!(error.to_string().contains("2 side rows are missing"), "{error}");
+}
+
+/// Waits until an erasure has come to its end or stopped.
+fn erased(engine: &Arc<Engine>) -> ErasureStatus {
+    loop {
+        let is = engine.erasure();
+        if !is.is_running {
+            return is;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn check(folder: &Path) -> Check {
+    let vault = Vault::new(&KeyRing::open(&folder.join("keys.json"), &ROOT).unwrap());
+    LedgerFile::check(&folder.join("ledger.db"), &vault).unwrap()
+}
+
+/// The first bytes of everything sealed about the only card there is, and its row.
+fn traces(folder: &Path) -> Vec<Vec<u8>> {
+    let read = |file: &str, sql: &str| -> Vec<Vec<u8>> {
+        let db = rusqlite::Connection::open(folder.join(file)).unwrap();
+        let mut find = db.prepare(sql).unwrap();
+        find.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let mut traces = read("ledger.db", "SELECT substr(bytes, 5, 40) FROM side WHERE seq > 1");
+    traces.extend(read("accounts.db", "SELECT idx FROM account"));
+    traces.extend(read("accounts.db", "SELECT id FROM account"));
+    traces
+}
+
+fn linger(folder: &Path, traces: &[Vec<u8>]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let has = |trace: &Vec<u8>| bytes.windows(trace.len()).any(|window| window == &trace[..]);
+        if traces.iter().any(has) {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_erased_is_nowhere_and_the_audit_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "normal");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", Some("k"))), Outcome::Pass);
+    running.stop();
+    let running = open(dir.path(), policy());
+    assert_eq!(outcome(ask(&running.engine, "16100000002", None)), Outcome::HolderMismatch);
+    while running.engine.usage(None, 10).unwrap().len() < 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let traces = traces(dir.path());
+    assert_eq!(traces.len(), 4, "two side rows, where the account stands, what it says");
+    assert!(!linger(dir.path(), &traces).is_empty());
+
+    running.engine.erase("6217 0000 0000 0000 012").unwrap();
+    let is = erased(&running.engine);
+    assert_eq!((is.account, is.records, is.masks, is.error), (true, 2, 2, None));
+    assert!(running.engine.usage(None, 10).unwrap().iter().all(|row| row.masks.is_none()));
+    let again = ask(&running.engine, "16100000001", Some("k")).unwrap();
+    assert_eq!((again.replayed, again.answer.outcome), (false, Outcome::PanInvalid), "it is a new question");
+    running.stop();
+    let held = check(dir.path());
+    assert_eq!((held.answers, held.charges, held.erased), (3, 3, 2));
+    assert_eq!(linger(dir.path(), &traces), Vec::<String>::new());
+
+    // Erased again, with nothing but the question since; and after a restart nothing is counted twice.
+    let running = open(dir.path(), policy());
+    assert_eq!(running.engine.totals().charges, 3);
+    running.engine.erase("6217000000000000012").unwrap();
+    let is = erased(&running.engine);
+    assert_eq!((is.account, is.records, is.masks), (false, 1, 1));
+    running.stop();
+    assert_eq!(check(dir.path()).erased, 3);
+}
+
+#[test]
+fn an_interrupted_erasure_is_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "normal");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
+    while running.engine.usage(None, 10).unwrap().is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Somebody in the way of the accounts stops it after it was noted.
+    let accounts = rusqlite::Connection::open(dir.path().join("accounts.db")).unwrap();
+    accounts.execute_batch("BEGIN IMMEDIATE").unwrap();
+    running.engine.erase("6217000000000000012").unwrap();
+    let is = erased(&running.engine);
+    assert!(is.error.is_some_and(|error| error.contains("locked")));
+    drop(accounts);
+    running.stop();
+    assert_eq!(check(dir.path()).erased, 0);
+
+    let running = open(dir.path(), policy());
+    running.engine.resume_erasure().unwrap();
+    let is = erased(&running.engine);
+    assert_eq!((is.account, is.records, is.masks, is.error), (true, 1, 1, None));
+    running.engine.resume_erasure().unwrap();
+    assert_eq!(erased(&running.engine).records, 1, "there is nothing left to go on with");
+    running.stop();
+    assert_eq!(check(dir.path()).erased, 1);
+}
+
+#[test]
+fn a_question_is_known_and_a_card_is_found_under_keys_from_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), policy());
+    put(&running.engine, "normal");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", Some("k"))), Outcome::Pass);
+    running.engine.rotate_keys(&KeyGroup::ALL).unwrap();
+    while running.engine.rotation().is_running {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(running.engine.rotation().error, None);
+    assert!(ask(&running.engine, "16100000001", Some("k")).unwrap().replayed);
+    assert_eq!(ask(&running.engine, "16100000002", Some("k")).unwrap_err(), Refusal::KeyReused);
+    running.stop();
+    let running = open(dir.path(), policy());
+    assert!(ask(&running.engine, "16100000001", Some("k")).unwrap().replayed, "after a restart");
+    assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
+    running.engine.erase("6217000000000000012").unwrap();
+    assert_eq!(erased(&running.engine).records, 2, "one under each key");
+    running.stop();
+
+    // A checkpoint under the replaced key, though its public half is kept, is not taken any more.
+    assert_eq!(check(dir.path()).erased, 2);
+    let db = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
+    db.execute("UPDATE checkpoint SET key = 1 WHERE size = (SELECT max(size) FROM checkpoint)", []).unwrap();
+    let vault = Vault::new(&KeyRing::open(&dir.path().join("keys.json"), &ROOT).unwrap());
+    let error = LedgerFile::check(&dir.path().join("ledger.db"), &vault).unwrap_err();
+    assert!(error.to_string().contains("does not hold"), "{error}");
 }
 
 #[test]

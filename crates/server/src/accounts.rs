@@ -206,9 +206,9 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 
 fn get(card: &Card) -> anyhow::Result<()> {
     let Installation { folder, vault, .. } = card.place.open()?;
-    let index = index(&card_text(&card.card)?, &vault)?;
+    let number = card_number(&card_text(&card.card)?)?;
     let accounts = Accounts::open(&folder.join("accounts.db"))?;
-    Told::of(&found(&accounts, &index, &vault)?).print(card.json)
+    Told::of(&found(&accounts, &number, &vault)?).print(card.json)
 }
 
 fn put(card: &Card, status: Option<&str>) -> anyhow::Result<()> {
@@ -295,13 +295,20 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
 
 const NOBODY: &str = "there is no account of that card";
 
-fn found(accounts: &Accounts, index: &BlindIndex, vault: &Vault) -> anyhow::Result<AccountRow> {
-    accounts.find(index, vault)?.context(NOBODY)
+fn index(card: &str, vault: &Vault) -> anyhow::Result<BlindIndex> {
+    Ok(vault.index(card_number(card)?.as_str()))
 }
 
-fn index(card: &str, vault: &Vault) -> anyhow::Result<BlindIndex> {
-    let card = CardNumber::parse(card).context("that is not a card number: 13 to 19 digits")?;
-    Ok(vault.index(card.as_str()))
+fn found(accounts: &Accounts, card: &CardNumber, vault: &Vault) -> anyhow::Result<AccountRow> {
+    let keys = vault.keys();
+    let found = accounts.find(card.as_str(), &keys)?;
+    // Under keys that were replaced since they were read, there is nobody to be found.
+    accounts.agree_with(&keys)?;
+    found.context(NOBODY)
+}
+
+fn card_number(card: &str) -> anyhow::Result<CardNumber> {
+    CardNumber::parse(card).context("that is not a card number: 13 to 19 digits")
 }
 
 fn state(word: &str) -> anyhow::Result<AccountState> {

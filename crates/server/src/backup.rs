@@ -15,12 +15,13 @@ use clap::Args;
 use engine::clock::{Clock, utc_text};
 use engine::file::{create_private_dir, hex, unhex};
 use engine::store::{Accounts, Check, LedgerFile, LedgerReader};
-use engine::vault::{KeyRing, Vault, signature_holds};
+use engine::vault::{KeyRing, Vault};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::Settings;
+use crate::custody;
 use crate::installation::Installation;
 use crate::table::count;
 
@@ -223,7 +224,7 @@ fn signed(manifest: &[u8]) -> Vec<u8> {
 pub fn restore(options: &Restore) -> anyhow::Result<()> {
     let settings = Settings::read(&options.config)?;
     let base = options.config.parent().unwrap_or(Path::new(""));
-    let root_key = settings.keys.root_key(base)?;
+    let root_key = custody::root_key(&settings.keys, base)?;
     let data = base.join(&settings.server.data);
     let src = &options.src;
     let text = std::fs::read(src.join(MANIFEST))
@@ -251,7 +252,7 @@ pub fn restore(options: &Restore) -> anyhow::Result<()> {
     )?;
     let vault = Vault::new(&ring);
     ensure!(
-        signature_of(src).is_some_and(|by| signature_holds(&vault.audit_public_key(), &signed(&text), &by)),
+        signature_of(src).is_some_and(|by| vault.signed(&signed(&text), &by)),
         "{MANIFEST} was changed after it was signed, or {SIGNATURE} is missing; nothing was restored, take another backup"
     );
     // A backup of an earlier card4e is brought forward; and the books must add up.

@@ -50,6 +50,14 @@ pub enum Command {
     /// Check receipts of the native API.
     #[command(subcommand)]
     Receipt(crate::receipt::Command),
+    /// Look after keys: list and replace them.
+    #[command(subcommand)]
+    Keys(crate::keys::Command),
+    /// Give a locked server its passphrase.
+    Unseal(crate::locked::Unseal),
+    /// Erase people.
+    #[command(subcommand)]
+    Subject(crate::subject::Command),
     /// Check the audit tree.
     #[command(subcommand)]
     Audit(Audit),

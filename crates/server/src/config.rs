@@ -63,37 +63,37 @@ impl Default for ServerSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeySettings {
-    /// File with the root key as 64 hex digits. Default `root.key`.
+    /// Who keeps the root key. Default `"file"`.
+    pub custody: Custody,
+    /// `file`: with the root key as 64 hex digits. Default `root.key`.
     pub root_key_file: PathBuf,
-    /// Name of an environment variable with the root key; wins over the file.
-    pub root_key_env: Option<String>,
+    /// `environment`: name of the variable with the root key. Default `CARD4E_ROOT_KEY`.
+    pub root_key_env: String,
+    /// `passphrase`: file with the sealed root key. Default `root.sealed`.
+    pub sealed_key_file: PathBuf,
+}
+
+/// Who keeps the root key, which opens all other keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Custody {
+    /// A file, in plain text.
+    #[default]
+    File,
+    /// A variable of the environment, in plain text.
+    Environment,
+    /// A person who knows a passphrase; the file alone opens nothing.
+    Passphrase,
 }
 
 impl Default for KeySettings {
     fn default() -> Self {
-        KeySettings { root_key_file: "root.key".into(), root_key_env: None }
-    }
-}
-
-impl KeySettings {
-    /// The root key, which opens all other keys.
-    pub fn root_key(&self, base: &Path) -> anyhow::Result<[u8; 32]> {
-        let (text, whence) = match &self.root_key_env {
-            Some(name) => {
-                let text =
-                    std::env::var(name).with_context(|| format!("keys.root_key_env: no variable {name}"))?;
-                (text, format!("the variable {name}"))
-            }
-            None => {
-                let path = base.join(&self.root_key_file);
-                let text = std::fs::read_to_string(&path).with_context(|| {
-                    format!("cannot read the root key {}; without it nothing opens", path.display())
-                })?;
-                (text, path.display().to_string())
-            }
-        };
-        let key = engine::file::unhex(text.trim()).and_then(|bytes| bytes.try_into().ok());
-        key.with_context(|| format!("{whence} does not hold 64 hex digits"))
+        KeySettings {
+            custody: Custody::default(),
+            root_key_file: "root.key".into(),
+            root_key_env: "CARD4E_ROOT_KEY".into(),
+            sealed_key_file: "root.sealed".into(),
+        }
     }
 }
 

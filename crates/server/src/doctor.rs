@@ -15,8 +15,10 @@ use engine::store::{Accounts, LedgerReader};
 use engine::vault::{KeyRing, Vault};
 use indicatif::HumanBytes;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
-use crate::config::Settings;
+use crate::config::{Custody, Settings};
+use crate::custody;
 use crate::manage::{self, Request};
 use crate::table::{self, count};
 use crate::tls::Tls;
@@ -152,19 +154,35 @@ fn look_at_settings(config: &Path, settings: &Settings, findings: &mut Findings)
     }
 }
 
-fn look_at_root_key(base: &Path, settings: &Settings, findings: &mut Findings) -> Option<[u8; 32]> {
-    let key = match settings.keys.root_key(base) {
+fn look_at_root_key(
+    base: &Path,
+    settings: &Settings,
+    findings: &mut Findings,
+) -> Option<Zeroizing<[u8; 32]>> {
+    let keys = &settings.keys;
+    let key = match custody::root_key(keys, base) {
         Ok(key) => key,
         Err(wrong) => {
             findings.problem("root key", format!("{wrong:#}"), "put back the copy that is kept elsewhere");
             return None;
         }
     };
-    if let Some(name) = &settings.keys.root_key_env {
-        findings.ok("root key", format!("from the variable {name}"));
-        return Some(key);
-    }
-    let path = base.join(&settings.keys.root_key_file);
+    let path = match keys.custody {
+        Custody::File => base.join(&keys.root_key_file),
+        Custody::Environment => {
+            findings.ok("root key", format!("from the variable {}", keys.root_key_env));
+            return Some(key);
+        }
+        Custody::Passphrase => {
+            findings.ok("root key", format!("{}, by its passphrase", keys.sealed_key_file.display()));
+            let plain = base.join(&keys.root_key_file);
+            if plain.exists() {
+                let found = format!("{} is there in plain text, too", plain.display());
+                findings.warning("root key", found, format!("shred -u {}", plain.display()));
+            }
+            return Some(key);
+        }
+    };
     let (shown, mode) = (path.display(), mode(&path));
     match mode {
         mode if mode & 0o007 != 0 => findings.problem(

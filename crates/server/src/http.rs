@@ -334,7 +334,7 @@ const STREAMS_MAX: u32 = 100;
 const HEADERS_MAX_BYTES: u32 = 128 << 10;
 
 /// The TLS handshake, or `None` and whatever can be told to the client.
-async fn shake_hands(tls: &Tls, mut socket: TcpStream) -> Option<TlsStream<TcpStream>> {
+pub async fn shake_hands(tls: &Tls, mut socket: TcpStream) -> Option<TlsStream<TcpStream>> {
     const HANDSHAKE: u8 = 0x16;
     let mut first = [0];
     match socket.peek(&mut first).await {
@@ -368,7 +368,7 @@ const REFUSED_MAX_BYTES: usize = 1 << 20;
 
 /// Runs the parts of an HTTP/2 connection on the thread that has it.
 #[derive(Clone, Copy)]
-struct OnThisCore;
+pub struct OnThisCore;
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for OnThisCore {
     fn execute(&self, part: F) {

@@ -149,7 +149,7 @@ struct Summary<'a> {
 pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
     let installation = options.place.open()?;
     let rules = &Rules::of(&installation);
-    let mut accounts = Accounts::open_alone(&installation.folder)?;
+    let mut accounts = Accounts::open_alone(&installation.folder, rules.vault)?;
     let mut input = Input::open(&options.file, options.encoding)?;
     let source =
         Source { identity: input.identity, is_replacing: options.replace, from_start: options.from_start };

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
-use engine::vault::{KeyRing, Vault};
+use engine::vault::{KeyRing, ListedKey, Vault};
 use engine::{Engine, Policy, Running, Seed};
 
 use crate::config::Settings;
+use crate::custody;
 use crate::sandbox;
 
 /// Which installation a command is about.
@@ -29,6 +30,8 @@ pub struct Installation {
     pub folder: PathBuf,
     /// Keys at work.
     pub vault: Vault,
+    /// Every version of every key, without its value.
+    pub keys: Vec<ListedKey>,
     /// How it verifies, counts and charges.
     pub policy: Policy,
     /// All settings.
@@ -64,9 +67,17 @@ impl Installation {
         let settings = Settings::read(config)?;
         let base = config.parent().unwrap_or(Path::new("."));
         let folder = base.join(&settings.server.data);
-        let root_key = settings.keys.root_key(base)?;
+        let root_key = custody::root_key(&settings.keys, base)?;
         let policy = settings.serve_policy()?;
-        Installation::open(folder, root_key, policy, settings)
+        Installation::open(folder, *root_key, policy, settings)
+    }
+
+    /// The same, with the root key somebody gave.
+    pub fn unlocked(config: &Path, root_key: &[u8; 32]) -> anyhow::Result<Installation> {
+        let settings = Settings::read(config)?;
+        let base = config.parent().unwrap_or(Path::new("."));
+        let policy = settings.serve_policy()?;
+        Installation::open(base.join(&settings.server.data), *root_key, policy, settings)
     }
 
     fn of_sandbox(folder: &Path) -> anyhow::Result<Installation> {
@@ -89,8 +100,8 @@ impl Installation {
              `card4e sandbox --data DIR` a sandbox's folder",
             keys.display()
         );
-        let ring = KeyRing::open_or_create(&folder.join("keys.json"), &root_key)?;
-        Ok(Installation { folder, vault: Vault::new(&ring), policy, settings, root_key })
+        let ring = KeyRing::open(&keys, &root_key)?;
+        Ok(Installation { folder, vault: Vault::new(&ring), keys: ring.list(), policy, settings, root_key })
     }
 
     /// Opens a copy of the key ring.

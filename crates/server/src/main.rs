@@ -5,18 +5,23 @@ mod backup;
 mod bench;
 mod cli;
 mod config;
+mod custody;
 mod doctor;
 mod front;
 mod http;
 mod import;
 mod installation;
+mod keys;
 mod ledger;
+mod locked;
 mod manage;
+mod process;
 mod receipt;
 mod register;
 mod reload;
 mod sandbox;
 mod serve;
+mod subject;
 mod synth;
 mod table;
 mod telemetry;
@@ -49,6 +54,9 @@ use crate::tls::dev_ca::{self, DevCa};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(matches!(&cli.command, Command::Serve(options) if options.log_format == LogFormat::Json));
+    if let Err(error) = process::hide_memory() {
+        tracing::warn!(%error, "this system does not let card4e forbid core dumps: keys could be in one");
+    }
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -77,6 +85,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Import(what) => import::run(&what)?,
         Command::Accounts(command) => accounts::run(&command)?,
         Command::Synth(options) => synth::run(&options)?,
+        Command::Keys(command) => keys::run(command)?,
+        Command::Unseal(options) => locked::unseal(&options)?,
+        Command::Subject(command) => subject::run(command)?,
         Command::Receipt(command) => receipt::run(&command)?,
         Command::Audit(Audit::Check(data)) => as_far_as_read(check_audit(&data))?,
         Command::Ledger(command) => as_far_as_read(ledger::run(&command))?,
@@ -204,7 +215,7 @@ pub fn answer_until_told(
 }
 
 /// Ready when the terminal or the supervisor asks to stop.
-fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+pub fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -302,7 +313,7 @@ fn check_audit(data: &Data) -> anyhow::Result<()> {
         writeln!(out, "{}", serde_json::to_string(&check)?)?;
         return Ok(());
     }
-    let Check { blocks, entries, answers, charges, charged, erased, checkpoints, root } = check;
+    let Check { blocks, entries, answers, charges, charged, erased, checkpoints, root, .. } = check;
     writeln!(out, "The audit holds.\n")?;
     let entries = count(entries, "entry", "entries");
     writeln!(

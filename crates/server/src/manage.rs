@@ -12,13 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use engine::Engine;
 use engine::caller::{Action, AddressRange, Purpose, Standing};
 use engine::ledger::Credits;
 use engine::register::{Kind, Terms, Wish};
 use engine::settle::Desk;
+use engine::vault::KeyGroup;
+use engine::{Engine, Running};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::installation::Installation;
 use crate::verify::{self, Elements};
@@ -57,6 +59,26 @@ pub enum Request {
     Verify { caller: String, elements: Elements, purpose: Option<Purpose> },
     /// How the server is.
     Status,
+    /// Begin to replace keys, or go on with what was begun.
+    RotateKeys { groups: Vec<KeyGroup> },
+    /// How far that is.
+    KeyRotation,
+    /// Begin to erase everything about a card.
+    Erase { card: Hidden },
+    /// How far that is.
+    Erasure,
+    /// The passphrase of a locked server.
+    Unseal { passphrase: Hidden },
+}
+
+/// A card number or a passphrase on its way to the server. Does not print.
+#[derive(Serialize, Deserialize)]
+pub struct Hidden(pub Zeroizing<String>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden(…)")
+    }
 }
 
 /// The kinds of credentials as they are called on the command line.
@@ -111,6 +133,11 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
             engine.revoke(id)?;
             Ok(json!({ "revoked": id }))
         }
+        Request::RotateKeys { groups } => Ok(json!(engine.rotate_keys(&groups)?)),
+        Request::KeyRotation => Ok(json!(engine.rotation())),
+        Request::Erase { card } => Ok(json!(engine.erase(&card.0)?)),
+        Request::Erasure => Ok(json!(engine.erasure())),
+        Request::Unseal { .. } => Err(anyhow!("this server is not locked")),
         Request::Status => {
             let totals = engine.totals();
             Ok(json!({
@@ -138,7 +165,8 @@ impl From<KindWord> for Kind {
 const LINE_MAX_BYTES: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn socket(folder: &Path) -> PathBuf {
+/// Where the control socket of a data folder is.
+pub fn socket(folder: &Path) -> PathBuf {
     folder.join("control.sock")
 }
 
@@ -165,8 +193,11 @@ pub fn listen(engine: Arc<Engine>, folder: &Path) -> anyhow::Result<()> {
 fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &mut Option<Desk>) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new((&stream).take(LINE_MAX_BYTES)).read_line(&mut line)?;
+    let mut line = Zeroizing::new(String::new());
+    if BufReader::new((&stream).take(LINE_MAX_BYTES)).read_line(&mut line)? == 0 {
+        // Somebody looked whether a server runs.
+        return Ok(());
+    }
     let told = match serde_json::from_str(&line) {
         Ok(request) => match run(engine, request, desk) {
             Ok(answer) => json!({ "ok": answer }),
@@ -178,16 +209,47 @@ fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &mut Option<Desk>) -> 
 }
 
 /// Asks the running server, or does it here when none runs.
-pub fn ask(mut installation: Installation, request: Request) -> anyhow::Result<Value> {
-    match UnixStream::connect(socket(&installation.folder)) {
-        Ok(stream) => ask_server(stream, &request),
-        Err(_) => {
-            // The log is grown by a server, which has the time.
-            installation.policy.log_bytes = 0;
-            let running = installation.start()?;
-            let done = run(&running.engine, request, &mut None);
+pub fn ask(installation: Installation, request: Request) -> anyhow::Result<Value> {
+    let mut answering = Answering::of(installation)?;
+    let done = answering.ask(request);
+    answering.stop();
+    done
+}
+
+/// Who does what is asked: the server of an installation, or this process when none runs.
+pub enum Answering {
+    /// The server that works in this folder.
+    Server(PathBuf),
+    /// An engine of our own.
+    Here(Running),
+}
+
+impl Answering {
+    /// Looks whether a server runs.
+    pub fn of(mut installation: Installation) -> anyhow::Result<Answering> {
+        if UnixStream::connect(socket(&installation.folder)).is_ok() {
+            return Ok(Answering::Server(installation.folder));
+        }
+        // The log is grown by a server, which has the time.
+        installation.policy.log_bytes = 0;
+        Ok(Answering::Here(installation.start()?))
+    }
+
+    /// Asks one thing.
+    pub fn ask(&mut self, request: Request) -> anyhow::Result<Value> {
+        match self {
+            Answering::Server(folder) => {
+                let stream = UnixStream::connect(socket(folder)).context("the server has stopped")?;
+                ask_server(stream, &request)
+            }
+            Answering::Here(running) => run(&running.engine, request, &mut None),
+        }
+    }
+
+    /// Ends an engine of our own.
+    pub fn stop(self) {
+        if let Answering::Here(running) = self {
             running.stop();
-            done
         }
     }
 }
@@ -199,7 +261,9 @@ pub fn ask_running(folder: &Path, request: &Request) -> Option<anyhow::Result<Va
 
 fn ask_server(stream: UnixStream, request: &Request) -> anyhow::Result<Value> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    (&stream).write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
+    let mut line = Zeroizing::new(serde_json::to_vec(request)?);
+    line.push(b'\n');
+    (&stream).write_all(&line)?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
     let mut told: Value = serde_json::from_str(&line).context("the server's answer cannot be read")?;

@@ -47,15 +47,16 @@ pub struct Receipt<'a> {
 impl Receipt<'_> {
     /// The receipt with its signature, in the compact form: three parts of base64url.
     pub fn signed(&self, vault: &Vault) -> String {
+        let keys = vault.keys();
         let header = json!({
             "alg": "EdDSA",
             "typ": "card4e-receipt+jwt",
-            "kid": key_id(&vault.receipt_public_key()),
+            "kid": key_id(&keys.receipt_public_keys()[0]),
         });
         let part = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let payload = serde_json::to_vec(self).unwrap_or_default();
         let signed = format!("{}.{}", part(header.to_string().as_bytes()), part(&payload));
-        let signature = vault.sign_receipt(signed.as_bytes());
+        let signature = keys.sign_receipt(signed.as_bytes());
         format!("{signed}.{}", part(&signature))
     }
 }
@@ -73,11 +74,14 @@ pub fn commitment(opening: &[u8; 16], elements: [&str; 4]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(hash.finalize())
 }
 
-/// A public key as a JSON Web Key Set.
-pub fn published(public_key: &[u8; 32]) -> Value {
-    let x = BASE64_URL_SAFE_NO_PAD.encode(public_key);
-    let kid = key_id(public_key);
-    json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "use": "sig", "alg": "EdDSA" }] })
+/// Public keys as a JSON Web Key Set.
+pub fn published(public_keys: &[[u8; 32]]) -> Value {
+    let published = |public_key: &[u8; 32]| {
+        let x = BASE64_URL_SAFE_NO_PAD.encode(public_key);
+        let kid = key_id(public_key);
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "use": "sig", "alg": "EdDSA" })
+    };
+    json!({ "keys": public_keys.iter().map(published).collect::<Vec<_>>() })
 }
 
 /// The key's thumbprint (RFC 7638).
@@ -249,10 +253,10 @@ mod tests {
     #[test]
     fn a_receipt_is_checked_with_the_published_key_alone() {
         let vault = Vault::new(&KeyRing::generate());
-        let keys = public_keys(&published(&vault.receipt_public_key())).unwrap();
+        let keys = public_keys(&published(vault.keys().receipt_public_keys())).unwrap();
         let says = checked(&receipt(&vault), &keys).unwrap();
         assert_eq!((&says["outcome"], &says["purpose"]), (&json!("PASS"), &json!("account_opening")));
-        let other = Vault::new(&KeyRing::generate()).receipt_public_key();
+        let other = Vault::new(&KeyRing::generate()).keys().receipt_public_keys()[0];
         assert!(checked(&receipt(&vault), &[other]).is_err());
     }
 
@@ -271,7 +275,7 @@ mod tests {
             let at = at.index(genuine.len());
             let changed = format!("{}{to}{}", &genuine[..at], &genuine[at + 1..]);
             // The last letter of a part carries bits that say nothing; the decoder refuses them.
-            prop_assert_eq!(checked(&changed, &[vault.receipt_public_key()]).is_ok(), changed == genuine);
+            prop_assert_eq!(checked(&changed, vault.keys().receipt_public_keys()).is_ok(), changed == genuine);
         }
 
         #[test]

@@ -12,8 +12,15 @@ use crate::front::Server;
 use crate::tls::Tls;
 
 /// Settings that are looked at only at the start. `src/card4e.toml` marks each as `(restart)`.
-const AT_START: &[&str] =
-    &["server.listen", "server.data", "keys.root_key_file", "keys.root_key_env", "http.connections_max"];
+const AT_START: &[&str] = &[
+    "server.listen",
+    "server.data",
+    "keys.custody",
+    "keys.root_key_file",
+    "keys.root_key_env",
+    "keys.sealed_key_file",
+    "http.connections_max",
+];
 
 /// Reads the settings again on each `SIGHUP`; never ends. To be called before anybody is told that the
 /// server answers: until then the signal ends the process.
@@ -141,7 +148,9 @@ mod tests {
         next.server.listen = ([127, 0, 0, 1], 1).into();
         next.server.data = "elsewhere".into();
         next.keys.root_key_file = "other.key".into();
-        next.keys.root_key_env = Some("KEY".into());
+        next.keys.root_key_env = "KEY".into();
+        next.keys.sealed_key_file = "other.sealed".into();
+        next.keys.custody = crate::config::Custody::Passphrase;
         next.http.connections_max = 1;
         next.policy.price = "2".into();
         for _ in 0..2 {

@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::front::Server;
 use crate::installation::Installation;
 use crate::tls::Tls;
-use crate::{Announced, answer_until_told, http, manage, sandbox, telemetry};
+use crate::{Announced, answer_until_told, custody, http, locked, manage, sandbox, telemetry};
 
 /// The settings file as `init` writes it: every setting with its default and what it means.
 pub const TEMPLATE: &str = include_str!("card4e.toml");
@@ -126,17 +126,39 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         settings: Some(&options.config),
     };
     announced.forget();
-    let installation = Installation::configured(&options.config)?;
-    let settings = installation.settings.clone();
+    let base = options.config.parent().unwrap_or(Path::new(""));
+    let settings = Settings::read(&options.config)?;
+    let (installation, listener, tls) = match custody::locked(&settings.keys, base)? {
+        None => {
+            let installation = Installation::configured(&options.config)?;
+            (installation, http::listen(settings.server.listen)?, None)
+        }
+        Some(sealed) => {
+            let listener = http::listen(settings.server.listen)?;
+            let tls = Tls::open(&settings.tls, base)?.map(Arc::new);
+            let given = locked::until_unsealed(sealed, &listener, &settings, &options.config, tls.clone())?;
+            let Some(root_key) = given else { return Ok(()) };
+            (Installation::unlocked(&options.config, &root_key)?, listener, tls)
+        }
+    };
     let folder = installation.folder.clone();
-    let listener = http::listen(settings.server.listen)?;
     let address = listener.local_addr()?;
     let running = installation.start()?;
     refuse_test_credentials(&running.engine)?;
     if running.engine.policy().test_land {
         tracing::warn!("test land is on: identity numbers of province 99 and test cards are accepted");
     }
-    let tls = Tls::open(&settings.tls, options.config.parent().unwrap_or(Path::new("")))?.map(Arc::new);
+    let tls = match tls {
+        Some(tls) => Some(tls),
+        None => Tls::open(&settings.tls, base)?.map(Arc::new),
+    };
+    // First: its references are under the keys of when it was begun.
+    if let Err(error) = running.engine.resume_erasure() {
+        tracing::error!(%error, "an erasure that was interrupted is not gone on with; erase that card again");
+    }
+    if let Err(error) = running.engine.resume_rotation() {
+        tracing::error!(%error, "a rotation of keys that was interrupted is not gone on with; `card4e keys rotate` does");
+    }
     manage::listen(Arc::clone(&running.engine), &folder)?;
     let server = Arc::new(Server {
         engine: Arc::clone(&running.engine),
@@ -164,7 +186,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
 fn refuse_test_credentials(engine: &Engine) -> anyhow::Result<()> {
     let directory = engine.directory();
     let known = directory.signing(sandbox::PUBLIC_SECRET_ID).is_some()
-        || directory.token(&engine.vault.token(sandbox::PUBLIC_TOKEN), 0).is_some();
+        || engine.credential_of_token(sandbox::PUBLIC_TOKEN).is_some();
     ensure!(
         !known,
         "this data folder has the sandbox's public test credentials: everybody knows them; make an installation with `card4e init`"

@@ -4,6 +4,9 @@
 //! in many short transactions (`accounts/import.rs`).
 
 mod import;
+mod rewrap;
+
+pub use rewrap::Rewrap;
 
 pub use import::{Change, Import, Source};
 
@@ -17,9 +20,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::StoreError;
-use super::sqlite::{Durability, Schema};
+use super::sqlite::{Durability, Schema, overwrite_log};
 use crate::account::{AccountState, DocumentKind};
-use crate::vault::{BlindIndex, Vault, Verifier, Verifiers, random};
+use crate::vault::{BlindIndex, Keys, Vault, Verifier, Verifiers, random};
 
 const SCHEMA: Schema = Schema {
     file: "accounts.db",
@@ -57,6 +60,18 @@ const SCHEMA: Schema = Schema {
         );
         INSERT INTO import VALUES (1, 0, NULL, 0, 2, NULL, 0, 0, 0, 0, 0, 0);
     ",
+        "
+        ALTER TABLE account ADD COLUMN keys INTEGER NOT NULL DEFAULT 1;  -- version of what wraps the row
+        CREATE TABLE rewrap (
+            one     INTEGER PRIMARY KEY CHECK (one = 1),
+            version INTEGER NOT NULL,     -- of all rows, when none are being wrapped again
+            target  INTEGER,              -- they are being wrapped again under this one
+            after   BLOB NOT NULL,        -- those up to this old index are done
+            rows    INTEGER NOT NULL,     -- how many that are
+            digest  BLOB NOT NULL         -- of what the inner key made of them
+        );
+        INSERT INTO rewrap VALUES (1, 1, NULL, x'', 0, zeroblob(16));
+    ",
     ],
 };
 
@@ -73,16 +88,20 @@ pub struct AccountRow {
     pub state: AccountState,
     /// The document it was opened with.
     pub kind: DocumentKind,
+    /// Version of the keys that wrap it.
+    pub keys: u32,
 }
 
 impl AccountRow {
-    /// Authenticates what the verifiers do not: state, kind, and the row they stand in.
-    fn mac(&self, vault: &Vault) -> [u8; 16] {
+    /// Authenticates what the verifiers do not: state, kind, and the row they stand in. Nothing if
+    /// there are no keys of its version.
+    fn mac(&self, keys: &Keys) -> Option<[u8; 16]> {
         let plain = [u8::from(self.has_mobile), self.state.code(), self.kind.code()];
         let Verifiers { name_exact, name_loose, id, mobile } = &self.verifiers;
         // What is not stored is not covered: without it, the row reads as nothing.
         let mobile = if self.has_mobile { mobile.0 } else { [0; 16] };
-        vault.row_mac(&[&self.index.0, &plain, &name_exact.0, &name_loose.0, &id.0, &mobile])
+        let row = [&self.index.0[..], &plain, &name_exact.0, &name_loose.0, &id.0, &mobile];
+        Some(keys.account_version(self.keys)?.row_mac(&row))
     }
 }
 
@@ -144,7 +163,7 @@ impl Accounts {
 
     /// Opens the file of a data folder to change many accounts, alone: somebody else who wants the
     /// same is refused, a server may go on answering from it.
-    pub fn open_alone(folder: &Path) -> Result<Accounts, StoreError> {
+    pub fn open_alone(folder: &Path, vault: &Vault) -> Result<Accounts, StoreError> {
         let path = folder.join("accounts.lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|cause| StoreError::Folder { path: path.clone(), cause })?;
@@ -153,7 +172,9 @@ impl Accounts {
             Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::Importing(folder.to_owned())),
             Err(std::fs::TryLockError::Error(cause)) => return Err(StoreError::Folder { path, cause }),
         }
-        Ok(Accounts { _lock: Some(lock), ..Accounts::open(&folder.join(SCHEMA.file))? })
+        let accounts = Accounts { _lock: Some(lock), ..Accounts::open(&folder.join(SCHEMA.file))? };
+        accounts.agree_with(&vault.keys())?;
+        Ok(accounts)
     }
 
     /// Opens the file to look accounts up.
@@ -200,15 +221,22 @@ impl Accounts {
         SCHEMA.check_structure(path)
     }
 
-    /// The account of a card.
-    pub fn find(&self, index: &BlindIndex, vault: &Vault) -> Result<Option<AccountRow>, StoreError> {
-        let found = find_in(&self.db, index).map_err(|cause| SCHEMA.error(cause))?;
-        found.map(|(row, mac)| authentic(row, mac, vault)).transpose()
+    /// The account of a card. While a rotation moves the rows it is looked for under both versions, in
+    /// one statement: it is always found exactly once.
+    pub fn find(&self, card: &str, keys: &Keys) -> Result<Option<AccountRow>, StoreError> {
+        let [newest, older] = indexes(card, keys);
+        self.find_at([&newest, &older], keys)
+    }
+
+    fn find_at(&self, at: [&BlindIndex; 2], keys: &Keys) -> Result<Option<AccountRow>, StoreError> {
+        let found = find_in(&self.db, at).map_err(|cause| SCHEMA.error(cause))?;
+        found.map(|(row, mac)| authentic(row, mac, keys)).transpose()
     }
 
     /// Adds accounts, or replaces those of the same cards; all or none.
     pub fn put(&mut self, rows: &[AccountRow], vault: &Vault) -> Result<(), StoreError> {
-        self.change(|db| put_all(db, rows, vault))
+        let keys = vault.keys();
+        self.change(Some(keys.accounts().version), |db| put_all(db, rows, &keys))
     }
 
     /// Carries out orders, in their turn and in one commit; waits for an import's batch if need be.
@@ -216,17 +244,19 @@ impl Accounts {
     /// # Errors
     /// Nothing was changed.
     pub fn carry_out(&mut self, orders: &[Order], vault: &Vault) -> Result<Vec<Done>, StoreError> {
+        let keys = vault.keys();
         let found = |db: &Connection, index: &BlindIndex| -> Result<Option<AccountRow>, StoreError> {
-            let found = find_in(db, index).map_err(|cause| SCHEMA.error(cause))?;
-            found.map(|(row, mac)| authentic(row, mac, vault)).transpose()
+            let found = find_in(db, [index, index]).map_err(|cause| SCHEMA.error(cause))?;
+            found.map(|(row, mac)| authentic(row, mac, &keys)).transpose()
         };
         let _next = self.next_in_turn()?;
         let begin = self.db.transaction_with_behavior(TransactionBehavior::Immediate);
         let transaction = begin.map_err(|cause| SCHEMA.error(cause))?;
+        writable(&transaction, Some(keys.accounts().version)).map_err(|cause| SCHEMA.error(cause))??;
         let mut done = Vec::with_capacity(orders.len());
         for order in orders {
             let put = |row: AccountRow| {
-                let put = put_all(&transaction, std::slice::from_ref(&row), vault);
+                let put = put_all(&transaction, std::slice::from_ref(&row), &keys);
                 put.map(|()| Done::Is(row)).map_err(|cause| SCHEMA.error(cause))
             };
             done.push(match order {
@@ -256,16 +286,28 @@ impl Accounts {
         taken.map_err(|cause| StoreError::Folder { path, cause })
     }
 
+    /// Removes the account of that index; whether there was one.
+    pub fn delete(&mut self, index: &BlindIndex, keys: &Keys) -> Result<bool, StoreError> {
+        self.change(Some(keys.accounts().version), |db| Ok(delete_in(db, index)? > 0))
+    }
+
+    /// Overwrites the log; see `sqlite::overwrite_log`.
+    pub fn overwrite_log(&mut self) -> Result<bool, StoreError> {
+        overwrite_log(&mut self.db, &self.path).map_err(|cause| SCHEMA.error(cause))
+    }
+
     /// Makes these accounts the whole truth.
     pub fn replace_all(&mut self, rows: &[AccountRow], vault: &Vault) -> Result<(), StoreError> {
-        self.change(|db| {
+        let keys = vault.keys();
+        self.change(Some(keys.accounts().version), |db| {
             db.execute("DELETE FROM account", [])?;
-            put_all(db, rows, vault)
+            put_all(db, rows, &keys)
         })
     }
 
     /// Reads every account, and fails at the first that was changed outside card4e.
     pub fn census(&self, vault: &Vault) -> Result<Census, StoreError> {
+        let keys = vault.keys();
         const PAGE: usize = 10_000;
         let (mut states, mut accounts, mut without_mobile) = ([0; AccountState::ALL.len()], 0, 0);
         let mut digest = Sha256::new();
@@ -278,7 +320,7 @@ impl Accounts {
                 digest.update(row.index.0);
                 // It covers everything else.
                 digest.update(mac);
-                let row = authentic(row, mac, vault)?;
+                let row = authentic(row, mac, &keys)?;
                 accounts += 1;
                 states[row.state.code() as usize] += 1;
                 without_mobile += u64::from(!row.has_mobile);
@@ -301,10 +343,10 @@ impl Accounts {
 
     fn page(&self, after: &[u8], rows: usize) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
         let mut page = self.db.prepare_cached(
-            "SELECT name_exact, name_loose, id, mobile, state, kind, mac, idx FROM account
+            "SELECT name_exact, name_loose, id, mobile, state, kind, keys, mac, idx FROM account
              WHERE idx > ?1 ORDER BY idx LIMIT ?2",
         )?;
-        let rows = page.query_map(params![after, rows as i64], |row| read(BlindIndex(row.get(7)?), row))?;
+        let rows = page.query_map(params![after, rows as i64], read)?;
         rows.collect()
     }
 
@@ -325,10 +367,11 @@ impl Accounts {
                 None => {}
             }
         }
+        let keys = vault.keys();
         // Drawing has warmed the pages: as they are in a server that is at work.
         let timed = |index: &BlindIndex| {
             let began = Instant::now();
-            self.find(index, vault).map(|_| began.elapsed())
+            self.find_at([index, index], &keys).map(|_| began.elapsed())
         };
         let mut took = drawn.iter().map(timed).collect::<Result<Vec<_>, _>>()?;
         took.sort();
@@ -343,34 +386,56 @@ impl Accounts {
             .map_err(|cause| SCHEMA.error(cause))
     }
 
-    /// Runs a change; waits its turn before it reads anything, so that what it read still holds.
+    /// Runs a change; waits its turn before it reads anything, so that what it read still holds. With a
+    /// version, what it writes is of that version, and must be what the file holds.
     fn change<T>(
         &mut self,
+        version: Option<u32>,
         change: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let run = |db: &mut Connection| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if let Err(refused) = writable(&transaction, version)? {
+                return Ok(Err(refused));
+            }
             let changed = change(&transaction)?;
             transaction.commit()?;
-            Ok(changed)
+            Ok(Ok(changed))
         };
-        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))
+        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))?
     }
 }
 
-fn find_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<Option<(AccountRow, [u8; 16])>> {
-    let find = "SELECT name_exact, name_loose, id, mobile, state, kind, mac FROM account WHERE idx = ?1";
-    db.prepare_cached(find)?.query_row([&index.0[..]], |row| read(*index, row)).optional()
+fn find_in(db: &Connection, at: [&BlindIndex; 2]) -> rusqlite::Result<Option<(AccountRow, [u8; 16])>> {
+    let find = "SELECT name_exact, name_loose, id, mobile, state, kind, keys, mac, idx FROM account
+                WHERE idx IN (?1, ?2)";
+    db.prepare_cached(find)?.query_row(at.map(|index| &index.0[..]), read).optional()
 }
 
 fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<usize> {
     db.prepare_cached("DELETE FROM account WHERE idx = ?1")?.execute([&index.0[..]])
 }
 
-fn put_all(db: &Connection, rows: &[AccountRow], vault: &Vault) -> rusqlite::Result<()> {
+/// Where a card's account may be; twice the same place unless a rotation moves the rows.
+fn indexes(card: &str, keys: &Keys) -> [BlindIndex; 2] {
+    let index = |at: usize| keys.account_versions().get(at).map(|version| keys.index(card, version));
+    let newest = index(0).unwrap_or(BlindIndex([0; 16]));
+    [newest, index(1).unwrap_or(newest)]
+}
+
+/// Whether rows of that version may be written now.
+fn writable(db: &Connection, version: Option<u32>) -> rusqlite::Result<Result<(), StoreError>> {
+    Ok(match rewrap::versions(db)? {
+        (_, Some(_)) => Err(StoreError::Rewrapping),
+        (held, None) if version.is_some_and(|version| version != held) => Err(StoreError::OtherKeys),
+        _ => Ok(()),
+    })
+}
+
+fn put_all(db: &Connection, rows: &[AccountRow], keys: &Keys) -> rusqlite::Result<()> {
     let generation = generation(db)?;
     let mut put = putting(db)?;
-    rows.iter().try_for_each(|row| put_one(&mut put, row, row.mac(vault), generation))
+    rows.iter().try_for_each(|row| put_one(&mut put, row, row.mac(keys).unwrap_or_default(), generation))
 }
 
 /// The generation every account is written in.
@@ -381,8 +446,8 @@ fn generation(db: &Connection) -> rusqlite::Result<i64> {
 fn putting(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
     db.prepare_cached(
         "INSERT OR REPLACE INTO account
-         (idx, name_exact, name_loose, id, mobile, state, kind, mac, generation)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+         (idx, name_exact, name_loose, id, mobile, state, kind, mac, generation, keys)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )
 }
 
@@ -404,18 +469,23 @@ fn put_one(
         row.kind.code(),
         &mac[..],
         generation,
+        row.keys,
     ])?;
     Ok(())
 }
 
-fn authentic(row: AccountRow, mac: [u8; 16], vault: &Vault) -> Result<AccountRow, StoreError> {
-    if bool::from(row.mac(vault).ct_eq(&mac)) {
-        return Ok(row);
+fn authentic(row: AccountRow, mac: [u8; 16], keys: &Keys) -> Result<AccountRow, StoreError> {
+    match row.mac(keys) {
+        Some(own) if bool::from(own.ct_eq(&mac)) => Ok(row),
+        Some(_) => {
+            let what = "an account was changed outside card4e".into();
+            Err(StoreError::Damaged { file: SCHEMA.file, what })
+        }
+        None => Err(StoreError::OtherKeys),
     }
-    Err(StoreError::Damaged { file: SCHEMA.file, what: "an account was changed outside card4e".into() })
 }
 
-fn read(index: BlindIndex, row: &Row<'_>) -> rusqlite::Result<(AccountRow, [u8; 16])> {
+fn read(row: &Row<'_>) -> rusqlite::Result<(AccountRow, [u8; 16])> {
     let mobile: Option<[u8; 16]> = row.get(3)?;
     // A code nobody knows is the catch-all of its column: a later card4e may know more states.
     let state = AccountState::from_code(row.get(4)?).unwrap_or(AccountState::Abnormal);
@@ -426,6 +496,8 @@ fn read(index: BlindIndex, row: &Row<'_>) -> rusqlite::Result<(AccountRow, [u8; 
         id: Verifier(row.get(2)?),
         mobile: Verifier(mobile.unwrap_or_default()),
     };
-    let account = AccountRow { index, verifiers, has_mobile: mobile.is_some(), state, kind };
-    Ok((account, row.get(6)?))
+    let index = BlindIndex(row.get(8)?);
+    let account =
+        AccountRow { index, verifiers, has_mobile: mobile.is_some(), state, kind, keys: row.get(6)? };
+    Ok((account, row.get(7)?))
 }

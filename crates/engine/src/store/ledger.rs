@@ -1,15 +1,19 @@
 //! The ledger file: blocks, their erasable side rows, checkpoints, snapshots, and callers.
 
+mod erasure;
 mod reader;
 
+pub use erasure::Unerased;
 pub use reader::{LedgerReader, Newest};
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use zeroize::Zeroizing;
+
 use super::StoreError;
-use super::sqlite::{Durability, Schema, grow_log};
+use super::sqlite::{Durability, Schema, grow_log, overwrite_log};
 use crate::audit::{self, Checkpoint, Frontier};
 use crate::caller::{
     Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Directory, Proof, Secret,
@@ -37,7 +41,8 @@ const SCHEMA: Schema = Schema {
             size      INTEGER PRIMARY KEY,
             root      BLOB NOT NULL,
             at_ms     INTEGER NOT NULL,
-            signature BLOB NOT NULL
+            signature BLOB NOT NULL,
+            key       INTEGER NOT NULL   -- version of what signed it
         );
         CREATE TABLE snapshot (           -- state after a block; sealed, replaced
             seq   INTEGER PRIMARY KEY,
@@ -77,6 +82,12 @@ const SCHEMA: Schema = Schema {
             previous_until_ms   INTEGER,
             actions             TEXT NOT NULL,
             purpose             TEXT
+        );
+        CREATE TABLE erasure (            -- under way; gone when it is done
+            one     INTEGER PRIMARY KEY CHECK (one = 1),
+            bytes   BLOB NOT NULL,        -- keyed references of the card; sealed
+            after   INTEGER NOT NULL,     -- blocks up to this one are done
+            records INTEGER NOT NULL      -- side rows emptied
         );
     "],
 };
@@ -177,7 +188,8 @@ impl LedgerFile {
     /// Makes a block durable: the one commit that charges and audits.
     pub fn append(&mut self, block: &Commit<'_>, vault: &Vault) -> Result<(), StoreError> {
         let seq = self.next_seq;
-        let sealed = seal_sides(seq, block.sides, vault);
+        let sides: Vec<_> = block.sides.iter().map(|side| Some(*side)).collect();
+        let sealed = seal_sides(seq, &sides, vault);
         let bytes = block.block.to_bytes();
         let run = |db: &mut Connection| {
             let transaction = db.transaction()?;
@@ -274,9 +286,9 @@ impl LedgerFile {
         let sides = read_sides(&self.db, block.seq, vault)?;
         let erased = Side::default();
         for (at, entry) in block.entries.iter().enumerate() {
-            books.apply(entry, sides.get(at).unwrap_or(&erased));
+            books.apply(entry, side_at(&sides, at).unwrap_or(&erased));
         }
-        self.note(block.seq, sides.iter());
+        self.note(block.seq, sides.iter().flatten());
         Ok(())
     }
 
@@ -292,7 +304,7 @@ impl LedgerFile {
             for read in page.iter().filter(|read| read.seq <= self.snapshot_seq) {
                 let sides = read_sides(&self.db, read.seq, vault)?;
                 for (at, entry) in read.decoded()?.entries.iter().enumerate() {
-                    books.remember(entry, sides.get(at).unwrap_or(&erased));
+                    books.remember(entry, side_at(&sides, at).unwrap_or(&erased));
                 }
             }
         }
@@ -336,21 +348,27 @@ impl Commit<'_> {
 }
 
 fn save_checkpoint(db: &Connection, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+    db.prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
         checkpoint.size as i64,
         &checkpoint.root[..],
         checkpoint.at_ms,
-        &checkpoint.signature[..]
+        &checkpoint.signature[..],
+        checkpoint.key,
     ])?;
     Ok(())
 }
 
-fn seal_sides(seq: i64, sides: &[&Side], vault: &Vault) -> Vec<u8> {
-    vault.seal(Seal::Side, place("side", seq).as_bytes(), &encoded(sides))
+fn seal_sides(seq: i64, sides: &[Option<&Side>], vault: &Vault) -> Vec<u8> {
+    vault.seal(Seal::Side, place("side", seq).as_bytes(), &Zeroizing::new(encoded(sides)))
+}
+
+/// The side row of the entry at a place in a block, unless it was erased.
+pub(super) fn side_at(sides: &[Option<Side>], at: usize) -> Option<&Side> {
+    sides.get(at).and_then(Option::as_ref)
 }
 
 /// The side rows of a block; none where they were erased.
-pub(super) fn read_sides(db: &Connection, seq: i64, vault: &Vault) -> Result<Vec<Side>, StoreError> {
+pub(super) fn read_sides(db: &Connection, seq: i64, vault: &Vault) -> Result<Vec<Option<Side>>, StoreError> {
     let sealed: Option<Vec<u8>> = db
         .prepare_cached("SELECT bytes FROM side WHERE seq = ?1")
         .and_then(|mut find| find.query_row([seq], |row| row.get(0)).optional())
@@ -438,6 +456,8 @@ pub struct Check {
     pub charged: String,
     /// Entries whose side row was erased; their leaves hold all the same.
     pub erased: u64,
+    /// Side rows that erasures recorded in the ledger account for.
+    pub erasures_account_for: u64,
     /// Signed checkpoints that hold.
     pub checkpoints: u64,
     /// Root of the tree, hex.
@@ -451,7 +471,8 @@ impl LedgerFile {
         let db = SCHEMA.open_reader(path)?;
         let mut checkpoints =
             read_checkpoints(&db).map_err(|cause| SCHEMA.error(cause))?.into_iter().peekable();
-        let public_key = vault.audit_public_key();
+        let keys = vault.keys();
+        let mut signing_key = 0;
         let mut check = Check::default();
         let mut tree = Frontier::default();
         let mut charged = Credits::ZERO;
@@ -466,7 +487,13 @@ impl LedgerFile {
                 check_sides(&block, &read_sides(&db, block.seq, vault)?, &mut check)?;
                 charged.0 += block.entries.iter().map(|entry| check.count(entry).0).sum::<i64>();
                 while let Some(checkpoint) = checkpoints.next_if(|c| c.size == tree.size()) {
-                    if checkpoint.root != tree.root() || !checkpoint.holds(&public_key) {
+                    // A replaced key signs nothing any more, whoever has got hold of it.
+                    let public_key = keys.audit_public_key(checkpoint.key);
+                    let holds = checkpoint.root == tree.root()
+                        && checkpoint.key >= signing_key
+                        && public_key.is_some_and(|key| checkpoint.holds(&key));
+                    signing_key = checkpoint.key;
+                    if !holds {
                         return Err(damaged(format!("the checkpoint at {} does not hold", checkpoint.size)));
                     }
                     check.checkpoints += 1;
@@ -477,6 +504,12 @@ impl LedgerFile {
             // Blocks before a signed size are missing: the tree was cut.
             return Err(damaged(format!("no block ends at the checkpoint of size {}", checkpoint.size)));
         }
+        if check.erased > check.erasures_account_for + erasure::under_way(&db)? {
+            return Err(damaged(format!(
+                "{} side rows are missing, and the erasures in the ledger account for {} only",
+                check.erased, check.erasures_account_for
+            )));
+        }
         check.root = crate::file::hex(&tree.root());
         check.charged = charged.to_string();
         Ok(check)
@@ -486,6 +519,9 @@ impl LedgerFile {
 impl Check {
     fn count(&mut self, entry: &Entry) -> Credits {
         self.entries += 1;
+        if let Entry::Erased { records, .. } = entry {
+            self.erasures_account_for += records;
+        }
         let Entry::Answer(answer) = entry else { return Credits::ZERO };
         self.answers += 1;
         self.charges += u64::from(answer.charged > Credits::ZERO);
@@ -493,9 +529,12 @@ impl Check {
     }
 }
 
-fn check_sides(block: &CheckedBlock, sides: &[Side], check: &mut Check) -> Result<(), StoreError> {
-    check.erased += (block.entries.len() - sides.len().min(block.entries.len())) as u64;
-    for (side, (commitment, _)) in sides.iter().zip(&block.block.entries) {
+fn check_sides(block: &CheckedBlock, sides: &[Option<Side>], check: &mut Check) -> Result<(), StoreError> {
+    for (at, (commitment, _)) in block.block.entries.iter().enumerate() {
+        let Some(side) = side_at(sides, at) else {
+            check.erased += 1;
+            continue;
+        };
         if !side_matches(side, commitment) {
             return Err(damaged(format!("a side row of block {} is not what was committed to", block.seq)));
         }
@@ -504,13 +543,19 @@ fn check_sides(block: &CheckedBlock, sides: &[Side], check: &mut Check) -> Resul
 }
 
 fn read_checkpoints(db: &Connection) -> rusqlite::Result<Vec<Checkpoint>> {
-    let mut find = db.prepare("SELECT size, root, at_ms, signature FROM checkpoint ORDER BY size")?;
+    let mut find = db.prepare("SELECT size, root, at_ms, signature, key FROM checkpoint ORDER BY size")?;
     find.query_map([], read_checkpoint)?.collect()
 }
 
 fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<Checkpoint> {
     let size: i64 = row.get(0)?;
-    Ok(Checkpoint { size: size as u64, root: row.get(1)?, at_ms: row.get(2)?, signature: row.get(3)? })
+    Ok(Checkpoint {
+        size: size as u64,
+        root: row.get(1)?,
+        at_ms: row.get(2)?,
+        signature: row.get(3)?,
+        key: row.get(4)?,
+    })
 }
 
 /// Callers, applications, credentials.
@@ -598,6 +643,16 @@ impl LedgerFile {
             )
             .map_err(|cause| SCHEMA.error(cause))?;
         Ok(())
+    }
+
+    /// Seals all secrets again, all or none; those that are kept as hashes stay as they are.
+    pub fn reseal_credentials(&mut self, vault: &Vault) -> Result<(), StoreError> {
+        let step = |db: &Connection, sql: &str| db.execute_batch(sql).map_err(|cause| SCHEMA.error(cause));
+        let credentials = self.directory(vault)?.credentials();
+        step(&self.db, "BEGIN")?;
+        let resealed = credentials.iter().try_for_each(|credential| self.put_credential(credential, vault));
+        step(&self.db, if resealed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        resealed
     }
 
     /// Makes a credential invalid and forgets its secrets; its number stays taken, because the ledger

@@ -174,3 +174,16 @@ pub(super) fn grow_log(db: &mut Connection, bytes: usize) -> rusqlite::Result<()
     transaction.commit()?;
     db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
+
+/// Overwrites the write-ahead log of the file at `path`, so that nothing erased lingers in it. `false`:
+/// a reader was in the way for too long.
+pub(super) fn overwrite_log(db: &mut Connection, path: &Path) -> rusqlite::Result<bool> {
+    let log = path.with_extension("db-wal");
+    let length = std::fs::metadata(log).map_or(0, |log| log.len());
+    // Everything into the file; the next commit then begins at the first byte of the log.
+    let is_busy: bool = db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
+    if !is_busy {
+        grow_log(db, length as usize)?;
+    }
+    Ok(!is_busy)
+}

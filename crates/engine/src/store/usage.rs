@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::StoreError;
-use super::ledger::{CheckedBlock, ReadBlock, page_after, read_sides};
+use super::ledger::{CheckedBlock, ReadBlock, page_after, read_sides, side_at};
 use super::sqlite::{Durability, Schema};
 use crate::claim::Masks;
 use crate::ledger::{Answer, Credits, Entry, Side};
@@ -126,12 +126,12 @@ impl UsageFile {
         };
         let rows = run().map_err(|cause| SCHEMA.error(cause))?;
         // Rows of one block follow one another: its side row is opened once.
-        let mut opened: Option<(i64, Vec<Side>)> = None;
+        let mut opened: Option<(i64, Vec<Option<Side>>)> = None;
         let with_masks = |(seq, at, mut row): (i64, usize, UsageRow)| {
             if opened.as_ref().is_none_or(|(known, _)| *known != seq) {
                 opened = Some((seq, read_sides(ledger, seq, vault)?));
             }
-            let side = opened.as_ref().and_then(|(_, sides)| sides.get(at));
+            let side = opened.as_ref().and_then(|(_, sides)| side_at(sides, at));
             row.masks = side.and_then(|side| side.masks.clone());
             Ok(row)
         };

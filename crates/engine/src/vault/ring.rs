@@ -1,15 +1,18 @@
 //! The key ring: every key with its use and version, sealed in a file by the root key.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aes::cipher::{Array, KeyInit};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, Payload};
+use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::keys::keep_out_of_swap;
 use super::random;
+use crate::clock::{Clock, Millis, utc_text};
 
 /// What a key is for. One key, one use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,11 +67,131 @@ impl KeyUse {
     ];
 }
 
-type Key = Zeroizing<[u8; 32]>;
+/// Keys that are replaced together. The inner key is in none: replacing it needs the accounts anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyGroup {
+    /// Those that wrap index and verifiers and authenticate the rows; all rows are wrapped again.
+    Accounts,
+    /// Seals side rows, snapshots and masks; what is sealed already is read with the old key.
+    Side,
+    /// Seals the secret keys of callers; all are sealed again.
+    Credentials,
+    /// Hashes tokens; a token given out before is found under the old key.
+    Tokens,
+    /// References to cards in the audit; older records are found under the old key.
+    Subjects,
+    /// Hashes idempotency keys; a question asked before is found under the old key.
+    Idempotency,
+    /// Signs checkpoints; of the old key the public half stays.
+    Audit,
+    /// Signs receipts; of the old key the public half stays, and is published.
+    Receipts,
+}
+
+impl KeyGroup {
+    /// Every group.
+    pub const ALL: [KeyGroup; 8] = [
+        KeyGroup::Accounts,
+        KeyGroup::Side,
+        KeyGroup::Credentials,
+        KeyGroup::Tokens,
+        KeyGroup::Subjects,
+        KeyGroup::Idempotency,
+        KeyGroup::Audit,
+        KeyGroup::Receipts,
+    ];
+
+    /// The word for it on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            KeyGroup::Accounts => "accounts",
+            KeyGroup::Side => "side",
+            KeyGroup::Credentials => "credentials",
+            KeyGroup::Tokens => "tokens",
+            KeyGroup::Subjects => "subjects",
+            KeyGroup::Idempotency => "idempotency",
+            KeyGroup::Audit => "audit",
+            KeyGroup::Receipts => "receipts",
+        }
+    }
+
+    /// The group of that word.
+    pub fn from_word(word: &str) -> Option<KeyGroup> {
+        KeyGroup::ALL.into_iter().find(|group| group.word() == word)
+    }
+
+    const fn uses(self) -> &'static [KeyUse] {
+        match self {
+            KeyGroup::Accounts => &[
+                KeyUse::WrapIndex,
+                KeyUse::WrapNameExact,
+                KeyUse::WrapNameLoose,
+                KeyUse::WrapId,
+                KeyUse::WrapMobile,
+                KeyUse::Row,
+            ],
+            KeyGroup::Side => &[KeyUse::Side],
+            KeyGroup::Credentials => &[KeyUse::Credential],
+            KeyGroup::Tokens => &[KeyUse::Token],
+            KeyGroup::Subjects => &[KeyUse::Subject],
+            KeyGroup::Idempotency => &[KeyUse::Idempotency],
+            KeyGroup::Audit => &[KeyUse::Audit],
+            KeyGroup::Receipts => &[KeyUse::Receipt],
+        }
+    }
+}
+
+/// What is there of a version of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyState {
+    /// The newest: writes and reads.
+    Active,
+    /// Older: reads what it wrote.
+    Reads,
+    /// A replaced signing key of which only the public half is kept.
+    Verifies,
+    /// Nothing is left but this line.
+    Destroyed,
+}
+
+/// A version of a key as it is listed: everything but its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListedKey {
+    /// What it is for.
+    #[serde(rename = "use")]
+    pub usage: KeyUse,
+    /// 1, 2, and so on.
+    pub version: u32,
+    /// What is there of it.
+    pub state: KeyState,
+    /// When it was made, UTC.
+    pub created: String,
+    /// When a newer one took its place, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
+}
+
+/// Boxed, so that it stays where it is and can be kept out of swap space.
+type Key = Box<Zeroizing<[u8; 32]>>;
+
+enum Material {
+    Secret(Key),
+    /// Of a signing key whose secret half is destroyed.
+    Public(Key),
+    Destroyed,
+}
+
+struct RingKey {
+    material: Material,
+    created_ms: Millis,
+    replaced_ms: Option<Millis>,
+}
 
 /// All keys of an installation, opened.
 pub struct KeyRing {
-    keys: BTreeMap<(KeyUse, u32), Key>,
+    keys: BTreeMap<(KeyUse, u32), RingKey>,
 }
 
 impl std::fmt::Debug for KeyRing {
@@ -117,53 +240,167 @@ struct StoredKey {
     #[serde(rename = "use")]
     usage: KeyUse,
     version: u32,
-    /// Nonce, ciphertext and tag as hex.
-    sealed: String,
+    created_ms: Millis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_ms: Option<Millis>,
+    /// Nonce, ciphertext and tag as hex; absent when the key is destroyed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
+    /// Only the public half of a signing key is sealed here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    public: bool,
 }
+
+const FORMAT: u32 = 2;
 
 impl KeyRing {
     /// A new ring: one random key for each use.
     pub fn generate() -> KeyRing {
-        let keys = KeyUse::ALL.map(|usage| ((usage, 1), Zeroizing::new(random::<32>())));
-        KeyRing { keys: keys.into() }
+        let created_ms = Clock::default().now_ms();
+        KeyRing { keys: KeyUse::ALL.map(|usage| ((usage, 1), RingKey::new(created_ms))).into() }
+    }
+
+    /// Opens the ring in `path`.
+    pub fn open(path: &Path, root: &[u8; 32]) -> Result<KeyRing, RingError> {
+        let shown = path.display().to_string();
+        match std::fs::read(path) {
+            Ok(bytes) => KeyRing::unseal(&shown, &bytes, root),
+            Err(cause) => Err(RingError::File { path: shown, cause }),
+        }
     }
 
     /// Opens the ring in `path`, or makes one there when the file does not exist.
     pub fn open_or_create(path: &Path, root: &[u8; 32]) -> Result<KeyRing, RingError> {
-        match std::fs::read(path) {
-            Ok(bytes) => KeyRing::unseal(&path.display().to_string(), &bytes, root),
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+        match KeyRing::open(path, root) {
+            Err(RingError::File { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound => {
                 let ring = KeyRing::generate();
                 ring.write(path, root)?;
                 Ok(ring)
             }
-            Err(cause) => Err(RingError::File { path: path.display().to_string(), cause }),
+            opened => opened,
         }
     }
 
-    /// The newest key of a use.
-    pub fn newest(&self, usage: KeyUse) -> &[u8; 32] {
-        let newest = self.keys.range((usage, 0)..=(usage, u32::MAX)).next_back();
-        #[expect(clippy::expect_used, reason = "`unseal` refuses a ring in which a use is missing")]
-        let (_, key) = newest.expect("a ring has a key for every use");
-        key
+    /// The newest key of a use, and its version.
+    pub fn newest(&self, usage: KeyUse) -> (u32, &[u8; 32]) {
+        #[expect(clippy::expect_used, reason = "`unseal` refuses a ring in which a use has no key")]
+        self.secrets(usage).next().expect("a ring has a key for every use")
     }
 
-    fn write(&self, path: &Path, root: &[u8; 32]) -> Result<(), RingError> {
+    /// One version of a key, unless it is destroyed.
+    pub(super) fn secret(&self, usage: KeyUse, version: u32) -> Option<&[u8; 32]> {
+        self.secrets(usage).find(|(known, _)| *known == version).map(|(_, key)| key)
+    }
+
+    /// All versions of a key that are not destroyed, the newest first.
+    pub(super) fn secrets(&self, usage: KeyUse) -> impl Iterator<Item = (u32, &[u8; 32])> {
+        self.versions(usage).rev().filter_map(|(version, key)| match &key.material {
+            Material::Secret(secret) => Some((version, &***secret)),
+            Material::Public(_) | Material::Destroyed => None,
+        })
+    }
+
+    fn versions(&self, usage: KeyUse) -> impl DoubleEndedIterator<Item = (u32, &RingKey)> {
+        self.keys.range((usage, 0)..=(usage, u32::MAX)).map(|((_, version), key)| (*version, key))
+    }
+
+    /// The public halves of all signing keys of a use there ever were, the oldest first.
+    pub(super) fn public_keys(&self, usage: KeyUse) -> Vec<(u32, [u8; 32])> {
+        let public = |(version, key): (u32, &RingKey)| match &key.material {
+            Material::Secret(seed) => Some((version, public_half(seed))),
+            Material::Public(public) => Some((version, ***public)),
+            Material::Destroyed => None,
+        };
+        self.versions(usage).filter_map(public).collect()
+    }
+
+    /// Adds a new version of each key of a group. A signing key it replaces loses its secret half at
+    /// once: it has nothing to read.
+    pub(crate) fn add(&mut self, group: KeyGroup, now: Millis) {
+        for &usage in group.uses() {
+            let (newest, _) = self.newest(usage);
+            if let Some(replaced) = self.keys.get_mut(&(usage, newest)) {
+                replaced.replaced_ms = Some(now);
+                if let (KeyUse::Audit | KeyUse::Receipt, Material::Secret(seed)) = (usage, &replaced.material)
+                {
+                    replaced.material = Material::Public(Box::new(Zeroizing::new(public_half(seed))));
+                }
+            }
+            self.keys.insert((usage, newest + 1), RingKey::new(now));
+        }
+    }
+
+    /// Destroys those older versions of a group that `is_needed` does not ask to keep.
+    pub(crate) fn destroy_older(&mut self, group: KeyGroup, is_needed: impl Fn(u32, Option<Millis>) -> bool) {
+        for &usage in group.uses() {
+            let (newest, _) = self.newest(usage);
+            for ((_, version), key) in self.keys.range_mut((usage, 0)..(usage, newest)) {
+                if !is_needed(*version, key.replaced_ms) && matches!(key.material, Material::Secret(_)) {
+                    key.material = Material::Destroyed;
+                }
+            }
+        }
+    }
+
+    /// Versions of a group that are not destroyed.
+    pub(crate) fn live(&self, group: KeyGroup) -> usize {
+        group.uses().iter().map(|usage| self.secrets(*usage).count()).max().unwrap_or(0)
+    }
+
+    /// Whether a rotation was begun whose rows are not all under the newest keys yet.
+    pub fn is_rotating(&self) -> bool {
+        self.live(KeyGroup::Accounts) > 1 || self.live(KeyGroup::Credentials) > 1
+    }
+
+    /// Every version of every key, without its value.
+    pub fn list(&self) -> Vec<ListedKey> {
+        let listed = |((usage, version), key): (&(KeyUse, u32), &RingKey)| ListedKey {
+            usage: *usage,
+            version: *version,
+            state: match &key.material {
+                Material::Secret(_) if key.replaced_ms.is_none() => KeyState::Active,
+                Material::Secret(_) => KeyState::Reads,
+                Material::Public(_) => KeyState::Verifies,
+                Material::Destroyed => KeyState::Destroyed,
+            },
+            created: utc_text(key.created_ms),
+            replaced: key.replaced_ms.map(utc_text),
+        };
+        self.keys.iter().map(listed).collect()
+    }
+
+    /// Keeps it out of swap space; whether the system let us.
+    pub(super) fn keep_out_of_swap(&self) -> bool {
+        self.keys.values().all(|key| match &key.material {
+            Material::Secret(secret) => keep_out_of_swap(&secret[..]),
+            Material::Public(_) | Material::Destroyed => true,
+        })
+    }
+
+    pub(super) fn write(&self, path: &Path, root: &[u8; 32]) -> Result<(), RingError> {
         let failed = |cause| RingError::File { path: path.display().to_string(), cause };
-        let stored = Stored { format: 1, keys: self.sealed(root) };
+        let stored = Stored { format: FORMAT, keys: self.sealed(root) };
         let bytes = serde_json::to_vec_pretty(&stored).map_err(|e| failed(e.into()))?;
         crate::file::write_durably(path, &bytes).map_err(failed)
     }
 
     fn sealed(&self, root: &[u8; 32]) -> Vec<StoredKey> {
         let root = Aes256Gcm::new(&Array::from(*root));
-        let seal = |(&(usage, version), key): (&(KeyUse, u32), &Key)| {
-            let nonce: [u8; 12] = random();
-            let aad = place(usage, version);
-            let payload = Payload { msg: &key[..], aad: aad.as_bytes() };
-            let body = root.encrypt(&Array::from(nonce), payload).unwrap_or_default();
-            StoredKey { usage, version, sealed: crate::file::hex(&[&nonce[..], &body].concat()) }
+        let seal = |(&(usage, version), key): (&(KeyUse, u32), &RingKey)| {
+            let (plain, public) = match &key.material {
+                Material::Secret(secret) => (Some(secret), false),
+                Material::Public(public) => (Some(public), true),
+                Material::Destroyed => (None, false),
+            };
+            let sealed = plain.map(|plain| {
+                let nonce: [u8; 12] = random();
+                let aad = place(usage, version, public);
+                let payload = Payload { msg: &plain[..], aad: aad.as_bytes() };
+                let body = root.encrypt(&Array::from(nonce), payload).unwrap_or_default();
+                crate::file::hex(&[&nonce[..], &body].concat())
+            });
+            let RingKey { created_ms, replaced_ms, .. } = *key;
+            StoredKey { usage, version, created_ms, replaced_ms, sealed, public }
         };
         self.keys.iter().map(seal).collect()
     }
@@ -171,36 +408,89 @@ impl KeyRing {
     fn unseal(path: &str, bytes: &[u8], root: &[u8; 32]) -> Result<KeyRing, RingError> {
         let damaged = |cause: String| RingError::Damaged { path: path.to_owned(), cause };
         let stored: Stored = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
-        if stored.format != 1 {
-            return Err(damaged(format!("format {} is newer than this card4e", stored.format)));
+        if stored.format != FORMAT {
+            return Err(damaged(format!("its format {} is not one this card4e reads", stored.format)));
         }
         let root = Aes256Gcm::new(&Array::from(*root));
-        let mut keys = BTreeMap::new();
-        for key in stored.keys {
-            let sealed = crate::file::unhex(&key.sealed).ok_or_else(|| damaged("a key is not hex".into()))?;
+        let open = |key: &StoredKey, sealed: &str| {
+            let sealed = crate::file::unhex(sealed).ok_or_else(|| damaged("a key is not hex".into()))?;
             let (nonce, body) =
                 sealed.split_first_chunk::<12>().ok_or_else(|| damaged("a key is too short".into()))?;
-            let aad = place(key.usage, key.version);
+            let aad = place(key.usage, key.version, key.public);
             let plain = root
                 .decrypt(&Array::from(*nonce), Payload { msg: body, aad: aad.as_bytes() })
                 .map_err(|_| RingError::OtherRoot { path: path.to_owned() })?;
             let plain = Zeroizing::new(plain);
             let opened: [u8; 32] =
                 plain[..].try_into().map_err(|_| damaged("a key has the wrong length".into()))?;
-            keys.insert((key.usage, key.version), Zeroizing::new(opened));
+            Ok(Box::new(Zeroizing::new(opened)))
+        };
+        let mut keys = BTreeMap::new();
+        for key in stored.keys {
+            let material = match &key.sealed {
+                None => Material::Destroyed,
+                Some(sealed) if key.public => Material::Public(open(&key, sealed)?),
+                Some(sealed) => Material::Secret(open(&key, sealed)?),
+            };
+            let StoredKey { usage, version, created_ms, replaced_ms, .. } = key;
+            keys.insert((usage, version), RingKey { material, created_ms, replaced_ms });
         }
+        let ring = KeyRing { keys };
         for usage in KeyUse::ALL {
-            if keys.range((usage, 0)..=(usage, u32::MAX)).next().is_none() {
+            // The newest must be whole: an older one in its place would write what nobody expects.
+            let newest = ring.versions(usage).next_back();
+            if !newest.is_some_and(|(_, key)| matches!(key.material, Material::Secret(_))) {
                 return Err(damaged(format!("the key for {usage:?} is missing")));
             }
         }
-        Ok(KeyRing { keys })
+        Ok(ring)
+    }
+}
+
+impl RingKey {
+    fn new(created_ms: Millis) -> RingKey {
+        let material = Material::Secret(Box::new(Zeroizing::new(random())));
+        RingKey { material, created_ms, replaced_ms: None }
+    }
+}
+
+fn public_half(seed: &[u8; 32]) -> [u8; 32] {
+    SigningKey::from_bytes(seed).verifying_key().to_bytes()
+}
+
+/// A key ring with its file and the key that opens it, for whoever may change it.
+pub struct RingFile {
+    path: PathBuf,
+    root: Key,
+    /// The keys.
+    pub ring: KeyRing,
+}
+
+impl RingFile {
+    /// Opens the ring in `path`, or makes one there when the file does not exist.
+    pub fn open_or_create(path: &Path, root: &[u8; 32]) -> Result<RingFile, RingError> {
+        let ring = KeyRing::open_or_create(path, root)?;
+        let root = Box::new(Zeroizing::new(*root));
+        keep_out_of_swap(&root[..]);
+        Ok(RingFile { path: path.to_owned(), root, ring })
+    }
+
+    /// Makes a change durable; if that fails, the ring is as it was.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut KeyRing)) -> Result<(), RingError> {
+        change(&mut self.ring);
+        let written = self.ring.write(&self.path, &self.root);
+        if written.is_err() {
+            // Whatever is on the disk now is whole, and is what counts.
+            self.ring = KeyRing::open(&self.path, &self.root)?;
+        }
+        written
     }
 }
 
 /// Binds a sealed key to its use, so that two of them cannot be swapped in the file.
-fn place(usage: KeyUse, version: u32) -> String {
-    format!("card4e key {usage:?} {version}")
+fn place(usage: KeyUse, version: u32, public: bool) -> String {
+    let half = if public { " public half" } else { "" };
+    format!("card4e key {usage:?} {version}{half}")
 }
 
 #[cfg(test)]
@@ -215,7 +505,7 @@ mod tests {
         let opened = KeyRing::open_or_create(&path, &[7; 32]).unwrap();
         assert_eq!(made.newest(KeyUse::Inner), opened.newest(KeyUse::Inner));
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(!text.contains(&crate::file::hex(made.newest(KeyUse::Inner))));
+        assert!(!text.contains(&crate::file::hex(made.newest(KeyUse::Inner).1)));
 
         let other = KeyRing::open_or_create(&path, &[8; 32]).unwrap_err();
         assert!(matches!(other, RingError::OtherRoot { .. }), "{other}");
@@ -233,5 +523,45 @@ mod tests {
         std::fs::write(&path, "{}").unwrap();
         let error = KeyRing::open_or_create(&path, &[7; 32]).unwrap_err();
         assert!(error.to_string().contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn replaced_keys_are_listed_and_destroyed_ones_are_gone_from_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.json");
+        let mut file = RingFile::open_or_create(&path, &[7; 32]).unwrap();
+        file.change(|ring| KeyGroup::ALL.iter().for_each(|group| ring.add(*group, 86_400_000))).unwrap();
+        let ring = KeyRing::open(&path, &[7; 32]).unwrap();
+        assert!(ring.is_rotating());
+        assert_eq!((ring.newest(KeyUse::Inner).0, ring.newest(KeyUse::Row).0), (1, 2));
+        file.change(|ring| {
+            ring.destroy_older(KeyGroup::Accounts, |_, _| false);
+            ring.destroy_older(KeyGroup::Credentials, |_, _| false);
+            ring.destroy_older(KeyGroup::Side, |version, _| version == 1);
+        })
+        .unwrap();
+        let ring = KeyRing::open(&path, &[7; 32]).unwrap();
+        assert!(!ring.is_rotating());
+        let state = |usage, version| {
+            let listed = ring.list();
+            listed.into_iter().find(|key| (key.usage, key.version) == (usage, version)).unwrap().state
+        };
+        assert_eq!(state(KeyUse::WrapId, 1), KeyState::Destroyed);
+        assert_eq!(state(KeyUse::WrapId, 2), KeyState::Active);
+        assert_eq!(state(KeyUse::Side, 1), KeyState::Reads);
+        assert_eq!(state(KeyUse::Audit, 1), KeyState::Verifies);
+        assert_eq!(ring.public_keys(KeyUse::Audit).len(), 2);
+    }
+
+    #[test]
+    fn a_ring_whose_newest_key_was_cut_out_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.json");
+        KeyRing::open_or_create(&path, &[7; 32]).unwrap();
+        let mut stored: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        stored["keys"][3].as_object_mut().unwrap().remove("sealed");
+        std::fs::write(&path, stored.to_string()).unwrap();
+        let error = KeyRing::open(&path, &[7; 32]).unwrap_err();
+        assert!(error.to_string().contains("is missing"), "{error}");
     }
 }

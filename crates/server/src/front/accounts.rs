@@ -68,9 +68,12 @@ async fn look_up(server: &Arc<Server>, body: &[u8]) -> Result<Value, Fault> {
     let asked: Value = serde_json::from_slice(body).unwrap_or_default();
     let card = asked["bank_card"].as_str().and_then(engine::subject::CardNumber::parse);
     let card = card.ok_or_else(|| Fault::bad_request("Send {\"bank_card\":\"13 to 19 digits\"}."))?;
-    let index = server.engine.vault.index(card.as_str());
     let engine = Arc::clone(&server.engine);
-    let found = off_the_core(move || engine.accounts_to_change()?.find(&index, &engine.vault)).await;
+    let found = move || {
+        let keys = engine.vault.keys();
+        engine.accounts_to_change()?.find(card.as_str(), &keys)
+    };
+    let found = off_the_core(found).await;
     let row = found.map_err(failed)?.ok_or_else(|| Fault::with_message(ErrorCode::NoApi, NOBODY))?;
     Ok(json!(Told::of(&row)))
 }
@@ -81,6 +84,10 @@ fn wrong_method(is_lookup: bool) -> Fault {
 }
 
 fn failed(error: StoreError) -> Fault {
+    if matches!(error, StoreError::Rewrapping) {
+        let why = "The keys of the accounts are being replaced and nothing was changed; send it again later.";
+        return Fault::with_message(ErrorCode::ApiError, why);
+    }
     tracing::error!(%error, "an account could not be changed");
     ErrorCode::ApiError.into()
 }

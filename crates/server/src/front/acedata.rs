@@ -197,8 +197,7 @@ fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credenti
 /// The credential of a token that has not expired.
 pub fn known(server: &Server, bearer: Bearer<'_>) -> Result<Arc<Credential>, Fault> {
     let engine = &server.engine;
-    let hash = engine.vault.token(bearer.secret());
-    let credential = engine.directory().token(&hash, engine.clock.now_ms()).ok_or(ErrorCode::InvalidToken)?;
+    let credential = engine.credential_of_token(bearer.secret()).ok_or(ErrorCode::InvalidToken)?;
     if credential.is_over(engine.clock.now_ms()) {
         return Err(ErrorCode::TokenExpired.into());
     }

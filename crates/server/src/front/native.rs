@@ -103,7 +103,7 @@ fn success(server: &Server, settled: &Settled, why: &Purpose, claim: &Claim) -> 
         .name_class
         .map(|class| NameMatch { class: class.name(), policy: engine::subject::name::VERSION });
     let vault = &server.engine.vault;
-    let opening = vault.opening(&answer.request);
+    let opening = vault.keys().opening(&answer.request);
     let settings = server.settings();
     let receipt = Receipt {
         iss: settings.acedata.public_url.as_deref().unwrap_or("card4e"),
@@ -237,6 +237,6 @@ fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credenti
 
 /// The keys that receipts are signed with, as a JSON Web Key Set.
 pub fn receipt_keys(server: &Server) -> Reply {
-    let keys = receipt::published(&server.engine.vault.receipt_public_key());
+    let keys = receipt::published(server.engine.vault.keys().receipt_public_keys());
     Reply::new(http::StatusCode::OK, "application/json", format!("{keys:#}\n"))
 }

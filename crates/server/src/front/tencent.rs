@@ -58,6 +58,14 @@ pub fn panicked(core: &Core, incoming: &Incoming<'_>, request: &[u8; 16]) -> (Wi
     (Wire::Tencent, fault.code.as_str(), reply(incoming, &request, body))
 }
 
+/// The reply of a server that waits for its passphrase: official clients try again later.
+pub fn locked(incoming: &Incoming<'_>, language: wire::Language) -> Reply {
+    let request = uuid_text(&new_request_id());
+    let language = tencent::language(incoming, language);
+    let fault = Fault::from(ErrorCode::ServiceUnavailable);
+    reply(incoming, &request, tencent::failure(&request, &fault, language))
+}
+
 fn reply(incoming: &Incoming<'_>, request: &str, body: Vec<u8>) -> Reply {
     let mut reply = Reply::new(StatusCode::OK, CONTENT_TYPE, body);
     reply.header("x-tc-requestid", request);

@@ -102,6 +102,7 @@ fn audit_check_of_a_folder_that_holds() {
             "charges": 2,
             "charged": "2",
             "erased": 0,
+            "erasures_account_for": 0,
             "checkpoints": 1,
             "root": root,
         })

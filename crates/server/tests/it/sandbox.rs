@@ -15,7 +15,7 @@ mod clock;
 mod faults;
 mod journal;
 mod page;
-mod privacy;
+pub mod privacy;
 mod protection;
 mod reset;
 mod script;

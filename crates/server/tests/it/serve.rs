@@ -80,7 +80,7 @@ pub fn card4e(arguments: &[&str]) -> Output {
 }
 
 /// Runs a command with something on standard input.
-fn fed(arguments: &[&str], input: &str) -> Output {
+pub fn fed(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_card4e"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -92,7 +92,7 @@ fn fed(arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn error(of: &Output) -> String {
+pub fn error(of: &Output) -> String {
     String::from_utf8_lossy(&of.stderr).into_owned()
 }
 

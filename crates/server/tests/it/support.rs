@@ -70,6 +70,28 @@ impl Sandbox {
         Sandbox::spawned(tempfile::tempdir().unwrap(), &[&serve, arguments].concat())
     }
 
+    /// `card4e serve` on an installation that waits for its passphrase, at this address.
+    pub fn locked(config: &Path, address: &str) -> Sandbox {
+        let folder = tempfile::tempdir().unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_card4e"))
+            .args(["serve", "--config", config.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let sandbox = Sandbox { child, address: address.to_owned(), folder };
+        let began = Instant::now();
+        // Its port is open a moment before it knows how to stop.
+        let asked = sandbox.bytes("GET", "/healthz", &[], b"");
+        while sandbox.try_send(&asked).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "no server: {}", sandbox.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        sandbox
+    }
+
     fn launched(folder: TempDir, arguments: &[&str]) -> Sandbox {
         let sandbox = ["sandbox", "--listen", "127.0.0.1:0"];
         Sandbox::spawned(folder, &[&sandbox, arguments].concat())

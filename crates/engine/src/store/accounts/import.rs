@@ -32,7 +32,8 @@ pub enum Change {
 impl Change {
     /// Adds or replaces an account; computes here, on any thread, what the writer need not.
     pub fn put(row: AccountRow, vault: &Vault) -> Change {
-        let mac = row.mac(vault);
+        // Without keys of its version it is refused when it is written.
+        let mac = row.mac(&vault.keys()).unwrap_or_default();
         Change::Put(row, mac)
     }
 
@@ -82,7 +83,7 @@ impl Accounts {
         tuned
             .and_then(|()| self.db.pragma_update(None, "cache_size", -CACHE_KIB))
             .map_err(|cause| SCHEMA.error(cause))?;
-        self.change(|db| {
+        self.change(None, |db| {
             let identity = source.identity.as_ref().map(|identity| &identity[..]);
             let (last, stage, same) = last_import(db, identity, source.is_replacing)?;
             let is_unfinished = stage < DONE;
@@ -102,8 +103,12 @@ impl Accounts {
     /// card the last one counts. Gives how far it is now.
     pub fn import(&mut self, mut batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
         batch.sort_by_key(|change| *change.index());
+        let version = batch.iter().find_map(|change| match change {
+            Change::Put(row, _) => Some(row.keys),
+            Change::Delete(_) | Change::Keep(_) => None,
+        });
         drop(self.next_in_turn()?);
-        self.change(|db| {
+        self.change(version, |db| {
             let (mut is, ..) = last_import(db, None, false)?;
             is.put += read.put;
             is.rows += read.rows;
@@ -119,7 +124,7 @@ impl Accounts {
     /// whole truth, and ends the import when none is left. Gives how far it is, and whether it has ended.
     pub fn sweep(&mut self) -> Result<(Import, bool), StoreError> {
         drop(self.next_in_turn()?);
-        let swept = self.change(|db| {
+        let swept = self.change(None, |db| {
             let (mut is, ..) = last_import(db, None, false)?;
             let (is_replacing, from): (bool, Vec<u8>) =
                 db.query_row("SELECT is_replacing, coalesce(swept, x'') FROM import", [], |row| {

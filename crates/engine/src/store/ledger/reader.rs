@@ -21,7 +21,7 @@ const WINDOW: i64 = 256;
 /// A ledger file that is only read.
 #[derive(Debug)]
 pub struct LedgerReader {
-    db: Connection,
+    pub(super) db: Connection,
 }
 
 /// The newest block of a ledger.
@@ -97,11 +97,12 @@ impl LedgerReader {
     /// # Errors
     /// [`StoreError::Damaged`] when it does not hold.
     pub fn last_checkpoint(&self, vault: &Vault) -> Result<Option<Checkpoint>, StoreError> {
-        let find = "SELECT size, root, at_ms, signature FROM checkpoint ORDER BY size DESC LIMIT 1";
+        let find = "SELECT size, root, at_ms, signature, key FROM checkpoint ORDER BY size DESC LIMIT 1";
         let newest = self.db.query_row(find, [], read_checkpoint).optional();
         let Some(checkpoint) = newest.map_err(|cause| SCHEMA.error(cause))? else { return Ok(None) };
         let root = self.root_at(checkpoint.size).map_err(|cause| SCHEMA.error(cause))?;
-        if root != Some(checkpoint.root) || !checkpoint.holds(&vault.audit_public_key()) {
+        let public_key = vault.keys().audit_public_key(checkpoint.key);
+        if root != Some(checkpoint.root) || !public_key.is_some_and(|key| checkpoint.holds(&key)) {
             return Err(damaged(format!("the checkpoint at {} does not hold", checkpoint.size)));
         }
         Ok(Some(checkpoint))

@@ -27,22 +27,47 @@ fn elements(sandbox: &Sandbox) -> BTreeSet<String> {
 }
 
 /// How an element might be written; four bytes or so are too few to mean anything in sealed data.
-fn spellings(element: &str) -> Vec<(&'static str, Vec<u8>)> {
+pub fn spellings(element: &str) -> Vec<(&'static str, Vec<u8>)> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let utf8 = element.as_bytes().to_vec();
     let utf16: Vec<u8> = element.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let escaped: String = element.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+    let urlencoded: String = utf8.iter().map(|byte| format!("%{byte:02X}")).collect();
+    let gbk = encoding_rs::GBK.encode(element).0.into_owned();
     let mut spellings = vec![
         ("hex", hex(&utf8).into_bytes()),
         ("upper-case hex", hex(&utf8).to_uppercase().into_bytes()),
         ("UTF-16 in hex", hex(&utf16).into_bytes()),
         ("UTF-8", utf8),
         ("UTF-16", utf16),
+        ("GBK in hex", hex(&gbk).into_bytes()),
+        ("JSON escapes", escaped.clone().into_bytes()),
+        ("upper-case JSON escapes", escaped.replace("\\u", "\0").to_uppercase().replace('\0', "\\u").into()),
+        ("a URL", urlencoded.to_lowercase().into_bytes()),
+        ("an upper-case URL", urlencoded.into_bytes()),
     ];
+    if !element.is_ascii() {
+        spellings.push(("GBK", gbk.clone()));
+    }
+    for bytes in [element.as_bytes(), &gbk] {
+        let aligned = [0, 1, 2].map(|before| base64_after(before, bytes));
+        let url_safe = aligned.clone().map(|text| text.replace('+', "-").replace('/', "_"));
+        spellings.extend(aligned.into_iter().chain(url_safe).map(|text| ("base64", text.into_bytes())));
+    }
     spellings.retain(|(_, bytes)| bytes.len() >= 6);
     spellings
 }
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+/// The letters that every base64 has in which these bytes stand after so many others.
+fn base64_after(before: usize, bytes: &[u8]) -> String {
+    use base64::Engine;
+    let all = [&[0].repeat(before), bytes].concat();
+    let text = base64::engine::general_purpose::STANDARD_NO_PAD.encode(&all);
+    let (first, end) = ((before * 8).div_ceil(6), all.len() * 8 / 6);
+    text[first..end].to_owned()
+}
+
+pub fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { files(&path, found) } else { found.push(path) }
@@ -50,10 +75,10 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Everything that is looked for, by its first two bytes: one pass over a file finds any of it.
-struct Search(Vec<Vec<(Vec<u8>, String)>>);
+pub struct Search(Vec<Vec<(Vec<u8>, String)>>);
 
 impl Search {
-    fn new(elements: &BTreeSet<String>) -> Search {
+    pub fn new(elements: &BTreeSet<String>) -> Search {
         let mut wanted = vec![Vec::new(); 1 << 16];
         for element in elements {
             for (spelling, bytes) in spellings(element) {
@@ -64,7 +89,7 @@ impl Search {
         Search(wanted)
     }
 
-    fn finds(&self, bytes: &[u8]) -> Option<&str> {
+    pub fn finds(&self, bytes: &[u8]) -> Option<&str> {
         let at = |at: usize| {
             let first = usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
             self.0[first].iter().find(|(wanted, _)| bytes[at..].starts_with(wanted))

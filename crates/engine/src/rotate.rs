@@ -1,0 +1,223 @@
+//! Replacing keys while everything goes on, without any plaintext.
+//!
+//! The key ring is the log: new versions are written to it first, and the old ones are destroyed last,
+//! when nothing needs them. Whatever a crash leaves in between is told by the ring and gone on with at
+//! the next start or by the next `rotate`. What each group needs:
+//!
+//! | group | what is done with what the old key made |
+//! |---|---|
+//! | accounts | all rows are wrapped again (`store/accounts/rewrap.rs`), checked, old key destroyed |
+//! | credentials | all are sealed again in one commit, the day key too, old key destroyed |
+//! | side, subjects | read with the old key, which stays |
+//! | tokens | found under the old key, which stays while a credential was hashed with it |
+//! | idempotency | found under the old key, which stays as long as answers are kept |
+//! | audit, receipts | the public half of the old key stays, to check what it signed |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Engine;
+use crate::background::{Stopping, lock};
+use crate::caller::Proof;
+use crate::settle::Change;
+use crate::store::{Accounts, StoreError};
+use crate::vault::{KeyGroup, KeyRing, Keys, ListedKey, RingError};
+
+/// Versions of the key that hashes tokens at most: each is tried for a token that is not known.
+const TOKEN_KEYS_MAX: usize = 4;
+
+/// A token that was made a moment before its key was replaced is known a moment later.
+const TOKEN_KEY_KEPT_MS: i64 = 3_600_000;
+
+/// Why keys are not replaced, or not yet.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    /// Tokens that were never exchanged are known under the oldest keys only.
+    #[error(
+        "tokens of credentials {0} are still known under one of {TOKEN_KEYS_MAX} older keys only; give them new ones \
+         (`card4e credential rotate ID`) or revoke them, or rotate the other keys: card4e keys rotate accounts side …"
+    )]
+    OldTokens(String),
+    /// The engine is stopping.
+    #[error("{0}")]
+    Stopping(#[from] Stopping),
+    /// The keys.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The data.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The day key.
+    #[error("the key of the day cannot be sealed again: {0}")]
+    DayKey(std::io::Error),
+    /// No thread can be started.
+    #[error("no thread can be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// How far a rotation is, or how the last one ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotationStatus {
+    /// Whether one is under way.
+    pub is_running: bool,
+    /// Whether what was begun earlier is gone on with.
+    pub is_resumed: bool,
+    /// Accounts there are.
+    pub accounts: u64,
+    /// Accounts under the new keys.
+    pub rewrapped: u64,
+    /// Why the last one stopped, if it did not come to its end.
+    pub error: Option<String>,
+}
+
+impl Engine {
+    /// Every version of every key, without its value.
+    pub fn list_keys(&self) -> Vec<ListedKey> {
+        lock(&self.ring).ring.list()
+    }
+
+    /// How far the rotation is.
+    pub fn rotation(&self) -> RotationStatus {
+        self.rotating.status().clone()
+    }
+
+    /// Begins to replace keys, in the background. If an earlier rotation did not come to its end, goes
+    /// on with that one instead. Nothing is begun twice.
+    pub fn rotate_keys(self: &Arc<Engine>, groups: &[KeyGroup]) -> Result<RotationStatus, RotateError> {
+        let mut status = self.rotating.status();
+        if status.is_running {
+            return Ok(status.clone());
+        }
+        let mut ring = lock(&self.ring);
+        let is_resumed = ring.ring.is_rotating();
+        let mut accounts = None;
+        if groups.contains(&KeyGroup::Accounts) || is_resumed {
+            // First: an import under way must not find other keys than it began with.
+            accounts = Some(Accounts::open_alone(self.folder(), &self.vault)?);
+        }
+        let mut before = None;
+        if !is_resumed {
+            self.refuse_old_tokens(groups)?;
+            let now = self.clock.now_ms();
+            ring.change(|ring| groups.iter().for_each(|group| ring.add(*group, now)))?;
+            before = Some(self.put_to_work(&ring.ring));
+        }
+        drop(ring);
+        *status = RotationStatus { is_running: true, is_resumed, ..RotationStatus::default() };
+        let engine = Arc::clone(self);
+        let run = move || {
+            let done = engine.bring_to_end(before, accounts);
+            let mut status = engine.rotating.status();
+            status.is_running = false;
+            if let Err(error) = done {
+                if !matches!(error, RotateError::Stopping(_)) {
+                    tracing::error!(%error, "the rotation of keys did not come to its end");
+                }
+                status.error = Some(error.to_string());
+            }
+        };
+        let started = self.rotating.start("card4e-keys", run);
+        status.is_running = started.is_ok();
+        started.map_err(RotateError::Thread)?;
+        Ok(status.clone())
+    }
+
+    /// Goes on with a rotation that did not come to its end, if there is one.
+    pub fn resume_rotation(self: &Arc<Engine>) -> Result<(), RotateError> {
+        if self.is_half_rotated() {
+            self.rotate_keys(&[])?;
+        }
+        Ok(())
+    }
+
+    fn is_half_rotated(&self) -> bool {
+        lock(&self.ring).ring.is_rotating()
+    }
+
+    fn bring_to_end(&self, before: Option<Arc<Keys>>, accounts: Option<Accounts>) -> Result<(), RotateError> {
+        if let Some(before) = before {
+            self.wait_until_unused(&before)?;
+        }
+        let keys = self.vault.keys();
+        self.change(Change::Resealed)?;
+        self.reseal_day_key().map_err(RotateError::DayKey)?;
+        if let Some(mut accounts) = accounts {
+            self.rotating.status().accounts = accounts.count()?;
+            accounts.begin_rewrap(&keys)?;
+            loop {
+                self.rotating.go_on()?;
+                let is = accounts.rewrap(&keys)?;
+                self.rotating.status().rewrapped = is.rows;
+                if is.is_moved {
+                    break;
+                }
+            }
+            accounts.finish_rewrap(&keys)?;
+        }
+        drop(keys);
+        let mut ring = lock(&self.ring);
+        let tokens = self.token_keys_in_use();
+        let now = self.clock.now_ms();
+        let policy = self.policy();
+        let answers_end = now - policy.key_kept_ms.max(policy.content_window_ms);
+        ring.change(|ring| {
+            ring.destroy_older(KeyGroup::Accounts, |_, _| false);
+            ring.destroy_older(KeyGroup::Credentials, |_, _| false);
+            ring.destroy_older(KeyGroup::Tokens, |version, replaced| {
+                tokens.contains(&(version as u8)) || replaced.is_none_or(|at| at > now - TOKEN_KEY_KEPT_MS)
+            });
+            ring.destroy_older(KeyGroup::Idempotency, |_, replaced| {
+                replaced.is_none_or(|at| at > answers_end)
+            });
+        })?;
+        self.put_to_work(&ring.ring);
+        Ok(())
+    }
+
+    /// Under the lock of the books, so that nobody looks a question up by its old name and notes it by
+    /// its new one.
+    fn put_to_work(&self, ring: &KeyRing) -> Arc<Keys> {
+        let _books = self.books();
+        self.vault.replace(ring)
+    }
+
+    /// Waits for the questions that were begun with these keys: they must not look for a row under its
+    /// old name once it has moved. Each holds them for microseconds.
+    fn wait_until_unused(&self, keys: &Arc<Keys>) -> Result<(), RotateError> {
+        while Arc::strong_count(keys) > 1 {
+            self.rotating.go_on()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn refuse_old_tokens(&self, groups: &[KeyGroup]) -> Result<(), RotateError> {
+        let mut used = self.token_keys_in_use();
+        used.sort();
+        used.dedup();
+        if !groups.contains(&KeyGroup::Tokens) || used.len() < TOKEN_KEYS_MAX {
+            return Ok(());
+        }
+        let has_oldest = |proof: &Proof| hashes(proof).any(|hash| Some(&hash[0]) == used.first());
+        let credentials = self.directory().credentials();
+        let old = credentials.iter().filter(|credential| has_oldest(&credential.proof));
+        let old: Vec<String> = old.map(|credential| credential.id.0.to_string()).collect();
+        Err(RotateError::OldTokens(old.join(", ")))
+    }
+
+    fn token_keys_in_use(&self) -> Vec<u8> {
+        let credentials = self.directory().credentials();
+        credentials.iter().flat_map(|credential| hashes(&credential.proof).map(|hash| hash[0])).collect()
+    }
+}
+
+fn hashes(proof: &Proof) -> impl Iterator<Item = [u8; 16]> {
+    let (hash, previous) = match proof {
+        Proof::Bearer { hash, previous, .. } => (Some(*hash), previous.map(|(old, _)| old)),
+        Proof::Platform { hash, .. } => (Some(*hash), None),
+        Proof::Signature { .. } => (None, None),
+    };
+    hash.into_iter().chain(previous)
+}

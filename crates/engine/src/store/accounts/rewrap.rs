@@ -1,0 +1,214 @@
+//! All accounts under new keys, without any plaintext: each row is unwrapped with the old keys and
+//! wrapped with the new ones, in batches, with how far it came in the same commit.
+//!
+//! The blind index is the primary key, so a row that is wrapped again moves to another place. It leaves
+//! the old one and enters the new one in one commit: a look-up that asks for both in one statement
+//! finds it exactly once. Nothing else is written to the accounts meanwhile.
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::{AccountRow, Accounts, Keys, SCHEMA, StoreError, authentic, read};
+use crate::vault::{AccountKeys, Unwrapped};
+
+/// Rows moved in one commit: a look-up never waits for it, a restart repeats none of it.
+const BATCH_ROWS: i64 = 5_000;
+/// Rows read at once at the end, to see that all are there.
+const PAGE_ROWS: usize = 10_000;
+/// Pages the log may hold before they are copied into the file: 64 MiB.
+const LOG_PAGES: i64 = 16_384;
+/// Memory for pages that are changed again and again, KiB.
+const CACHE_KIB: i64 = 65_536;
+
+/// How far a re-wrapping is. What is here is on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewrap {
+    /// Rows under the new keys.
+    pub rows: u64,
+    /// Whether none is left under the old ones.
+    pub is_moved: bool,
+}
+
+/// The version of all rows, and the one they are being brought to, if they are.
+pub(super) fn versions(db: &Connection) -> rusqlite::Result<(u32, Option<u32>)> {
+    db.prepare_cached("SELECT version, target FROM rewrap")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+impl Accounts {
+    /// Sees that these keys are those of the file. An empty file takes whatever keys there are.
+    pub fn agree_with(&self, keys: &Keys) -> Result<(), StoreError> {
+        let newest = keys.accounts().version;
+        let agree = || -> rusqlite::Result<(u32, bool)> {
+            let (version, target) = versions(&self.db)?;
+            if target == Some(newest) || keys.account_version(version).is_some() {
+                return Ok((version, true));
+            }
+            let first = self.db.query_row("SELECT 1 FROM account LIMIT 1", [], |_| Ok(()));
+            let is_empty = first.optional()?.is_none();
+            if is_empty {
+                self.db.execute("UPDATE rewrap SET version = ?1, target = NULL", [newest])?;
+            }
+            Ok((version, is_empty))
+        };
+        let (version, agrees) = agree().map_err(|cause| SCHEMA.error(cause))?;
+        if agrees {
+            return Ok(());
+        }
+        let what = format!(
+            "it is under version {version} of the keys and keys.json has version {newest}: one of the two is \
+             from another backup"
+        );
+        Err(StoreError::Damaged { file: SCHEMA.file, what })
+    }
+
+    /// Begins to bring all rows under the newest keys, or goes on with it. From here on nothing else is
+    /// written to the accounts.
+    pub fn begin_rewrap(&mut self, keys: &Keys) -> Result<(), StoreError> {
+        let newest = keys.accounts().version;
+        let begin = |db: &mut rusqlite::Connection| {
+            db.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+            db.pragma_update(None, "cache_size", -CACHE_KIB)?;
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let (version, target) = versions(&transaction)?;
+            if version != newest && target != Some(newest) {
+                transaction.execute(
+                    "UPDATE rewrap SET target = ?1, after = x'', rows = 0, digest = zeroblob(16)",
+                    [newest],
+                )?;
+                // An interrupted import that removes what its file does not have begins that anew: the
+                // accounts change their order.
+                transaction.execute("UPDATE import SET swept = NULL", [])?;
+            }
+            transaction.commit()
+        };
+        begin(&mut self.db).map_err(|cause| SCHEMA.error(cause))
+    }
+
+    /// Moves some rows; all of them or none.
+    pub fn rewrap(&mut self, keys: &Keys) -> Result<Rewrap, StoreError> {
+        let failed = |cause| SCHEMA.error(cause);
+        let transaction =
+            self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let (version, target) = versions(&transaction).map_err(failed)?;
+        let Some(target) = target else { return Ok(Rewrap { rows: 0, is_moved: true }) };
+        let (old, new) = both(keys, version, target)?;
+        let (mut is, mut digest, after) = progress(&transaction).map_err(failed)?;
+        let batch = batch(&transaction, &after, version).map_err(failed)?;
+        is.is_moved = (batch.len() as i64) < BATCH_ROWS;
+        let last = batch.last().map(|(row, _)| row.index);
+        let mut moved = Vec::with_capacity(batch.len());
+        for (row, mac) in batch {
+            let row = authentic(row, mac, keys)?;
+            let inner = row.unwrapped(old);
+            digest = digest.wrapping_add(inner.fingerprint(&row.rest()));
+            let (index, verifiers) = new.wrapped(&inner);
+            moved.push((row.index, AccountRow { index, verifiers, keys: target, ..row }));
+        }
+        is.rows += moved.len() as u64;
+        // In order each page of the file is touched once.
+        moved.sort_by_key(|(_, row)| row.index);
+        let write = || {
+            let mut moving = transaction.prepare_cached(
+                "UPDATE account SET idx = ?2, name_exact = ?3, name_loose = ?4, id = ?5, mobile = ?6, mac = ?7,
+                   keys = ?8 WHERE idx = ?1",
+            )?;
+            for (from, row) in &moved {
+                let v = &row.verifiers;
+                moving.execute(params![
+                    &from.0[..],
+                    &row.index.0[..],
+                    &v.name_exact.0[..],
+                    &v.name_loose.0[..],
+                    &v.id.0[..],
+                    row.has_mobile.then_some(&v.mobile.0[..]),
+                    &row.mac(keys).unwrap_or_default()[..],
+                    row.keys,
+                ])?;
+            }
+            let after = last.map_or(after, |last| last.0.to_vec());
+            transaction.execute(
+                "UPDATE rewrap SET after = ?1, rows = ?2, digest = ?3",
+                params![after, is.rows as i64, &digest.to_be_bytes()[..]],
+            )
+        };
+        write().map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(is)
+    }
+
+    /// Reads every row under the new keys and sees that what the inner key made of them is what it was;
+    /// then the old keys are not needed any more.
+    pub fn finish_rewrap(&mut self, keys: &Keys) -> Result<u64, StoreError> {
+        let failed = |cause| SCHEMA.error(cause);
+        let (version, target) = versions(&self.db).map_err(failed)?;
+        let Some(target) = target else { return self.count() };
+        let (_, new) = both(keys, version, target)?;
+        let (is, digest, _) = progress(&self.db).map_err(failed)?;
+        // Who still looks at an older state of the file could look for a row under its old name.
+        let is_looked_at: bool =
+            self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(failed)?;
+        if is_looked_at {
+            return Err(StoreError::LogInUse(SCHEMA.file));
+        }
+        let (mut rows, mut found, mut last) = (0u64, 0u128, Vec::new());
+        loop {
+            let page = self.page(&last, PAGE_ROWS).map_err(failed)?;
+            let is_last = page.len() < PAGE_ROWS;
+            for (row, mac) in page {
+                let row = authentic(row, mac, keys)?;
+                if row.keys != target {
+                    return Err(changed("a row is still under the old keys"));
+                }
+                found = found.wrapping_add(row.unwrapped(new).fingerprint(&row.rest()));
+                rows += 1;
+                last = row.index.0.to_vec();
+            }
+            if is_last {
+                break;
+            }
+        }
+        if (rows, found) != (is.rows, digest) {
+            return Err(changed(
+                "the accounts under the new keys are not those that were under the old ones",
+            ));
+        }
+        self.db.execute("UPDATE rewrap SET version = target, target = NULL", []).map_err(failed)?;
+        Ok(rows)
+    }
+}
+
+impl AccountRow {
+    fn unwrapped(&self, keys: &AccountKeys) -> Unwrapped {
+        let inner = keys.unwrapped(&self.index, &self.verifiers);
+        if self.has_mobile { inner } else { inner.without_mobile() }
+    }
+
+    /// What is not wrapped.
+    fn rest(&self) -> [u8; 3] {
+        [u8::from(self.has_mobile), self.state.code(), self.kind.code()]
+    }
+}
+
+fn both(keys: &Keys, version: u32, target: u32) -> Result<(&AccountKeys, &AccountKeys), StoreError> {
+    keys.account_version(version).zip(keys.account_version(target)).ok_or(StoreError::OtherKeys)
+}
+
+fn progress(db: &Connection) -> rusqlite::Result<(Rewrap, u128, Vec<u8>)> {
+    db.prepare_cached("SELECT rows, digest, after FROM rewrap")?.query_row([], |row| {
+        let rows: i64 = row.get(0)?;
+        Ok((Rewrap { rows: rows as u64, is_moved: false }, u128::from_be_bytes(row.get(1)?), row.get(2)?))
+    })
+}
+
+/// Rows that were moved stand anywhere, so it is their version that tells them apart.
+fn batch(db: &Connection, after: &[u8], version: u32) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
+    let mut find = db.prepare_cached(
+        "SELECT name_exact, name_loose, id, mobile, state, kind, keys, mac, idx FROM account
+         WHERE idx > ?1 AND keys = ?2 ORDER BY idx LIMIT ?3",
+    )?;
+    find.query_map(params![after, version, BATCH_ROWS], read)?.collect()
+}
+
+fn changed(what: &str) -> StoreError {
+    StoreError::Damaged { file: SCHEMA.file, what: format!("{what}; the old keys are kept") }
+}

@@ -1,0 +1,357 @@
+//! Keys at rest: replaced under load, across kills, without anybody noticing.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::serve::{Installation, Shop, card4e, tencent};
+use super::support::{Reply, Sandbox};
+
+/// A person of an import file.
+#[derive(Clone)]
+pub struct Person {
+    pub card: String,
+    pub name: String,
+    pub id: String,
+    pub phone: String,
+}
+
+impl Person {
+    /// All people of a file that are in good standing and have a mobile and a resident identity card.
+    pub fn read(csv: &Path) -> Vec<Person> {
+        let text = std::fs::read_to_string(csv).unwrap();
+        let people = text.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>());
+        let plain = people.filter(|c| matches!(c[2], "" | "resident_id") && matches!(c[5], "" | "normal"));
+        plain
+            .filter(|columns| !columns[4].is_empty() && columns[3].len() == 18)
+            .map(|c| Person { card: c[0].into(), name: c[1].into(), id: c[3].into(), phone: c[4].into() })
+            .collect()
+    }
+
+    pub fn json(&self) -> String {
+        let Person { card, name, id, phone } = self;
+        format!(r#"{{"name":"{name}","bank_card":"{card}","phone":"{phone}","id_card":"{id}"}}"#)
+    }
+
+    pub fn ask(&self, server: &Sandbox, token: &str) -> std::io::Result<Reply> {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let body = self.json();
+        server.try_send(&server.bytes("POST", "/identity/bankcard/check-4e", &headers, body.as_bytes()))
+    }
+
+    /// The number answered; 0 is a match.
+    pub fn result(&self, server: &Sandbox, token: &str) -> String {
+        let reply = self.ask(server, token).unwrap();
+        reply.json()["result"].as_str().unwrap_or_else(|| panic!("{}", reply.text())).to_owned()
+    }
+}
+
+/// An installation with accounts of so many made-up people, a shop that never runs out, and no limits.
+pub fn with_accounts(accounts: u32) -> (Installation, Shop, Vec<Person>) {
+    let limits = [
+        ("requests_per_second = 20", "requests_per_second = 0"),
+        ("per_card = 10", "per_card = 0"),
+        ("per_value = 500", "per_value = 0"),
+        ("lock_after = 3", "lock_after = 0"),
+    ];
+    let bank = Installation::new(&limits);
+    let csv = bank.config.with_file_name("people.csv");
+    let file = csv.to_str().unwrap();
+    let made = card4e(&["synth", "--accounts", &accounts.to_string(), "--seed", "11", "--out", file]);
+    assert!(made.status.success());
+    bank.run(&["import", "accounts", file]);
+    let people = Person::read(&csv);
+    bank.run(&["caller", "create", "shop", "--unlimited"]);
+    let signing = bank.run(&["credential", "create", "shop", "--kind", "tencent"]);
+    let bearer = bank.run(&["credential", "create", "shop", "--kind", "acedata"]);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let shop = Shop {
+        secret_id: text(&signing["secret_id"]),
+        secret_key: text(&signing["secret"]),
+        token: text(&bearer["secret"]),
+    };
+    (bank, shop, people)
+}
+
+/// What a running server says to a control request.
+fn control(bank: &Installation, request: &str) -> Value {
+    let mut stream = UnixStream::connect(bank.config.with_file_name("data").join("control.sock")).unwrap();
+    writeln!(stream, "{request}").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    let told: Value = serde_json::from_str(&line).unwrap();
+    assert!(told["error"].is_null(), "{told}");
+    told["ok"].clone()
+}
+
+fn states(bank: &Installation) -> BTreeSet<String> {
+    let keys = bank.run(&["keys", "list"]);
+    let line = |key: &Value| {
+        format!("{} {} {}", key["use"].as_str().unwrap(), key["version"], key["state"].as_str().unwrap())
+    };
+    keys.as_array().unwrap().iter().map(line).collect()
+}
+
+#[test]
+fn every_key_is_listed_and_no_value() {
+    let bank = Installation::new(&[]);
+    let states = states(&bank);
+    assert_eq!(states.len(), 14);
+    assert!(states.contains("inner 1 active") && states.contains("wrap-mobile 1 active"), "{states:?}");
+    let table = card4e(&["keys", "list", "--config", bank.config.to_str().unwrap()]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.starts_with("use              version  state      created"), "{table}");
+    let long = |word: &&str| word.len() >= 32;
+    assert_eq!(table.split_whitespace().find(long), None, "nothing that could be a key");
+}
+
+/// Keys are replaced while two clients ask without a pause, and the server is killed in the middle.
+/// Nobody gets a wrong answer, no charge is lost, and at the end nothing is under the old keys.
+#[test]
+fn rotation_under_load_survives_a_kill() {
+    let (bank, shop, people) = with_accounts(30_000);
+    let before = bank.run(&["accounts", "check"]);
+    let answered = AtomicU64::new(0);
+    let rotate = r#"{"do":"rotate_keys","groups":["accounts","side","credentials","tokens","subjects","idempotency","audit","receipts"]}"#;
+
+    let server = Sandbox::serving(&bank.config);
+    let over = AtomicBool::new(false);
+    let asking = |from: usize, server: &Sandbox| {
+        for person in people.iter().cycle().skip(from) {
+            let Ok(reply) = person.ask(server, &shop.token) else { return };
+            assert_eq!(reply.json()["result"], "0", "{}", reply.text());
+            answered.fetch_add(1, Ordering::SeqCst);
+            if over.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| asking(0, &server));
+        scope.spawn(|| asking(1000, &server));
+        control(&bank, rotate);
+        let began = Instant::now();
+        loop {
+            let is = control(&bank, r#"{"do":"key_rotation"}"#);
+            assert!(is["is_running"] == true, "too few accounts to be killed in the middle: {is}");
+            assert!(began.elapsed() < Duration::from_secs(60), "{is}");
+            if is["rewrapped"].as_u64().unwrap() >= 10_000 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let killed = std::process::Command::new("kill").args(["-KILL", &server.pid().to_string()]).status();
+        assert!(killed.unwrap().success());
+    });
+    server.kill();
+    let half = bank.run(&["accounts", "check"]);
+    assert_eq!(before["accounts"], half["accounts"], "each is there once, under the old keys or the new");
+    let csv = bank.config.with_file_name("people.csv");
+    let said = bank.refused(&["import", "accounts", csv.to_str().unwrap()]);
+    assert!(said.contains("keys of the accounts are being replaced"), "{said}");
+
+    let server = Sandbox::serving(&bank.config);
+    std::thread::scope(|scope| {
+        scope.spawn(|| asking(2000, &server));
+        scope.spawn(|| asking(3000, &server));
+        let began = Instant::now();
+        while control(&bank, r#"{"do":"key_rotation"}"#)["is_running"] == true {
+            assert!(began.elapsed() < Duration::from_secs(120));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    let is = control(&bank, r#"{"do":"key_rotation"}"#);
+    assert_eq!((&is["error"], is["rewrapped"].as_u64()), (&Value::Null, before["accounts"].as_u64()), "{is}");
+    // The secrets callers have are as good as before.
+    assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, "6217000000000000012"), "-9");
+    assert_eq!(people[0].result(&server, &shop.token), "0");
+    server.stop();
+
+    let after = bank.run(&["accounts", "check"]);
+    for same in ["accounts", "states", "without_phone"] {
+        assert_eq!(before[same], after[same], "{same}");
+    }
+    assert_ne!(before["digest"], after["digest"], "every row is wrapped by other keys");
+    let states = states(&bank);
+    for state in [
+        "inner 1 active",
+        "wrap-index 1 destroyed",
+        "wrap-index 2 active",
+        "row 1 destroyed",
+        "credential 1 destroyed",
+        "side 1 reads",
+        "token 1 reads",
+        "subject 1 reads",
+        "audit 1 verifies",
+        "audit 2 active",
+        "receipt 1 verifies",
+        "receipt 2 active",
+    ] {
+        assert!(states.contains(state), "{state}: {states:?}");
+    }
+    let audit = bank.run(&["audit", "check"]);
+    let answers = audit["answers"].as_u64().unwrap();
+    // The kill may have come between a commit and its two answers.
+    let told = answered.load(Ordering::SeqCst) + 2;
+    assert!((told..=told + 2).contains(&answers), "{answers} recorded, {told} told");
+}
+
+#[test]
+fn rotation_without_a_server_and_an_import_after_it() {
+    let (bank, shop, people) = with_accounts(500);
+    let done = bank.run(&["keys", "rotate"]);
+    assert_eq!((done["rewrapped"].as_u64(), &done["error"]), (Some(500), &Value::Null));
+    // What is imported again replaces what was wrapped again, under the same place.
+    let csv = bank.config.with_file_name("people.csv");
+    let imported = bank.run(&["import", "accounts", "--from-start", csv.to_str().unwrap()]);
+    assert_eq!(imported["accounts"], 500);
+    bank.run(&["keys", "rotate", "accounts"]);
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(people[7].result(&server, &shop.token), "0");
+    let states = states(&bank);
+    assert!(states.contains("wrap-id 3 active") && states.contains("side 2 active"), "{states:?}");
+}
+
+/// A token can be exchanged for another hash only when it is shown, so its key stays; but not for ever.
+#[test]
+fn tokens_are_known_under_older_keys_up_to_a_bound() {
+    let bank = Installation::new(&[]);
+    let token = bank.shop().token;
+    let mut newest = token.clone();
+    for _ in 0..3 {
+        bank.run(&["keys", "rotate", "tokens"]);
+        bank.run(&["caller", "list"]);
+        newest = bank.run(&["credential", "create", "shop", "--kind", "acedata"])["secret"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+    }
+    let server = Sandbox::serving(&bank.config);
+    let person = Person {
+        card: "6217000000000000012".into(),
+        name: "张伟".into(),
+        id: "99010119610202001X".into(),
+        phone: "16100000001".into(),
+    };
+    for token in [&token, &newest] {
+        assert_eq!(person.result(&server, token), "-7");
+    }
+    let said = bank.refused(&["keys", "rotate", "tokens"]);
+    assert!(said.contains("tokens of credentials 1, 3 are still known"), "{said}");
+    bank.run(&["credential", "revoke", "3"]);
+    bank.run(&["credential", "create", "operator", "--kind", "platform"]);
+    bank.run(&["credential", "revoke", "1"]);
+    bank.run(&["keys", "rotate", "tokens"]);
+    assert_eq!(person.result(&server, &newest), "-7");
+}
+
+#[test]
+fn a_folder_and_its_keys_belong_together() {
+    let (bank, ..) = with_accounts(50);
+    let ring = bank.config.with_file_name("data").join("keys.json");
+    let old = std::fs::read(&ring).unwrap();
+    bank.run(&["keys", "rotate", "accounts"]);
+    let said = bank.refused(&["keys", "rotate", "wrap"]);
+    assert!(said.contains("there is no group `wrap`; there is accounts, side"), "{said}");
+    std::fs::write(&ring, old).unwrap();
+    let said = bank.refused(&["serve"]);
+    assert!(said.contains("one of the two is from another backup"), "{said}");
+}
+
+/// A crash leaves no core with keys in it, and nobody of the same user may look into the process.
+#[test]
+fn memory_is_not_dumped_nor_looked_into() {
+    let bank = Installation::new(&[]);
+    let server = Sandbox::serving(&bank.config);
+    let proc = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", server.pid())).unwrap();
+    let line = |text: String, of: &str| text.lines().find(|line| line.starts_with(of)).unwrap().to_owned();
+    let core = line(proc("limits"), "Max core file size");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    let locked = line(proc("status"), "VmLck");
+    let kilobytes: u64 = locked.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kilobytes >= 4 || server.log().contains("keys may be written to swap space"), "{locked}");
+}
+
+/// Runs a command that reads its passphrase from a file descriptor.
+fn with_passphrase(bank: &Installation, arguments: &[&str], passphrase: &str) -> Output {
+    let file = bank.config.with_file_name("passphrase");
+    std::fs::write(&file, format!("{passphrase}\n")).unwrap();
+    let script = format!("exec \"$@\" 3<{}", file.display());
+    let card4e = env!("CARGO_BIN_EXE_card4e");
+    let config = ["--config", bank.config.to_str().unwrap()];
+    Command::new("sh")
+        .args([&["-c", &script, "sh", card4e][..], arguments, &config].concat())
+        .env("CARD4E_PASSPHRASE_FD", "3")
+        .output()
+        .unwrap()
+}
+
+const PASSPHRASE: &str = "seven dice made these words";
+
+#[test]
+fn a_passphrase_keeps_the_root_key_and_a_server_waits_for_it() {
+    let (bank, shop, people) = with_accounts(30);
+    let done = with_passphrase(&bank, &["keys", "seal"], "short");
+    assert!(String::from_utf8_lossy(&done.stderr).contains("at least 12 characters"));
+    let done = with_passphrase(&bank, &["keys", "seal"], PASSPHRASE);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("custody = \"passphrase\""));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let settings = std::fs::read_to_string(&bank.config).unwrap();
+    let settings = settings.replace("custody = \"file\"", "custody = \"passphrase\"");
+    std::fs::write(&bank.config, settings.replace("127.0.0.1:0", &port)).unwrap();
+    std::fs::remove_file(bank.config.with_file_name("root.key")).unwrap();
+
+    // Nobody is there to ask.
+    let said = bank.refused(&["accounts", "check"]);
+    assert!(said.contains("CARD4E_PASSPHRASE_FD=3"), "{said}");
+    let said = with_passphrase(&bank, &["accounts", "check"], "seven dice made other words");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("the passphrase does not open the root key"));
+    let check = with_passphrase(&bank, &["accounts", "check"], PASSPHRASE);
+    assert!(check.status.success());
+
+    let server = Sandbox::locked(&bank.config, &port);
+    assert_eq!(server.get("/healthz").status, 200);
+    let ready = server.get("/readyz");
+    assert_eq!((ready.status, &ready.json()["locked"]), (503, &Value::Bool(true)));
+    assert!(ready.json()["unlock"].as_str().unwrap().starts_with("card4e unseal --config "));
+    assert!(server.get("/metrics").text().contains("card4e_locked 1"));
+    assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, &people[0].card), "ServiceUnavailable");
+    let reply = people[0].ask(&server, &shop.token).unwrap();
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (500, &"api_error".into()));
+    let said = with_passphrase(&bank, &["caller", "list"], PASSPHRASE);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("the server is locked; unlock it first"));
+    let said = with_passphrase(&bank, &["unseal"], "seven dice made other words");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("the passphrase does not open the root key"));
+    assert_eq!(server.get("/readyz").status, 503);
+
+    let done = with_passphrase(&bank, &["unseal"], PASSPHRASE);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let began = Instant::now();
+    // A connection that was opened to the locked server may still be closed with it.
+    let asked = server.bytes("GET", "/readyz", &[], b"");
+    while !server.try_send(&asked).is_ok_and(|reply| reply.json()["ready"] == true) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", server.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(people[0].result(&server, &shop.token), "0");
+    assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, &people[0].card), "-6");
+    let said = with_passphrase(&bank, &["unseal"], PASSPHRASE);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("this server is not locked"));
+    server.stop();
+    let data = bank.config.with_file_name("data");
+    for entry in std::fs::read_dir(&data).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(PASSPHRASE.len()).any(|window| window == PASSPHRASE.as_bytes()));
+    }
+    // A locked server that is told to stop, stops.
+    Sandbox::locked(&bank.config, &port).stop();
+}
