@@ -11,6 +11,7 @@
 //! | side, subjects | read with the old key, which stays |
 //! | tokens | found under the old key, which stays while a credential was hashed with it |
 //! | idempotency | found under the old key, which stays as long as answers are kept |
+//! | envelopes | opened with the old keys, which stay for a month: clients keep public keys |
 //! | audit, receipts | the public half of the old key stays, to check what it signed |
 
 use std::sync::Arc;
@@ -23,13 +24,19 @@ use crate::background::{Stopping, lock};
 use crate::caller::Proof;
 use crate::settle::Change;
 use crate::store::{Accounts, StoreError};
-use crate::vault::{KeyGroup, KeyRing, Keys, ListedKey, RingError};
+use crate::vault::{KeyGroup, KeyRing, KeyUse, Keys, ListedKey, RingError};
 
 /// Versions of the key that hashes tokens at most: each is tried for a token that is not known.
 const TOKEN_KEYS_MAX: usize = 4;
 
 /// A token that was made a moment before its key was replaced is known a moment later.
 const TOKEN_KEY_KEPT_MS: i64 = 3_600_000;
+
+/// Clients keep the public key they once fetched; what they encrypt for it is opened for this long.
+const ENVELOPE_KEY_KEPT_MS: i64 = 30 * 86_400_000;
+
+/// Private keys of a kind at most: each costs every new envelope an operation.
+const ENVELOPE_KEYS_MAX: u32 = 4;
 
 /// Why keys are not replaced, or not yet.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +131,18 @@ impl Engine {
         Ok(status.clone())
     }
 
+    /// Makes keys to encrypt for, unless there are some.
+    pub fn ensure_envelope_keys(&self) -> Result<(), RotateError> {
+        let mut ring = lock(&self.ring);
+        if ring.ring.newest_version(KeyUse::EnvelopeRsa) > 0 {
+            return Ok(());
+        }
+        let now = self.clock.now_ms();
+        ring.change(|ring| ring.add(KeyGroup::Envelopes, now))?;
+        self.put_to_work(&ring.ring);
+        Ok(())
+    }
+
     /// Goes on with a rotation that did not come to its end, if there is one.
     pub fn resume_rotation(self: &Arc<Engine>) -> Result<(), RotateError> {
         if self.is_half_rotated() {
@@ -170,6 +189,11 @@ impl Engine {
             });
             ring.destroy_older(KeyGroup::Idempotency, |_, replaced| {
                 replaced.is_none_or(|at| at > answers_end)
+            });
+            let newest = ring.newest_version(KeyUse::EnvelopeRsa);
+            ring.destroy_older(KeyGroup::Envelopes, |version, replaced| {
+                version + ENVELOPE_KEYS_MAX > newest
+                    && replaced.is_none_or(|at| at > now - ENVELOPE_KEY_KEPT_MS)
             });
         })?;
         self.put_to_work(&ring.ring);

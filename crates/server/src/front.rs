@@ -23,7 +23,7 @@ use wire::acedata::{ErrorCode, Fault};
 use wire::envelope::{CannotOpen, Envelope, Opened};
 
 use crate::config::Settings;
-use crate::front::envelopes::{Envelopes, Unopened};
+use crate::front::envelopes::Unopened;
 use crate::http::{Outgoing, Received, Reply, Streamed, guarded};
 use crate::sandbox::Sandbox;
 use crate::telemetry::Metrics;
@@ -41,8 +41,8 @@ pub struct Server {
     pub sandbox: Option<Sandbox>,
     /// Certificate and key; `None`: plain HTTP.
     pub tls: Option<Arc<Tls>>,
-    /// Opens encrypted elements; `None`: there are no keys for it.
-    pub envelopes: Option<Envelopes>,
+    /// Opens encrypted elements.
+    pub envelopes: envelopes::Current,
     /// Kibibytes of bodies there is still room for, from callers not yet known.
     pub room: Arc<Semaphore>,
     /// How many more connections there may be.
@@ -91,7 +91,7 @@ impl Server {
     /// Opens the elements a caller has encrypted, if any.
     async fn opened(&self, envelope: Option<Envelope>, credential: &Credential) -> Result<Opened, Unopened> {
         let Some(envelope) = envelope else { return Ok(Opened::default()) };
-        match &self.envelopes {
+        match self.envelopes.get(&self.engine.vault) {
             Some(envelopes) => envelopes.open(&envelope, credential).await,
             // Never verified as if it were text.
             None => Err(Unopened::Cannot(CannotOpen::Failed)),

@@ -55,6 +55,8 @@ Groups:
   idempotency   hashes idempotency keys
   audit         signs checkpoints
   receipts      signs receipts
+  envelopes     open what callers encrypt; clients fetch the new ones from /encryption-keys, the old
+                ones open for a month more
 
 The inner key of the accounts is in none of them: replacing it needs every account anew (docs/keys.md).
 

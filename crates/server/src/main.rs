@@ -43,7 +43,7 @@ use engine::store::{Check, LedgerFile};
 use crate::cli::{Audit, Cli, Command, Data};
 use crate::config::Settings;
 use crate::front::Server;
-use crate::front::envelopes::Envelopes;
+use crate::front::envelopes::{self, Envelopes};
 use crate::installation::Installation;
 use crate::sandbox::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, Sandbox};
 use crate::serve::LogFormat;
@@ -144,7 +144,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         engine: Arc::clone(&running.engine),
         metrics: telemetry::Metrics::default(),
         sandbox: Some(Sandbox::new(options.seed)),
-        envelopes: Some(Envelopes::new(sandbox::opener()?)),
+        envelopes: envelopes::Current::fixed(Envelopes::new(sandbox::opener()?)),
         tls,
         room: http::body_room(),
         connections: http::connection_bound(settings.http.connections_max),

@@ -13,7 +13,7 @@ use engine::vault::random;
 use engine::{Engine, Policy, Seed};
 
 use crate::config::Settings;
-use crate::front::Server;
+use crate::front::{Server, envelopes};
 use crate::installation::Installation;
 use crate::tls::Tls;
 use crate::{Announced, answer_until_told, custody, http, locked, manage, sandbox, telemetry};
@@ -90,6 +90,7 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
     let running = Engine::open(&data, &root_key, policy, Issuers::built_in(), Seed::nobody())?;
     running.engine.create_caller("operator", true, false, Credits::ZERO)?;
     let token = running.engine.issue("operator", Kind::Platform, Wish::default())?;
+    running.engine.ensure_envelope_keys()?;
     running.stop();
     let config = config.display();
     writeln!(
@@ -145,6 +146,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let running = installation.start()?;
     refuse_test_credentials(&running.engine)?;
+    running.engine.ensure_envelope_keys()?;
     if running.engine.policy().test_land {
         tracing::warn!("test land is on: identity numbers of province 99 and test cards are accepted");
     }
@@ -164,7 +166,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         engine: Arc::clone(&running.engine),
         metrics: telemetry::Metrics::default(),
         sandbox: None,
-        envelopes: None,
+        envelopes: envelopes::Current::of_ring(),
         tls,
         room: http::body_room(),
         connections: http::connection_bound(settings.http.connections_max),

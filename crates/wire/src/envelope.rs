@@ -328,18 +328,25 @@ impl Opener {
     /// # Errors
     /// [`BadKey`].
     pub fn new(rsa: &[&str], sm2: &[&str]) -> Result<Opener, BadKey> {
+        let ders = |pems: &[&str]| -> Result<Vec<_>, BadKey> {
+            pems.iter().map(|pem| pkcs8_der(pem).ok_or(BadKey::NotPkcs8)).collect()
+        };
+        let (rsa, sm2) = (ders(rsa)?, ders(sm2)?);
+        let [rsa, sm2]: [Vec<&[u8]>; 2] = [&rsa, &sm2].map(|ders| ders.iter().map(|der| &der[..]).collect());
+        Opener::of_der(&rsa, &sm2)
+    }
+
+    /// Takes private keys in PKCS#8 DER; the first of each kind is the one to encrypt for.
+    ///
+    /// # Errors
+    /// [`BadKey`].
+    pub fn of_der(rsa: &[&[u8]], sm2: &[&[u8]]) -> Result<Opener, BadKey> {
         if ![rsa, sm2].iter().all(|keys| (1..=KEYS_MAX).contains(&keys.len())) {
             return Err(BadKey::Number);
         }
         // From the keys themselves, so that one blob meets one substitute also after a restart.
         let mut substitute = Sha256::new_with_prefix("card4e substitute for a data key");
-        let mut ders = Vec::new();
-        for pem in rsa.iter().chain(sm2) {
-            let der = pkcs8_der(pem).ok_or(BadKey::NotPkcs8)?;
-            substitute.update(&*der);
-            ders.push(der);
-        }
-        let (rsa, sm2) = ders.split_at(rsa.len());
+        rsa.iter().chain(sm2).for_each(|der| substitute.update(der));
         Ok(Opener {
             rsa: rsa.iter().map(|der| RsaKey::read(der)).collect::<Result<_, _>>()?,
             sm2: sm2.iter().map(|der| Sm2Key::read(der)).collect::<Result<_, _>>()?,

@@ -24,6 +24,8 @@ pub struct Keys {
     audit_public: Vec<(u32, [u8; 32])>,
     receipts: SigningKey,
     receipts_public: Vec<[u8; 32]>,
+    envelopes_rsa: Vec<(u32, Zeroizing<Vec<u8>>)>,
+    envelopes_sm2: Vec<(u32, Zeroizing<Vec<u8>>)>,
 }
 
 /// Keeps what these values hold out of swap space; whether the system let us. The pages stay locked when
@@ -159,7 +161,20 @@ impl Keys {
                 .rev()
                 .map(|(_, key)| key)
                 .collect(),
+            envelopes_rsa: ring.private_keys(KeyUse::EnvelopeRsa),
+            envelopes_sm2: ring.private_keys(KeyUse::EnvelopeSm2),
         }
+    }
+
+    /// The private keys that open envelopes, in PKCS#8, the newest first: RSA, then SM2. Empty when the
+    /// ring has none.
+    pub fn envelope_keys(&self) -> [Vec<&[u8]>; 2] {
+        [&self.envelopes_rsa, &self.envelopes_sm2].map(|keys| keys.iter().map(|(_, der)| &der[..]).collect())
+    }
+
+    /// Changes whenever [`Keys::envelope_keys`] does: versions of the newest, and how many there are.
+    pub fn envelope_version(&self) -> (u32, usize) {
+        (self.envelopes_rsa.first().map_or(0, |(version, _)| *version), self.envelopes_rsa.len())
     }
 
     /// Keeps them out of swap space; whether the system let us.

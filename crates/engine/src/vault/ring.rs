@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use aes::cipher::{Array, KeyInit};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, Payload};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
+use sm2::pkcs8::EncodePrivateKey;
 use zeroize::Zeroizing;
 
 use super::keys::keep_out_of_swap;
@@ -46,9 +49,14 @@ pub enum KeyUse {
     Audit,
     /// Signs receipts (Ed25519 seed).
     Receipt,
+    /// Opens envelopes with AES data keys (RSA-2048, PKCS#8).
+    EnvelopeRsa,
+    /// Opens envelopes with SM4 data keys (SM2, PKCS#8).
+    EnvelopeSm2,
 }
 
 impl KeyUse {
+    /// Those without which nothing works; a ring has envelope keys once somebody asked for them.
     const ALL: [KeyUse; 14] = [
         KeyUse::Inner,
         KeyUse::WrapIndex,
@@ -65,6 +73,10 @@ impl KeyUse {
         KeyUse::Audit,
         KeyUse::Receipt,
     ];
+
+    const fn opens_envelopes(self) -> bool {
+        matches!(self, KeyUse::EnvelopeRsa | KeyUse::EnvelopeSm2)
+    }
 }
 
 /// Keys that are replaced together. The inner key is in none: replacing it needs the accounts anew.
@@ -87,11 +99,13 @@ pub enum KeyGroup {
     Audit,
     /// Signs receipts; of the old key the public half stays, and is published.
     Receipts,
+    /// Open what callers encrypt; the new public keys are published, the old keys open for a month more.
+    Envelopes,
 }
 
 impl KeyGroup {
     /// Every group.
-    pub const ALL: [KeyGroup; 8] = [
+    pub const ALL: [KeyGroup; 9] = [
         KeyGroup::Accounts,
         KeyGroup::Side,
         KeyGroup::Credentials,
@@ -100,6 +114,7 @@ impl KeyGroup {
         KeyGroup::Idempotency,
         KeyGroup::Audit,
         KeyGroup::Receipts,
+        KeyGroup::Envelopes,
     ];
 
     /// The word for it on the command line.
@@ -113,6 +128,7 @@ impl KeyGroup {
             KeyGroup::Idempotency => "idempotency",
             KeyGroup::Audit => "audit",
             KeyGroup::Receipts => "receipts",
+            KeyGroup::Envelopes => "envelopes",
         }
     }
 
@@ -138,6 +154,7 @@ impl KeyGroup {
             KeyGroup::Idempotency => &[KeyUse::Idempotency],
             KeyGroup::Audit => &[KeyUse::Audit],
             KeyGroup::Receipts => &[KeyUse::Receipt],
+            KeyGroup::Envelopes => &[KeyUse::EnvelopeRsa, KeyUse::EnvelopeSm2],
         }
     }
 }
@@ -178,6 +195,8 @@ type Key = Box<Zeroizing<[u8; 32]>>;
 
 enum Material {
     Secret(Key),
+    /// A private key in PKCS#8.
+    Private(Zeroizing<Vec<u8>>),
     /// Of a signing key whose secret half is destroyed.
     Public(Key),
     Destroyed,
@@ -257,7 +276,7 @@ impl KeyRing {
     /// A new ring: one random key for each use.
     pub fn generate() -> KeyRing {
         let created_ms = Clock::default().now_ms();
-        KeyRing { keys: KeyUse::ALL.map(|usage| ((usage, 1), RingKey::new(created_ms))).into() }
+        KeyRing { keys: KeyUse::ALL.map(|usage| ((usage, 1), RingKey::new(usage, created_ms))).into() }
     }
 
     /// Opens the ring in `path`.
@@ -296,7 +315,7 @@ impl KeyRing {
     pub(super) fn secrets(&self, usage: KeyUse) -> impl Iterator<Item = (u32, &[u8; 32])> {
         self.versions(usage).rev().filter_map(|(version, key)| match &key.material {
             Material::Secret(secret) => Some((version, &***secret)),
-            Material::Public(_) | Material::Destroyed => None,
+            Material::Private(_) | Material::Public(_) | Material::Destroyed => None,
         })
     }
 
@@ -309,16 +328,25 @@ impl KeyRing {
         let public = |(version, key): (u32, &RingKey)| match &key.material {
             Material::Secret(seed) => Some((version, public_half(seed))),
             Material::Public(public) => Some((version, ***public)),
-            Material::Destroyed => None,
+            Material::Private(_) | Material::Destroyed => None,
         };
         self.versions(usage).filter_map(public).collect()
+    }
+
+    /// Private keys for envelopes that are not destroyed, the newest first, in PKCS#8.
+    pub(super) fn private_keys(&self, usage: KeyUse) -> Vec<(u32, Zeroizing<Vec<u8>>)> {
+        let private = |(version, key): (u32, &RingKey)| match &key.material {
+            Material::Private(der) => Some((version, der.clone())),
+            _ => None,
+        };
+        self.versions(usage).rev().filter_map(private).collect()
     }
 
     /// Adds a new version of each key of a group. A signing key it replaces loses its secret half at
     /// once: it has nothing to read.
     pub(crate) fn add(&mut self, group: KeyGroup, now: Millis) {
         for &usage in group.uses() {
-            let (newest, _) = self.newest(usage);
+            let newest = self.newest_version(usage);
             if let Some(replaced) = self.keys.get_mut(&(usage, newest)) {
                 replaced.replaced_ms = Some(now);
                 if let (KeyUse::Audit | KeyUse::Receipt, Material::Secret(seed)) = (usage, &replaced.material)
@@ -326,16 +354,22 @@ impl KeyRing {
                     replaced.material = Material::Public(Box::new(Zeroizing::new(public_half(seed))));
                 }
             }
-            self.keys.insert((usage, newest + 1), RingKey::new(now));
+            self.keys.insert((usage, newest + 1), RingKey::new(usage, now));
         }
+    }
+
+    /// 0 when there is none yet.
+    pub(crate) fn newest_version(&self, usage: KeyUse) -> u32 {
+        self.versions(usage).next_back().map_or(0, |(version, _)| version)
     }
 
     /// Destroys those older versions of a group that `is_needed` does not ask to keep.
     pub(crate) fn destroy_older(&mut self, group: KeyGroup, is_needed: impl Fn(u32, Option<Millis>) -> bool) {
         for &usage in group.uses() {
-            let (newest, _) = self.newest(usage);
+            let newest = self.newest_version(usage);
             for ((_, version), key) in self.keys.range_mut((usage, 0)..(usage, newest)) {
-                if !is_needed(*version, key.replaced_ms) && matches!(key.material, Material::Secret(_)) {
+                let is_there = matches!(key.material, Material::Secret(_) | Material::Private(_));
+                if is_there && !is_needed(*version, key.replaced_ms) {
                     key.material = Material::Destroyed;
                 }
             }
@@ -358,8 +392,8 @@ impl KeyRing {
             usage: *usage,
             version: *version,
             state: match &key.material {
-                Material::Secret(_) if key.replaced_ms.is_none() => KeyState::Active,
-                Material::Secret(_) => KeyState::Reads,
+                Material::Secret(_) | Material::Private(_) if key.replaced_ms.is_none() => KeyState::Active,
+                Material::Secret(_) | Material::Private(_) => KeyState::Reads,
                 Material::Public(_) => KeyState::Verifies,
                 Material::Destroyed => KeyState::Destroyed,
             },
@@ -373,6 +407,7 @@ impl KeyRing {
     pub(super) fn keep_out_of_swap(&self) -> bool {
         self.keys.values().all(|key| match &key.material {
             Material::Secret(secret) => keep_out_of_swap(&secret[..]),
+            Material::Private(der) => keep_out_of_swap(der),
             Material::Public(_) | Material::Destroyed => true,
         })
     }
@@ -388,14 +423,15 @@ impl KeyRing {
         let root = Aes256Gcm::new(&Array::from(*root));
         let seal = |(&(usage, version), key): (&(KeyUse, u32), &RingKey)| {
             let (plain, public) = match &key.material {
-                Material::Secret(secret) => (Some(secret), false),
-                Material::Public(public) => (Some(public), true),
+                Material::Secret(secret) => (Some(&secret[..]), false),
+                Material::Private(der) => (Some(&der[..]), false),
+                Material::Public(public) => (Some(&public[..]), true),
                 Material::Destroyed => (None, false),
             };
             let sealed = plain.map(|plain| {
                 let nonce: [u8; 12] = random();
                 let aad = place(usage, version, public);
-                let payload = Payload { msg: &plain[..], aad: aad.as_bytes() };
+                let payload = Payload { msg: plain, aad: aad.as_bytes() };
                 let body = root.encrypt(&Array::from(nonce), payload).unwrap_or_default();
                 crate::file::hex(&[&nonce[..], &body].concat())
             });
@@ -420,17 +456,20 @@ impl KeyRing {
             let plain = root
                 .decrypt(&Array::from(*nonce), Payload { msg: body, aad: aad.as_bytes() })
                 .map_err(|_| RingError::OtherRoot { path: path.to_owned() })?;
-            let plain = Zeroizing::new(plain);
+            Ok::<_, RingError>(Zeroizing::new(plain))
+        };
+        let of_32_bytes = |plain: Zeroizing<Vec<u8>>| {
             let opened: [u8; 32] =
                 plain[..].try_into().map_err(|_| damaged("a key has the wrong length".into()))?;
-            Ok(Box::new(Zeroizing::new(opened)))
+            Ok::<_, RingError>(Box::new(Zeroizing::new(opened)))
         };
         let mut keys = BTreeMap::new();
         for key in stored.keys {
             let material = match &key.sealed {
                 None => Material::Destroyed,
-                Some(sealed) if key.public => Material::Public(open(&key, sealed)?),
-                Some(sealed) => Material::Secret(open(&key, sealed)?),
+                Some(sealed) if key.public => Material::Public(of_32_bytes(open(&key, sealed)?)?),
+                Some(sealed) if key.usage.opens_envelopes() => Material::Private(open(&key, sealed)?),
+                Some(sealed) => Material::Secret(of_32_bytes(open(&key, sealed)?)?),
             };
             let StoredKey { usage, version, created_ms, replaced_ms, .. } = key;
             keys.insert((usage, version), RingKey { material, created_ms, replaced_ms });
@@ -448,9 +487,37 @@ impl KeyRing {
 }
 
 impl RingKey {
-    fn new(created_ms: Millis) -> RingKey {
-        let material = Material::Secret(Box::new(Zeroizing::new(random())));
+    fn new(usage: KeyUse, created_ms: Millis) -> RingKey {
+        let material = match usage {
+            KeyUse::EnvelopeRsa => Material::Private(rsa_key()),
+            KeyUse::EnvelopeSm2 => Material::Private(sm2_key()),
+            _ => Material::Secret(Box::new(Zeroizing::new(random()))),
+        };
         RingKey { material, created_ms, replaced_ms: None }
+    }
+}
+
+/// A new RSA key, PKCS#8. Of 2048 bits, because Tencent's helpers take blobs of 256 bytes.
+fn rsa_key() -> Zeroizing<Vec<u8>> {
+    let made = || {
+        let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).ok()?;
+        let der: Pkcs8V1Der<'_> = key.as_der().ok()?;
+        Some(Zeroizing::new(der.as_ref().to_vec()))
+    };
+    #[expect(clippy::expect_used, reason = "as with `random`: without randomness no key may be made")]
+    made().expect("the operating system gives random bytes")
+}
+
+/// A new SM2 key, PKCS#8.
+fn sm2_key() -> Zeroizing<Vec<u8>> {
+    loop {
+        let scalar = Zeroizing::new(random::<32>());
+        // All but one in four billion numbers are keys.
+        if let Ok(key) = sm2::SecretKey::from_slice(&scalar[..])
+            && let Ok(der) = key.to_pkcs8_der()
+        {
+            return Zeroizing::new(der.as_bytes().to_vec());
+        }
     }
 }
 

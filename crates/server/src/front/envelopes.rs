@@ -7,12 +7,66 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use engine::caller::{Credential, CredentialId, Proof};
+use engine::vault::Vault;
 use tokio::sync::Semaphore;
 use wire::envelope::{CannotOpen, DataKey, Envelope, Opened, Opener, WrappedKey};
+
+/// What opens envelopes now. A sandbox's keys are fixed; an installation's are in its key ring, which may
+/// be rotated while it answers.
+pub struct Current {
+    fixed: Option<Arc<Envelopes>>,
+    of_ring: RwLock<OfRing>,
+}
+
+#[derive(Default)]
+struct OfRing {
+    version: (u32, usize),
+    envelopes: Option<Arc<Envelopes>>,
+}
+
+impl Current {
+    /// Always these.
+    pub fn fixed(envelopes: Envelopes) -> Current {
+        Current { fixed: Some(Arc::new(envelopes)), of_ring: RwLock::default() }
+    }
+
+    /// Those of the key ring.
+    pub fn of_ring() -> Current {
+        Current { fixed: None, of_ring: RwLock::default() }
+    }
+
+    /// What opens envelopes; `None` when there are no keys for it.
+    pub fn get(&self, vault: &Vault) -> Option<Arc<Envelopes>> {
+        if let Some(fixed) = &self.fixed {
+            return Some(Arc::clone(fixed));
+        }
+        let keys = vault.keys();
+        let version = keys.envelope_version();
+        {
+            let known = self.of_ring.read().unwrap_or_else(PoisonError::into_inner);
+            if known.version == version {
+                return known.envelopes.clone();
+            }
+        }
+        let [rsa, sm2] = keys.envelope_keys();
+        let opener = match Opener::of_der(&rsa, &sm2) {
+            Ok(opener) => Some(opener),
+            Err(_) if rsa.is_empty() => None,
+            Err(error) => {
+                tracing::error!(%error, "the envelope keys of the ring are of no use");
+                None
+            }
+        };
+        let envelopes = opener.map(|opener| Arc::new(Envelopes::new(opener)));
+        let mut known = self.of_ring.write().unwrap_or_else(PoisonError::into_inner);
+        *known = OfRing { version, envelopes };
+        known.envelopes.clone()
+    }
+}
 
 /// The keys of an installation and what is known of its callers' data keys.
 pub struct Envelopes {

@@ -26,7 +26,7 @@ pub fn answer(server: &Server, incoming: &Incoming<'_>) -> Option<Reply> {
 }
 
 fn encryption_keys(server: &Server) -> Reply {
-    match &server.envelopes {
+    match server.envelopes.get(&server.engine.vault) {
         Some(envelopes) => Reply::new(StatusCode::OK, "application/json", envelopes.published().to_owned()),
         None => {
             let body = "{\"error\":\"this server has no keys to encrypt for; send the elements as text\"}\n";

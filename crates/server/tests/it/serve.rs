@@ -342,6 +342,67 @@ fn a_credential_for_a_purpose_and_some_actions() {
     assert_eq!(listed[0]["purpose"], json!({ "code": "account_opening", "consent": "terms-7" }));
 }
 
+/// A question for AceData whose elements are encrypted for these published keys.
+fn encrypted_for(keys: &Value, server: &Sandbox, token: &str) -> Reply {
+    use aws_lc_rs::rsa::{Pkcs1PublicEncryptingKey, PublicEncryptingKey};
+    use base64::Engine;
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let pem: String =
+        keys["rsa"]["spki_pem"].as_str().unwrap().lines().filter(|line| !line.starts_with('-')).collect();
+    let der = base64::engine::general_purpose::STANDARD.decode(pem).unwrap();
+    let public = Pkcs1PublicEncryptingKey::new(PublicEncryptingKey::from_der(&der).unwrap()).unwrap();
+    let (key, iv) = ([7; 32], [9; 16]);
+    let mut blob = vec![0; public.ciphertext_size()];
+    let blob = base64(public.encrypt(&key, &mut blob).unwrap());
+    let seal = |text: &str| base64(&super::envelope::seal::cbc(&key, &iv, text.as_bytes()));
+    let body = json!({
+        "name": seal("张伟"), "bank_card": seal(CARD), "phone": seal("16100000001"),
+        "id_card": seal("99010119610202001X"),
+        "encryption": {
+            "algorithm": "AES-256-CBC", "ciphertext_blob": blob, "iv": base64(&iv),
+            "encrypt_list": ["name", "bank_card", "phone", "id_card"],
+        },
+    });
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str())];
+    server.request("POST", "/identity/bankcard/check-4e", &headers, body.to_string().as_bytes())
+}
+
+#[test]
+fn envelope_keys_are_the_installations_own_and_can_be_replaced() {
+    let bank = Installation::new(&[]);
+    let shop = bank.shop();
+    let server = Sandbox::serving(&bank.config);
+    let first = server.get("/encryption-keys").json();
+    assert_ne!(first, Sandbox::start().get("/encryption-keys").json(), "not those that everybody knows");
+    bank.run(&["caller", "set", "shop", "--encryption-required", "true"]);
+    assert_eq!(acedata(&server, &shop.token, CARD).status, 400);
+    let answered = |server: &Sandbox, keys: &Value| {
+        let reply = encrypted_for(keys, server, &shop.token);
+        (reply.status, reply.json()["result"].as_str().map(str::to_owned))
+    };
+    let no_account = (200, Some("-7".to_owned()));
+    assert_eq!(answered(&server, &first), no_account);
+
+    bank.run(&["keys", "rotate", "envelopes"]);
+    let second = server.get("/encryption-keys").json();
+    assert_ne!(first["rsa"], second["rsa"]);
+    assert_ne!(first["sm2"], second["sm2"]);
+    assert_eq!(answered(&server, &first), no_account, "whoever has fetched the old key may use it");
+    assert_eq!(answered(&server, &second), no_account);
+    server.stop();
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(server.get("/encryption-keys").json(), second);
+    assert_eq!((answered(&server, &first), answered(&server, &second)), (no_account.clone(), no_account));
+
+    // With a month gone by, the next rotation destroys them; by hand they are destroyed by being many.
+    for _ in 0..3 {
+        bank.run(&["keys", "rotate", "envelopes"]);
+    }
+    assert_eq!(answered(&server, &first).0, 400, "four versions at most");
+    assert_eq!(answered(&server, &second).0, 200);
+}
+
 /// One question from the machine itself, with and without a server.
 #[test]
 fn verify_asks_pays_and_ends_with_what_it_found() {
