@@ -7,8 +7,8 @@
 use zeroize::Zeroizing;
 
 use crate::outcome::{Outcome, Row};
-use crate::store::AccountRow;
-use crate::subject::{CardNumber, HolderName, Mobile, ParseOptions, ResidentId};
+use crate::store::{AccountRow, Person};
+use crate::subject::{CardNumber, HolderName, Mobile, ParseOptions, ResidentId, Validity};
 use crate::vault::{Elements, Vault};
 
 /// The kind of document an account was opened with. The codes are stored: never renumber.
@@ -208,6 +208,8 @@ pub struct AccountText<'a> {
     pub mobile: &'a str,
     /// Column `status`.
     pub state: &'a str,
+    /// Column `id_validity`; empty: not on file.
+    pub validity: &'a str,
 }
 
 /// Why an account is not taken. Names the column, never the value.
@@ -238,6 +240,9 @@ pub enum AccountError {
         "status: unknown; use one of normal, seized, fraud, lost, expired, restricted, pin_locked, inactive, cnp_disabled, abnormal, closed"
     )]
     State,
+    /// Not two days.
+    #[error("id_validity: not YYYYMMDD-YYYYMMDD, or YYYYMMDD-00000000 for one without end")]
+    Validity,
 }
 
 impl AccountText<'_> {
@@ -262,8 +267,21 @@ impl AccountText<'_> {
             id: &id,
             mobile: mobile.as_ref().map_or("", Mobile::as_str),
         };
+        let validity = match self.validity.trim() {
+            "" => None,
+            text => Some(Validity::parse(text).ok_or(AccountError::Validity)?),
+        };
         let keys = vault.keys();
         let newest = keys.accounts();
+        let person = match options.element_index {
+            true => Person {
+                by_id: kind
+                    .counts_as_resident_id()
+                    .then(|| keys.by_id(&id, name.e1(), validity.as_ref().map(Validity::as_str), newest)),
+                by_mobile: mobile.as_ref().map(|mobile| keys.by_mobile(mobile.as_str(), name.e1(), &id, newest)),
+            },
+            false => Person::default(),
+        };
         Ok(AccountRow {
             index: keys.index(card.as_str(), newest),
             verifiers: keys.verifiers(&elements, newest),
@@ -271,6 +289,7 @@ impl AccountText<'_> {
             state,
             kind,
             keys: newest.version,
+            person,
         })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use crate::action::Action;
 use crate::clock::Millis;
 use crate::ledger::Credits;
 use crate::limit::AttemptPolicy;
@@ -34,37 +35,6 @@ id!(
     /// A credential of an application.
     CredentialId
 );
-
-/// What can be asked. One action has one name on each wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Action {
-    /// Card number, holder name, identity number and mobile.
-    FourElements,
-}
-
-impl Action {
-    /// Every action.
-    pub const ALL: [Action; 1] = [Action::FourElements];
-
-    /// The name used on the command line, in lists and in settings.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Action::FourElements => "bankcard-4e",
-        }
-    }
-}
-
-impl FromStr for Action {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Action, String> {
-        let known = || Action::ALL.map(Action::name).join(", ");
-        Action::ALL
-            .into_iter()
-            .find(|action| action.name() == text)
-            .ok_or_else(|| format!("there is no action `{text}`; there is {}", known()))
-    }
-}
 
 /// The wire a question came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -148,7 +118,7 @@ impl Application {
             id,
             caller: caller.id,
             name: caller.name.clone(),
-            actions: vec![Action::FourElements],
+            actions: Action::ALL.to_vec(),
             unlimited: false,
             price: None,
             requests_per_second: None,

@@ -1,11 +1,12 @@
-//! The four elements as a caller sent them, before anybody asked whether they are well-formed.
+//! The elements as a caller sent them, before anybody asked whether they are well-formed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// What a caller claims to belong together; raw text that never prints.
+/// What a caller claims to belong together; raw text that never prints. Elements that the action does not
+/// take are empty and never looked at.
 pub struct Claim {
     /// Holder name.
     pub name: Zeroizing<String>,
@@ -17,13 +18,28 @@ pub struct Claim {
     pub mobile: Zeroizing<String>,
     /// Document kind as both wires number it; 0 is the resident identity card.
     pub document_kind: i64,
+    /// How long the identity card is valid: `YYYYMMDD-YYYYMMDD`, where that is asked about.
+    pub validity: Option<Zeroizing<String>>,
 }
 
 impl Claim {
     /// Takes the elements out of a request.
     pub fn new(name: &str, card: &str, id: &str, mobile: &str, document_kind: i64) -> Claim {
         let text = |raw: &str| Zeroizing::new(raw.to_owned());
-        Claim { name: text(name), card: text(card), id: text(id), mobile: text(mobile), document_kind }
+        Claim {
+            name: text(name),
+            card: text(card),
+            id: text(id),
+            mobile: text(mobile),
+            document_kind,
+            validity: None,
+        }
+    }
+
+    /// Asks about the validity of the identity card too.
+    pub fn with_validity(self, validity: Option<(&str, &str)>) -> Claim {
+        let validity = validity.map(|(begin, end)| Zeroizing::new(format!("{begin}-{end}")));
+        Claim { validity, ..self }
     }
 
     /// The elements as they may be shown to somebody who looks after the system.

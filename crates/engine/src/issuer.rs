@@ -67,6 +67,34 @@ pub struct Issuer {
     pub phone_checked: bool,
 }
 
+/// How far a row of the built-in table can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provenance {
+    /// Where it was found.
+    pub source: &'static str,
+    /// `high`, `medium` or `low`.
+    pub confidence: &'static str,
+}
+
+/// Where each row of the built-in table comes from, by prefix and card length.
+pub fn provenance() -> HashMap<(&'static str, Option<u8>), Provenance> {
+    let rows = TABLE.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    let row = |line: &'static str| {
+        let columns: Vec<&str> = line.split(',').collect();
+        let [prefix, length, .., source, confidence] = columns[..] else { return None };
+        Some(((prefix, length.parse().ok()), Provenance { source, confidence }))
+    };
+    rows.filter_map(row).collect()
+}
+
+/// The rows of an operator's file alone, checked, in the order of the file.
+///
+/// # Errors
+/// The first mistake, with its line.
+pub fn read_operator_file(csv: &str) -> Result<Vec<Issuer>, IssuerError> {
+    read_rows(csv)
+}
+
 /// Why an operator's issuer file cannot be used, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
@@ -349,6 +377,15 @@ mod tests {
         }
         let banks: HashSet<_> = issuers.all().iter().map(|issuer| &issuer.bank_en).collect();
         assert_eq!(banks.len(), 15);
+    }
+
+    #[test]
+    fn every_built_in_row_says_where_it_comes_from() {
+        let provenance = provenance();
+        for issuer in Issuers::built_in().all() {
+            let Provenance { source, confidence } = provenance[&(&*issuer.prefix, issuer.length)];
+            assert!(!source.is_empty() && ["high", "medium", "low"].contains(&confidence), "{issuer:?}");
+        }
     }
 
     #[test]

@@ -374,7 +374,7 @@ impl Books {
             draft.name_class = None;
             draft.reasons = draft.reasons.take().map(|_| Vec::new());
         }
-        let charged = if draft.outcome.billable() { draft.price } else { Credits::ZERO };
+        let charged = if draft.action.charges(draft.outcome) { draft.price } else { Credits::ZERO };
         let before = self.balance(&draft.application);
         let before = before.map(|before| Credits(before.0 - pending.charged(draft.application.id).0));
         if before.is_some_and(|before| before < charged) {
@@ -700,6 +700,7 @@ mod tests {
             caller: CallerId(1),
             values: [Some([card; 16]), None, None, None],
             card: [card; 16],
+            across: Some([card; 16]),
         }
     }
 

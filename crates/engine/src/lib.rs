@@ -4,6 +4,7 @@
 //! Start with [`verify::verify`]: one verification from admission to settlement.
 
 pub mod account;
+pub mod action;
 pub mod audit;
 mod background;
 pub mod caller;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::{Action, Element};
 use crate::background::Background;
 use crate::caller::{Application, Caller, CallerId, Credential, Directory};
 use crate::clock::Clock;
@@ -44,7 +46,7 @@ use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
 use crate::rotate::RotationStatus;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
 use crate::store::{Accounts, Folder, LedgerFile, Opened, StoreError, UsageFile};
-use crate::subject::Subject;
+use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
 use crate::verify::Refusal;
 
@@ -64,8 +66,13 @@ pub enum IssuerPolicy {
 pub struct Policy {
     /// Price of a charged answer.
     pub price: Credits,
-    /// Requests a second per application and action; 0: no limit.
-    pub requests_per_second: u32,
+    /// Of an action, where it is another; by [`Action`]'s discriminant.
+    pub prices: [Option<Credits>; Action::ALL.len()],
+    /// Requests a second per application; 0: no limit. By [`Action`]'s discriminant.
+    pub requests_per_second: [u32; Action::ALL.len()],
+    /// Accounts are found by identity number and mobile too, so that actions without a card can be
+    /// answered.
+    pub element_index: bool,
     /// Attempts a day.
     pub attempts: AttemptPolicy,
     /// Holder checks before card state; see [`outcome::DECISIONS`].
@@ -100,7 +107,9 @@ impl Default for Policy {
     fn default() -> Self {
         Policy {
             price: Credits::whole(1),
-            requests_per_second: 20,
+            prices: [None; Action::ALL.len()],
+            requests_per_second: Action::ALL.map(Action::requests_per_second),
+            element_index: false,
             attempts: AttemptPolicy::default(),
             privacy_order: false,
             issuer: IssuerPolicy::default(),
@@ -114,6 +123,28 @@ impl Default for Policy {
             under_way_max: 8192,
             log_bytes: 32 << 20,
             disk_reserve_bytes: 0,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether this installation can answer an action.
+    pub fn offers(&self, action: Action) -> bool {
+        self.element_index || !action.needs_element_index()
+    }
+
+    /// Every action this installation can answer.
+    pub fn actions(&self) -> Vec<Action> {
+        Action::ALL.into_iter().filter(|action| self.offers(*action)).collect()
+    }
+
+    /// What is asked of a claim and of an account to be well-formed.
+    pub fn parse_options(&self, now_ms: clock::Millis) -> ParseOptions {
+        ParseOptions {
+            test_land: self.test_land,
+            more_scripts: self.more_scripts,
+            element_index: self.element_index,
+            today: Date::in_beijing(now_ms.div_euclid(1000)),
         }
     }
 }
@@ -353,6 +384,7 @@ impl Engine {
     pub(crate) fn attempt_refs(
         &self,
         caller: CallerId,
+        action: Action,
         subject: &Subject,
         policy: &AttemptPolicy,
     ) -> Result<AttemptRefs, Refusal> {
@@ -366,18 +398,28 @@ impl Engine {
             })?);
         }
         let Some(DayKey { cmac, .. }) = key.as_ref() else { return Err(Refusal::Stopped) };
-        let value = |field: u8, counted: bool, text: &[u8]| counted.then(|| cmac.mac(&[&[field], text]));
-        let card = subject.card.as_str().as_bytes();
+        let value = |field: u8, text: Option<&[u8]>| text.map(|text| cmac.mac(&[&[field], text]));
+        let card = subject.card.as_ref().map(|card| card.as_str().as_bytes());
+        let name = subject.name.as_ref().map(|name| name.e1());
+        let id = subject.id.as_ref().map(|id| id.as_str().as_bytes());
+        let mobile = subject.mobile.as_ref().map(|mobile| mobile.as_str().as_bytes());
+        let found_by = match action.found_by() {
+            Element::Card => card,
+            Element::Name => name,
+            Element::Id => id,
+            Element::Mobile => mobile,
+        };
         Ok(AttemptRefs {
             day: today,
             caller,
             values: [
-                value(0, policy.count_card, card),
-                value(1, policy.count_name, subject.name.e1()),
-                value(2, policy.count_id, subject.id.as_str().as_bytes()),
-                value(3, policy.count_mobile, subject.mobile.as_str().as_bytes()),
+                value(0, card.filter(|_| policy.count_card)),
+                value(1, name.filter(|_| policy.count_name)),
+                value(2, id.filter(|_| policy.count_id)),
+                value(3, mobile.filter(|_| policy.count_mobile)),
             ],
-            card: cmac.mac(&[&[0], card]),
+            card: cmac.mac(&[&[0x80 | action as u8], found_by.unwrap_or_default()]),
+            across: value(0, card.filter(|_| action.is_about_holder())),
         })
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::{Action, ApplicationId, CallerId};
 use crate::clock::Millis;
-use crate::outcome::Outcome;
+use crate::outcome::{Class, Outcome};
 use crate::vault::KeyedRef;
 
 /// How often a day the same element may be asked about. `None` or 0 switches a limit off.
@@ -84,10 +84,13 @@ pub struct AttemptRefs {
     pub day: u32,
     /// Who asked.
     pub caller: CallerId,
-    /// Card, name, identity number, mobile; `None` where it is not counted.
+    /// Card, name, identity number, mobile; `None` where it is not counted, or not asked about.
     pub values: [Option<KeyedRef>; 4],
-    /// The card, counted across callers and for the lock.
+    /// What mismatches in a row lock: the element that records are found by, bound to the action. A pass
+    /// of two elements must not forgive the guesses at four.
     pub card: KeyedRef,
+    /// The card, counted across callers; `None` where nobody's holding of a card is asked about.
+    pub across: Option<KeyedRef>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -180,7 +183,7 @@ impl Attempts {
         let own = values.filter_map(|(field, value)| {
             Some(Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? })
         });
-        for counter in own.chain([across(refs)]) {
+        for counter in own.chain(across(refs)) {
             self.counts.entry(counter).or_default().settled += 1;
         }
         let pair = (refs.caller, refs.card);
@@ -223,17 +226,17 @@ impl Attempts {
     }
 }
 
-/// Whether an answer is an attempt: nobody was asked for the other two.
+/// Whether an answer is an attempt: for the others nobody was asked.
 fn is_counted(outcome: Outcome) -> bool {
-    !matches!(outcome, Outcome::SourceBusy | Outcome::AttemptsExceeded)
+    outcome.class() != Class::Retryable
 }
 
 /// A counter has no attempt left today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsedUp;
 
-fn across(refs: &AttemptRefs) -> Counter {
-    Counter { caller: None, field: 0, value: refs.card }
+fn across(refs: &AttemptRefs) -> Option<Counter> {
+    Some(Counter { caller: None, field: 0, value: refs.across? })
 }
 
 fn counters<'a>(
@@ -246,7 +249,7 @@ fn counters<'a>(
         let counter = Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? };
         Some((counter, per_value?))
     });
-    own.chain(on(policy.per_card).map(|limit| (across(refs), limit)))
+    own.chain(across(refs).zip(on(policy.per_card)))
 }
 
 /// Requests in the current second, per application and action.
@@ -318,6 +321,7 @@ mod tests {
             caller: CallerId(caller),
             values: [Some([card; 16]), None, Some([0x1d; 16]), Some([0x0b; 16])],
             card: [card; 16],
+            across: Some([card; 16]),
         }
     }
 

@@ -6,14 +6,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The answer to "do these four elements belong together?".
+/// The answer to a question, whichever it was. What each action can answer is in
+/// [`Action::outcomes`](crate::action::Action::outcomes).
 ///
 /// The discriminants are written into audit records: never renumber, only append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Outcome {
-    /// All four elements belong together and the card may be used.
+    /// All elements belong together and the card may be used; or what was asked for was found.
     Pass,
-    /// Holder name, identity number or mobile differs from the account of record.
+    /// Holder name, identity number or mobile differs from the record.
     HolderMismatch,
     /// A source refused without saying why, or with a word nobody knows: fail closed.
     Declined,
@@ -57,6 +58,16 @@ pub enum Outcome {
     CnpDisabled,
     /// Any other state that is not normal.
     CardAbnormal,
+    /// Nobody is on record with this identity number or mobile.
+    NoRecord,
+    /// A source failed.
+    SourceError,
+    /// A source is being upgraded.
+    SourceUpgrading,
+    /// Cards of this kind are not served.
+    KindUnsupported,
+    /// Mobile numbers of this range cannot be verified.
+    NumberRange,
 }
 
 /// What an outcome means for the caller's next step.
@@ -79,7 +90,7 @@ use Outcome as O;
 
 impl Outcome {
     /// Every outcome, in the order of the discriminants.
-    pub const ALL: [Outcome; 23] = [
+    pub const ALL: [Outcome; 28] = [
         O::Pass,
         O::HolderMismatch,
         O::Declined,
@@ -103,6 +114,11 @@ impl Outcome {
         O::CardInactive,
         O::CnpDisabled,
         O::CardAbnormal,
+        O::NoRecord,
+        O::SourceError,
+        O::SourceUpgrading,
+        O::KindUnsupported,
+        O::NumberRange,
     ];
 
     /// What it means for the caller's next step.
@@ -121,19 +137,27 @@ impl Outcome {
             | O::CardInactive
             | O::CnpDisabled
             | O::CardAbnormal => C::Mismatch,
-            O::IssuerUnknown | O::IssuerUnsupported | O::PhoneUncheckable => C::Unverifiable,
+            O::IssuerUnknown
+            | O::IssuerUnsupported
+            | O::PhoneUncheckable
+            | O::NoRecord
+            | O::KindUnsupported
+            | O::NumberRange => C::Unverifiable,
             O::NameInvalid | O::IdInvalid | O::DocUnsupported | O::PanMalformed | O::PhoneInvalid => {
                 C::RejectedInput
             }
-            O::SourceBusy | O::AttemptsExceeded => C::Retryable,
+            O::SourceBusy | O::AttemptsExceeded | O::SourceError | O::SourceUpgrading => C::Retryable,
         }
     }
 
-    /// Whether an answer with this outcome is charged.
+    /// Whether an answer with this outcome is charged, unless the action says otherwise
+    /// ([`Action::charges`](crate::action::Action::charges)).
     ///
-    /// Follows the meaning, never a number: rejected input and retryable answers are free.
+    /// Follows the meaning, never a number: rejected input and retryable answers are free, and so is an
+    /// answer that says nothing about anybody.
     pub const fn billable(self) -> bool {
-        !matches!(self.class(), C::RejectedInput | C::Retryable)
+        let nothing_said = matches!(self, O::NoRecord | O::KindUnsupported | O::NumberRange);
+        !matches!(self.class(), C::RejectedInput | C::Retryable) && !nothing_said
     }
 
     /// The class's name where a program reads it.
@@ -173,13 +197,18 @@ impl Outcome {
             O::CardInactive => "CARD_INACTIVE",
             O::CnpDisabled => "CNP_DISABLED",
             O::CardAbnormal => "CARD_ABNORMAL",
+            O::NoRecord => "NO_RECORD",
+            O::SourceError => "SOURCE_ERROR",
+            O::SourceUpgrading => "SOURCE_UPGRADING",
+            O::KindUnsupported => "KIND_UNSUPPORTED",
+            O::NumberRange => "NUMBER_RANGE",
         }
     }
 
     /// What it means, for people; a sentence without its full stop.
     pub const fn sentence(self) -> &'static str {
         match self {
-            O::Pass => "the four elements belong together",
+            O::Pass => "the elements belong together",
             O::HolderMismatch => "name, identity number or mobile differs from the bank's",
             O::Declined => "refused without a reason",
             O::NameInvalid => "the name is not a name",
@@ -202,6 +231,11 @@ impl Outcome {
             O::CardInactive => "the card was never activated, or is dormant",
             O::CnpDisabled => "payment without the card present is switched off",
             O::CardAbnormal => "the card is in some state that is not normal",
+            O::NoRecord => "nobody is on record with this identity number or mobile",
+            O::SourceError => "a source failed",
+            O::SourceUpgrading => "a source is being upgraded",
+            O::KindUnsupported => "cards of this kind are not served",
+            O::NumberRange => "mobile numbers of this range cannot be verified",
         }
     }
 
@@ -244,7 +278,7 @@ impl Row {
 }
 
 /// Version of [`DECISIONS`]: it changes when the same facts could be answered otherwise.
-pub const POLICY: &str = "decisions-v1";
+pub const POLICY: &str = "decisions-v2";
 
 /// One row of the decision table.
 pub struct Decision {
@@ -260,6 +294,64 @@ pub struct Decision {
     pub why: &'static str,
 }
 
+/// The rows of the other actions, which come after rows 1 to 6; numbered on, and read like the first
+/// table: of those that can be answered to an action, the first that holds wins.
+pub const FAMILY_DECISIONS: [Decision; 11] = [
+    row(
+        26,
+        "routing",
+        "no issuer is known for the prefix",
+        O::IssuerUnknown,
+        "`bankcard-1e` is answered from the issuer table",
+    ),
+    row(
+        27,
+        "routing",
+        "the issuer's row says that its cards are not verified here",
+        O::KindUnsupported,
+        "an operator's way to leave cards out",
+    ),
+    row(
+        28,
+        "account",
+        "the check digit fails and there is no such account",
+        O::PanInvalid,
+        "a slip in typing; nothing else about accounts is told here, so that nobody can enumerate them for free",
+    ),
+    row(
+        29,
+        "routing",
+        "no source covers mobiles of this range",
+        O::NumberRange,
+        "accounts of record cover all ranges: only a provider says so",
+    ),
+    row(30, "source", "a source failed", O::SourceError, "never a pass, never a charge"),
+    row(31, "source", "a source is being upgraded", O::SourceUpgrading, "never a pass, never a charge"),
+    row(
+        32,
+        "records",
+        "no open account has this identity number, or this mobile",
+        O::NoRecord,
+        "says nothing about anybody, so it is free",
+    ),
+    row(
+        33,
+        "elements",
+        "no record with this identity number, or this mobile, has the other elements",
+        O::HolderMismatch,
+        "all records are always compared; which element differs is not told",
+    ),
+    row(
+        34,
+        "elements",
+        "the validity of the identity card is asked about, and the records that fit have none",
+        O::NoRecord,
+        "never silently two elements instead of three",
+    ),
+    row(35, "source", "no source answered in time", O::SourceBusy, "never a pass, never a charge"),
+    row(36, "-", "otherwise", O::Pass, ""),
+];
+
 const fn row(
     row: u8,
     stage: &'static str,
@@ -270,7 +362,8 @@ const fn row(
     Decision { row: Row(row), stage, fact, outcome, why }
 }
 
-/// The order of decisions: the first row that holds wins, and the last always holds.
+/// The order of decisions about a card's holder: the first row that holds wins, and the last always
+/// holds. Rows 1 to 6 are looked at for every action, as far as it takes the element.
 ///
 /// No provider publishes which code wins when several facts hold; this table is card4e's promise.
 /// With `privacy_order` rows 10 to 19 are looked at after rows 20 to 23, and rows 10 answers
@@ -399,7 +492,7 @@ mod tests {
 
     #[test]
     fn rows_are_numbered_in_order_and_names_are_found_again() {
-        for (index, decision) in DECISIONS.iter().enumerate() {
+        for (index, decision) in DECISIONS.iter().chain(&FAMILY_DECISIONS).enumerate() {
             assert_eq!(decision.row.0 as usize, index + 1);
         }
         for (index, outcome) in Outcome::ALL.into_iter().enumerate() {

@@ -105,6 +105,8 @@ pub struct Terms {
     pub reasons: Option<bool>,
     /// Whether the caller never runs out of balance.
     pub unlimited: Option<bool>,
+    /// What it may ask.
+    pub actions: Option<Vec<Action>>,
 }
 
 /// A value of a caller's own, or the installation's.
@@ -170,6 +172,8 @@ pub struct ListedCaller {
     pub encryption_required: bool,
     /// The native wire tells it which element differs.
     pub reasons: bool,
+    /// What it may ask.
+    pub actions: Vec<&'static str>,
 }
 
 /// A credential as it is listed: nothing that lets anybody in.
@@ -219,7 +223,7 @@ impl Engine {
         let caller = Caller { id: CallerId(number), name: name.into(), standing: Standing::Active, operator };
         let application = Application {
             unlimited,
-            actions: if operator { Vec::new() } else { vec![Action::FourElements] },
+            actions: if operator { Vec::new() } else { self.policy().actions() },
             ..Application::of(ApplicationId(number), &caller)
         };
         self.change(Change::New(caller, application))?;
@@ -247,13 +251,14 @@ impl Engine {
         let (application, _) =
             self.directory().application(id).ok_or_else(|| RegisterError::NoCaller(name.into()))?;
         let mut application = (*application).clone();
-        let Terms { price, requests_per_second, encryption_required, reasons, unlimited } = terms;
+        let Terms { price, requests_per_second, encryption_required, reasons, unlimited, actions } = terms;
         application.price = price.map_or(application.price, Term::own);
         application.requests_per_second =
             requests_per_second.map_or(application.requests_per_second, Term::own);
         application.encryption_required = encryption_required.unwrap_or(application.encryption_required);
         application.reasons = reasons.unwrap_or(application.reasons);
         application.unlimited = unlimited.unwrap_or(application.unlimited);
+        application.actions = actions.unwrap_or(application.actions);
         Ok(self.change(Change::Application(application))?)
     }
 
@@ -287,6 +292,7 @@ impl Engine {
                 requests_per_second: own.and_then(|own| own.requests_per_second),
                 encryption_required: own.is_some_and(|own| own.encryption_required),
                 reasons: own.is_some_and(|own| own.reasons),
+                actions: own.iter().flat_map(|own| &own.actions).map(|action| action.name()).collect(),
             }
         };
         directory.callers().iter().map(listed).collect()

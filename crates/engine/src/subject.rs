@@ -1,6 +1,6 @@
-//! The four elements as types that cannot be ill-formed.
+//! The elements as types that cannot be ill-formed.
 //!
-//! A claim arrives as four raw strings. [`Subject::parse`] is the only way from there to the rest
+//! A claim arrives as raw strings. [`Subject::parse`] is the only way from there to the rest
 //! of the engine; behind it nobody checks formats again. It decides rows 1 to 5 of
 //! [`DECISIONS`](crate::outcome::DECISIONS), in that order, and touches neither records nor
 //! counters, so that malformed input is answered without telling anything about anybody.
@@ -21,19 +21,59 @@ pub use mobile::Mobile;
 pub use name::{HolderName, NameClass};
 pub use resident_id::ResidentId;
 
+use zeroize::Zeroizing;
+
+use crate::action::{Action, Element};
+use crate::claim::Claim;
 use crate::outcome::{Outcome, Row};
 
-/// Whose card is claimed to be whose: four well-formed elements, not yet compared with anything.
+/// Who is claimed to have what: the well-formed elements an action takes, not yet compared with anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// The card number.
-    pub card: CardNumber,
+    pub card: Option<CardNumber>,
     /// The holder's name, canonical after [`name::VERSION`].
-    pub name: HolderName,
+    pub name: Option<HolderName>,
     /// The holder's resident identity number, 18 characters.
-    pub id: ResidentId,
+    pub id: Option<ResidentId>,
     /// The mobile number reserved with the bank.
-    pub mobile: Mobile,
+    pub mobile: Option<Mobile>,
+    /// The validity of the identity card, where it is asked about.
+    pub validity: Option<Validity>,
+}
+
+/// How long an identity card is valid: begin and end, or no end.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Validity(Zeroizing<String>);
+
+impl Validity {
+    /// `20200101-20400101`, or `20200101-00000000` for one without end. Both days exist, in this order.
+    pub fn parse(text: &str) -> Option<Validity> {
+        let (begin, end) = text.trim().split_once('-')?;
+        let (begin, end) = (begin.trim(), end.trim());
+        let from = day(begin)?;
+        let is_sound = end == "00000000" || day(end).is_some_and(|until| from < until);
+        is_sound.then(|| Validity(Zeroizing::new(format!("{begin}-{end}"))))
+    }
+
+    /// The canonical text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `YYYYMMDD`
+fn day(text: &str) -> Option<Date> {
+    let is_form = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |from, to| text.get(from..to)?.parse::<u16>().ok();
+    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
+    is_form.then(|| Date::new(year, month as u8, day as u8))?
+}
+
+impl std::fmt::Debug for Validity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Validity(…)")
+    }
 }
 
 /// What well-formed depends on besides the text itself.
@@ -46,6 +86,8 @@ pub struct ParseOptions {
     /// Off by default: banks record the Han or Latin spelling, so that with it off somebody who
     /// types the other one learns at once, and for free, that this is not the name to give.
     pub more_scripts: bool,
+    /// Accounts are to be found by identity number and mobile too; of an account only.
+    pub element_index: bool,
     /// The day it is in China (UTC+8); nobody was born after it.
     pub today: Date,
 }
@@ -53,32 +95,40 @@ pub struct ParseOptions {
 impl ParseOptions {
     /// What production uses: no test land, Han and Latin names.
     pub fn new(today: Date) -> Self {
-        ParseOptions { test_land: false, more_scripts: false, today }
+        ParseOptions { test_land: false, more_scripts: false, element_index: false, today }
     }
 }
 
 impl Subject {
-    /// The subject of a claim, or which format was wrong.
+    /// The subject of a claim, or which format was wrong; only elements that the action takes are
+    /// looked at.
     ///
-    /// `document_kind` is the number the published interfaces use: 0 is the resident identity
+    /// The claim's document kind is the number the published interfaces use: 0 is the resident identity
     /// card, and nothing else can be verified. An empty string is a wrong format like any other.
-    pub fn parse(
-        name: &str,
-        card: &str,
-        id: &str,
-        mobile: &str,
-        document_kind: i64,
-        options: &ParseOptions,
-    ) -> Result<Subject, (Outcome, Row)> {
-        let name = HolderName::parse(name, options.more_scripts).ok_or((Outcome::NameInvalid, Row(1)))?;
-        if document_kind != 0 {
-            return Err((Outcome::DocUnsupported, Row(2)));
+    pub fn parse(action: Action, claim: &Claim, options: &ParseOptions) -> Result<Subject, (Outcome, Row)> {
+        let (mut name, mut id, mut card, mut mobile) = (None, None, None, None);
+        if action.takes(Element::Name) {
+            let parsed = HolderName::parse(&claim.name, options.more_scripts);
+            name = Some(parsed.ok_or((Outcome::NameInvalid, Row(1)))?);
         }
-        let id = ResidentId::parse(id, options.test_land, options.today)
-            .ok_or_else(|| why_not_resident_id(id, options))?;
-        let card = CardNumber::parse(card).ok_or((Outcome::PanMalformed, Row(4)))?;
-        let mobile = Mobile::parse(mobile).ok_or((Outcome::PhoneInvalid, Row(5)))?;
-        Ok(Subject { card, name, id, mobile })
+        if action.takes(Element::Id) {
+            if claim.document_kind != 0 {
+                return Err((Outcome::DocUnsupported, Row(2)));
+            }
+            let parsed = ResidentId::parse(&claim.id, options.test_land, options.today);
+            id = Some(parsed.ok_or_else(|| why_not_resident_id(&claim.id, options))?);
+        }
+        let validity = match &claim.validity {
+            Some(text) => Some(Validity::parse(text).ok_or((Outcome::IdInvalid, Row(3)))?),
+            None => None,
+        };
+        if action.takes(Element::Card) {
+            card = Some(CardNumber::parse(&claim.card).ok_or((Outcome::PanMalformed, Row(4)))?);
+        }
+        if action.takes(Element::Mobile) {
+            mobile = Some(Mobile::parse(&claim.mobile).ok_or((Outcome::PhoneInvalid, Row(5)))?);
+        }
+        Ok(Subject { card, name, id, mobile, validity })
     }
 }
 
@@ -105,7 +155,8 @@ mod tests {
     }
 
     fn row(name: &str, card: &str, id: &str, mobile: &str, kind: i64) -> Option<(Outcome, u8)> {
-        let parsed = Subject::parse(name, card, id, mobile, kind, &options());
+        let claim = Claim::new(name, card, id, mobile, kind);
+        let parsed = Subject::parse(Action::FourElements, &claim, &options());
         parsed.err().map(|(outcome, row)| (outcome, row.0))
     }
 
@@ -159,30 +210,62 @@ mod tests {
     }
 
     #[test]
+    fn elements_that_are_not_asked_about_are_not_looked_at() {
+        let only = |action, name, card, id, mobile| {
+            Subject::parse(action, &Claim::new(name, card, id, mobile, 0), &options()).err()
+        };
+        assert_eq!(only(Action::ThreeElements, NAME, CARD, ID, ""), None);
+        assert_eq!(only(Action::TwoElements, NAME, CARD, "", ""), None);
+        assert_eq!(only(Action::CardInformation, "", CARD, "", ""), None);
+        assert_eq!(only(Action::NameAndId, NAME, "", ID, ""), None);
+        assert_eq!(only(Action::MobileNameAndId, NAME, "", ID, MOBILE), None);
+        assert_eq!(only(Action::MobileAndName, NAME, "", "", MOBILE), None);
+        assert_eq!(only(Action::MobileAndName, NAME, CARD, ID, ""), Some((Outcome::PhoneInvalid, Row(5))));
+    }
+
+    #[test]
+    fn a_validity_is_two_days_in_their_order() {
+        let canonical = |text| Validity::parse(text).map(|validity| validity.as_str().to_owned());
+        assert_eq!(canonical(" 20200101 - 20400101"), Some("20200101-20400101".into()));
+        assert_eq!(canonical("20200229-00000000"), Some("20200229-00000000".into()));
+        for wrong in
+            ["", "20200101", "20200101-", "20210229-20400101", "20400101-20200101", "***-***", "长期"]
+        {
+            assert_eq!(canonical(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn test_land_is_a_switch() {
         let id = "990101199001010019";
-        let parse = |options| Subject::parse(NAME, CARD, id, MOBILE, 0, &options);
+        let claim = Claim::new(NAME, CARD, id, MOBILE, 0);
+        let parse = |options| Subject::parse(Action::FourElements, &claim, &options);
         assert_eq!(parse(options()).err(), Some((Outcome::IdInvalid, Row(3))));
         assert!(parse(ParseOptions { test_land: true, ..options() }).is_ok());
     }
 
     #[test]
     fn debug_is_masked() {
-        let subject = Subject::parse(NAME, CARD, ID, MOBILE, 0, &options()).unwrap();
+        let claim = Claim::new(NAME, CARD, ID, MOBILE, 0).with_validity(Some(("20200101", "00000000")));
+        let subject = Subject::parse(Action::FourElements, &claim, &options()).unwrap();
         assert_eq!(
             format!("{subject:?}"),
-            "Subject { card: CardNumber(622576******8888), name: HolderName(韦**), \
-             id: ResidentId(3****************5), mobile: Mobile(161****8175) }"
+            "Subject { card: Some(CardNumber(622576******8888)), name: Some(HolderName(韦**)), \
+             id: Some(ResidentId(3****************5)), mobile: Some(Mobile(161****8175)), \
+             validity: Some(Validity(…)) }"
         );
     }
 
     proptest! {
         #[test]
         fn no_text_makes_parsing_panic(name: String, card: String, id: String, mobile: String) {
-            let _ = Subject::parse(&name, &card, &id, &mobile, 0, &options());
             // A good name, so that the later elements are looked at too.
-            let _ = Subject::parse(NAME, &card, &id, &mobile, 0, &options());
-            let _ = Subject::parse(NAME, &card, ID, &mobile, 0, &options());
+            for (name, id) in [(&*name, &*id), (NAME, &*id), (NAME, ID)] {
+                let claim = Claim::new(name, &card, id, &mobile, 0).with_validity(Some((&card, &mobile)));
+                for action in Action::ALL {
+                    let _ = Subject::parse(action, &claim, &options());
+                }
+            }
             let _ = (Mobile::parse(&mobile), Mobile::parse_lenient(&mobile));
             let _ = (ResidentId::upgrade_15(&id, true), HolderName::parse(&name, true));
         }
@@ -201,7 +284,8 @@ mod tests {
         fn debug_never_contains_the_input(
             name in "[\u{4E00}-\u{9FFF}]{2,50}", card in "[1-8]{6}[0-9]{6,12}9", mobile in "1[3-9][0-9]{9}",
         ) {
-            let subject = Subject::parse(&name, &card, ID, &mobile, 0, &options()).unwrap();
+            let claim = Claim::new(&name, &card, ID, &mobile, 0);
+            let subject = Subject::parse(Action::FourElements, &claim, &options()).unwrap();
             let printed = format!("{subject:?}");
             for input in [&name, &card, &mobile, ID] {
                 prop_assert!(!printed.contains(input));

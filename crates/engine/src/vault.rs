@@ -83,6 +83,29 @@ pub struct Elements<'a> {
     pub mobile: &'a str,
 }
 
+/// Where an account is found by its holder's identity number, and what is compared then. Bound to that
+/// number, as the verifiers of an account are to its card.
+#[derive(Clone, Copy, Debug)]
+pub struct ById {
+    /// Where.
+    pub index: BlindIndex,
+    /// Holder name without dots and blanks.
+    pub name: Verifier,
+    /// Validity of the identity card; `None`: not on record, or not asked about.
+    pub validity: Option<Verifier>,
+}
+
+/// Where an account is found by its mobile number, and what is compared then; bound to that number.
+#[derive(Clone, Copy, Debug)]
+pub struct ByMobile {
+    /// Where.
+    pub index: BlindIndex,
+    /// Holder name without dots and blanks.
+    pub name: Verifier,
+    /// Identity number.
+    pub id: Verifier,
+}
+
 /// Sealing or opening failed: wrong key, wrong place or changed bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("sealed data does not open: it was changed, moved, or belongs to another key ring")]

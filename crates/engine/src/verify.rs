@@ -5,16 +5,19 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use subtle::Choice;
+use zeroize::Zeroizing;
 
-use crate::caller::{Action, Application, Credential, Purpose, Standing, Wire};
+use crate::account::AccountState;
+use crate::action::{Action, Element};
+use crate::caller::{Application, Credential, Purpose, Standing, Wire};
 use crate::claim::Claim;
 use crate::issuer::Issuer;
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
 use crate::outcome::{Outcome, Reason, Row};
 use crate::settle::{Desk, Settled, Settlement, Writing};
-use crate::store::AccountRow;
-use crate::subject::{CardNumber, Date, NameClass, ParseOptions, Subject};
+use crate::store::{AccountRow, StoreError};
+use crate::subject::{CardNumber, NameClass, Subject};
 use crate::vault::{Elements, Keys, Verifier, Verifiers, nonce};
 use crate::{Engine, IssuerPolicy, Policy};
 
@@ -25,6 +28,8 @@ pub enum Refusal {
     NotActivated,
     /// The credential may not be used for this.
     NotAllowed,
+    /// This installation keeps nothing that could answer it.
+    NotConfigured,
     /// The balance does not cover the price.
     Arrears,
     /// The operator suspended the caller.
@@ -88,6 +93,8 @@ pub struct Question<'a> {
     pub idempotency_key: Option<&'a str>,
     /// Why it is asked, where the wire has members for it; else the credential's.
     pub purpose: Option<&'a Purpose>,
+    /// Whether a mismatch is to be explained, if the caller may be told.
+    pub detailed: bool,
     /// What the sandbox's script answers, before any validation.
     pub scripted: Option<Outcome>,
     /// The id the caller will see.
@@ -116,6 +123,9 @@ impl Engine {
         if !application.actions.contains(&action) {
             return Err(Refusal::NotActivated);
         }
+        if !self.policy().offers(action) {
+            return Err(Refusal::NotConfigured);
+        }
         match standing {
             Standing::Active => {}
             Standing::Suspended => return Err(Refusal::Suspended),
@@ -140,13 +150,15 @@ impl Engine {
         action: Action,
     ) -> (Result<Hold, Refusal>, Option<Rate>) {
         let policy = self.policy();
-        let price = application.price.unwrap_or(policy.price);
+        let own = application.price.or(policy.prices[action as usize]);
+        let price = own.unwrap_or(policy.price);
         if self.books().hold(application, price).is_err() {
             return (Err(Refusal::Arrears), None);
         }
         let hold =
             Hold { engine: Arc::clone(self), application: Arc::clone(application), price, kept: false };
-        let limit = application.requests_per_second.unwrap_or(policy.requests_per_second);
+        let usual = policy.requests_per_second[action as usize];
+        let limit = application.requests_per_second.unwrap_or(usual);
         let rate = self.rates().count(application.id, action, limit, self.clock.now_ms());
         if rate.exceeded() {
             return (Err(Refusal::TooFast(rate)), Some(rate));
@@ -185,14 +197,9 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
     let engine = &desk.engine;
     // One for the whole question, whatever is read again meanwhile.
     let policy = engine.policy();
-    let options = ParseOptions {
-        test_land: policy.test_land,
-        more_scripts: policy.more_scripts,
-        today: Date::in_beijing(engine.clock.now_ms().div_euclid(1000)),
-    };
     let claim = question.claim;
-    let subject =
-        Subject::parse(&claim.name, &claim.card, &claim.id, &claim.mobile, claim.document_kind, &options);
+    let options = policy.parse_options(engine.clock.now_ms());
+    let subject = Subject::parse(question.action, claim, &options);
     let (asked, keys) = loop {
         let keys = engine.vault.keys();
         let known_as =
@@ -227,18 +234,16 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
     let begun = Begun { engine, asked: asked.as_ref() };
     let found = find_out(desk, &policy, &keys, &admission.application, question, &subject)?;
     let purpose = question.purpose.or(question.credential.purpose.as_ref());
-    // However it was written: who is erased later is found by the digits.
-    let card = CardNumber::parse(&claim.card);
-    let card = card.as_ref().map_or(claim.card.trim(), CardNumber::as_str);
     let side = Side {
-        subject: Some(keys.subject(card)),
+        subject: Some(keys.subject(&subject_text(question.action, claim, subject.as_ref().ok()))),
         masks: policy.keep_masks.then(|| claim.masked()),
         idempotency: asked,
         consent: purpose.map(|purpose| purpose.consent.clone()),
         attempts: found.attempts.as_ref().map(|(refs, _)| refs.clone()),
         ..Side::default()
     };
-    let tells = question.wire == Wire::Native && admission.application.reasons;
+    let wants = question.wire == Wire::Native || question.detailed;
+    let tells = wants && admission.application.reasons;
     let draft = Draft {
         request: question.request,
         application: Arc::clone(&admission.application),
@@ -257,6 +262,32 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
     };
     begun.goes_on();
     Ok(Asked::HandedOver(desk.hand_over(draft), found.differs))
+}
+
+/// What the erasable reference in the records is made of: the element a record is found by.
+fn subject_text(action: Action, claim: &Claim, subject: Option<&Subject>) -> Zeroizing<String> {
+    let raw = |element: Element| match element {
+        Element::Card => claim.card.trim(),
+        Element::Name => claim.name.trim(),
+        Element::Id => claim.id.trim(),
+        Element::Mobile => claim.mobile.trim(),
+    };
+    let found_by = action.found_by();
+    let canonical = subject.and_then(|subject| match found_by {
+        Element::Card => subject.card.as_ref().map(|card| card.as_str()),
+        Element::Name => subject.name.as_ref().map(|name| name.as_str()),
+        Element::Id => subject.id.as_ref().map(|id| id.as_str()),
+        Element::Mobile => subject.mobile.as_ref().map(|mobile| mobile.as_str()),
+    });
+    // However a card was written, also beside a name that is none: who is erased later is found by the
+    // digits.
+    let card = CardNumber::parse(&claim.card).filter(|_| found_by == Element::Card);
+    let text = canonical.or(card.as_ref().map(CardNumber::as_str)).unwrap_or_else(|| raw(found_by));
+    // A card stands for itself; of the others an identity number can have a card's digits.
+    Zeroizing::new(match found_by {
+        Element::Card => text.to_owned(),
+        other => format!("{}:{text}", other.name()),
+    })
 }
 
 /// A question that others may join; should it end before it is handed over, they must not wait.
@@ -296,10 +327,12 @@ fn identities(
     };
     let claim = question.claim;
     // Canonical where there is a canonical form: clients escape and pad the same text differently.
-    let (name, card, id, mobile) = match subject {
-        Some(s) => (s.name.as_str(), s.card.as_str(), s.id.as_str(), s.mobile.as_str()),
-        None => (claim.name.trim(), claim.card.trim(), claim.id.trim(), claim.mobile.trim()),
-    };
+    let name = subject.and_then(|s| s.name.as_ref()).map_or(claim.name.trim(), |name| name.as_str());
+    let card = subject.and_then(|s| s.card.as_ref()).map_or(claim.card.trim(), |card| card.as_str());
+    let id = subject.and_then(|s| s.id.as_ref()).map_or(claim.id.trim(), |id| id.as_str());
+    let mobile =
+        subject.and_then(|s| s.mobile.as_ref()).map_or(claim.mobile.trim(), |mobile| mobile.as_str());
+    let validity = claim.validity.as_ref().map_or("", |validity| validity.as_str());
     let owner = application.id.0.to_be_bytes();
     let action = [question.action as u8];
     let (purpose, consent) = question.purpose.map_or(("", ""), |why| (&why.code, &why.consent));
@@ -313,6 +346,7 @@ fn identities(
         card.as_bytes(),
         id.as_bytes(),
         mobile.as_bytes(),
+        validity.as_bytes(),
         purpose.as_bytes(),
         consent.as_bytes(),
     ]);
@@ -357,7 +391,7 @@ fn find_out(
     let engine = &desk.engine;
     let counted = application.attempts.unwrap_or(policy.attempts);
     let attempts = if counted.counts() {
-        let refs = engine.attempt_refs(application.caller, subject, &counted)?;
+        let refs = engine.attempt_refs(application.caller, question.action, subject, &counted)?;
         let mut books = engine.books();
         if books.attempts.is_full(refs.day, policy.counters_max) {
             return Err(Refusal::Overloaded);
@@ -369,7 +403,11 @@ fn find_out(
     } else {
         None
     };
-    match look_up(desk, policy, keys, subject) {
+    let found = match &subject.card {
+        Some(card) => about_card(desk, policy, keys, question.action, card, subject),
+        None => about_person(desk, keys, question.action, subject),
+    };
+    match found.and_then(|found| possible(question.action, found)) {
         Ok(found) => Ok(Found { attempts, ..found }),
         Err(refusal) => {
             if let Some((refs, counted)) = &attempts {
@@ -380,38 +418,140 @@ fn find_out(
     }
 }
 
-fn look_up(desk: &Desk, policy: &Policy, keys: &Keys, subject: &Subject) -> Result<Found, Refusal> {
+/// An answer that the action has no number for is nobody's to charge.
+fn possible(action: Action, found: Found) -> Result<Found, Refusal> {
+    if action.gives(found.outcome) {
+        return Ok(found);
+    }
+    let (action, outcome) = (action.name(), found.outcome.name());
+    tracing::error!(action, outcome, "an answer this action does not have");
+    Err(Refusal::Stopped)
+}
+
+fn unread(error: StoreError) -> Refusal {
+    tracing::error!(%error, "an account could not be read");
+    Refusal::Stopped
+}
+
+/// Everything asked of a card: rows 7 to 28.
+fn about_card(
+    desk: &Desk,
+    policy: &Policy,
+    keys: &Keys,
+    action: Action,
+    card: &CardNumber,
+    subject: &Subject,
+) -> Result<Found, Refusal> {
     let engine = &desk.engine;
-    let card = subject.card.as_str();
-    let found = desk.accounts.look().and_then(|()| desk.accounts.find(card, keys));
-    let record = found.map_err(|error| {
-        tracing::error!(%error, "an account could not be read");
-        Refusal::Stopped
-    })?;
+    let found = desk.accounts.look().and_then(|()| desk.accounts.find(card.as_str(), keys));
+    let record = found.map_err(unread)?;
     let elements = Elements {
-        card,
-        name_exact: subject.name.e0(),
-        name_loose: subject.name.e1(),
-        id: subject.id.as_str(),
-        mobile: subject.mobile.as_str(),
+        card: card.as_str(),
+        name_exact: subject.name.as_ref().map_or(&[][..], |name| name.e0()),
+        name_loose: subject.name.as_ref().map_or(&[][..], |name| name.e1()),
+        id: subject.id.as_ref().map_or("", |id| id.as_str()),
+        mobile: subject.mobile.as_ref().map_or("", |mobile| mobile.as_str()),
     };
     let version = record.as_ref().and_then(|row| keys.account_version(row.keys));
     let claimed = keys.verifiers(&elements, version.unwrap_or(keys.accounts()));
     // Without a record the comparison is made all the same, so that its time tells nothing.
-    let compared = Compared::of(record.as_ref().map_or(&dummy(), |row| &row.verifiers), &claimed);
+    let compared = Compared::of(action, record.as_ref().map_or(&dummy(), |row| &row.verifiers), &claimed);
     let issuers = engine.issuers();
     let facts = Facts {
+        action,
         record: record.as_ref(),
         compared,
-        issuer: issuers.lookup(&subject.card),
+        issuer: issuers.lookup(card),
         issuer_policy: policy.issuer,
         privacy_order: policy.privacy_order,
     };
+    if action == Action::CardInformation {
+        return Ok(Found::by(card_information(&facts, card.luhn_valid())));
+    }
     let decision = decide(&facts);
     let name_class = (decision.0 == Outcome::Pass).then_some(compared.name_class);
     let differs = record.is_some().then(|| compared.differs());
     let reasons = reasons(decision.1, &facts);
     Ok(Found { name_class, differs, reasons, ..Found::by(decision) })
+}
+
+/// Rows 26 to 28 and 36.
+fn card_information(facts: &Facts<'_>, check_digit_holds: bool) -> (Outcome, Row) {
+    match facts.issuer {
+        None => (Outcome::IssuerUnknown, Row(26)),
+        Some(issuer) if !issuer.verifies => (Outcome::KindUnsupported, Row(27)),
+        Some(_) if !check_digit_holds && facts.record.is_none() && !facts.privacy_order => {
+            (Outcome::PanInvalid, Row(28))
+        }
+        Some(_) => (Outcome::Pass, Row(36)),
+    }
+}
+
+/// Everything asked of a person: rows 32 to 36. A person can have many accounts, and a family one mobile.
+fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> Result<Found, Refusal> {
+    desk.accounts.look().map_err(unread)?;
+    let name = subject.name.as_ref().map_or(&[][..], |name| name.e1());
+    let validity = subject.validity.as_ref().map(|validity| validity.as_str());
+    let mut best: Option<(Differs, bool)> = None;
+    // Fewer differences first, then a validity on record before none.
+    let mut keep = |differs: Differs, silent: bool| {
+        let rank = |(differs, silent): &(Differs, bool)| (differs.count(), *silent);
+        if best.as_ref().is_none_or(|best| rank(&(differs, silent)) < rank(best)) {
+            best = Some((differs, silent));
+        }
+    };
+    match (&subject.mobile, &subject.id) {
+        (Some(mobile), id) => {
+            let id = id.as_ref().map_or("", |id| id.as_str());
+            for row in desk.accounts.find_by_mobile(mobile.as_str(), keys).map_err(unread)? {
+                let under = keys.account_version(row.keys).unwrap_or(keys.accounts());
+                let claimed = keys.by_mobile(mobile.as_str(), name, id, under);
+                let Some(known) = row.person.by_mobile.filter(|_| row.state != AccountState::Closed) else {
+                    continue;
+                };
+                let name: bool = known.name.matches(&claimed.name).into();
+                let same_id: bool = known.id.matches(&claimed.id).into();
+                keep(
+                    Differs { name: !name, id: action.takes(Element::Id) && !same_id, mobile: false },
+                    false,
+                );
+            }
+        }
+        (None, Some(id)) => {
+            for row in desk.accounts.find_by_id(id.as_str(), keys).map_err(unread)? {
+                let under = keys.account_version(row.keys).unwrap_or(keys.accounts());
+                let claimed = keys.by_id(id.as_str(), name, validity, under);
+                let Some(known) = row.person.by_id.filter(|_| row.state != AccountState::Closed) else {
+                    continue;
+                };
+                let name: bool = known.name.matches(&claimed.name).into();
+                let valid = match (&claimed.validity, &known.validity) {
+                    (None, _) => Some(true),
+                    (Some(_), None) => None,
+                    (Some(claimed), Some(known)) => Some(known.matches(claimed).into()),
+                };
+                // What else an identity card says counts as its number.
+                let silent = name && valid.is_none();
+                keep(Differs { name: !name, id: valid == Some(false), mobile: false }, silent);
+            }
+        }
+        (None, None) => return Err(Refusal::Stopped),
+    }
+    Ok(match best {
+        None => Found::by((Outcome::NoRecord, Row(32))),
+        Some((differs, silent)) if differs == Differs::default() && silent => {
+            Found::by((Outcome::NoRecord, Row(34)))
+        }
+        Some((differs, _)) if differs == Differs::default() => {
+            // The index keeps only the name without dots and blanks.
+            Found { name_class: Some(NameClass::E1), ..Found::by((Outcome::Pass, Row(36))) }
+        }
+        Some((differs, _)) => Found {
+            reasons: differs.reasons(),
+            differs: Some(differs),
+            ..Found::by((Outcome::HolderMismatch, Row(33)))
+        },
+    })
 }
 
 /// What an entitled caller is told besides the outcome. In privacy order nothing: it would tell what
@@ -424,14 +564,7 @@ fn reasons(row: Row, facts: &Facts<'_>) -> Vec<Reason> {
         Row(10) => vec![Reason::AccountAbsent],
         Row(20) => vec![Reason::DocumentDiffers],
         Row(21) => vec![Reason::PhoneAbsent],
-        Row(23) => [
-            (differs.name, Reason::NameDiffers),
-            (differs.id, Reason::IdDiffers),
-            (differs.mobile, Reason::PhoneDiffers),
-        ]
-        .into_iter()
-        .filter_map(|(differs, reason)| differs.then_some(reason))
-        .collect(),
+        Row(23) => differs.reasons(),
         _ => Vec::new(),
     }
 }
@@ -442,7 +575,8 @@ fn dummy() -> Verifiers {
     Verifiers { name_exact: verifier(), name_loose: verifier(), id: verifier(), mobile: verifier() }
 }
 
-/// How the elements of a claim stand to those of a record; all are always compared.
+/// How the elements of a claim stand to those of a record; all are always compared, and those that were
+/// not asked about count as the same.
 #[derive(Clone, Copy, Debug)]
 struct Compared {
     name: bool,
@@ -462,27 +596,44 @@ pub struct Differs {
     pub mobile: bool,
 }
 
+impl Differs {
+    fn count(&self) -> u8 {
+        u8::from(self.name) + u8::from(self.id) + u8::from(self.mobile)
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        let named = [
+            (self.name, Reason::NameDiffers),
+            (self.id, Reason::IdDiffers),
+            (self.mobile, Reason::PhoneDiffers),
+        ];
+        named.into_iter().filter_map(|(differs, reason)| differs.then_some(reason)).collect()
+    }
+}
+
 impl Compared {
     fn differs(&self) -> Differs {
         Differs { name: !self.name, id: !self.id, mobile: !self.mobile }
     }
 
-    fn of(record: &Verifiers, claimed: &Verifiers) -> Compared {
+    fn of(action: Action, record: &Verifiers, claimed: &Verifiers) -> Compared {
+        let same = |element, matches: Choice| bool::from(matches) | !action.takes(element);
         let exact: Choice = record.name_exact.matches(&claimed.name_exact);
         let loose: Choice = record.name_loose.matches(&claimed.name_loose);
         let id = record.id.matches(&claimed.id);
         let mobile = record.mobile.matches(&claimed.mobile);
         Compared {
-            name: (exact | loose).into(),
-            id: id.into(),
-            mobile: mobile.into(),
+            name: same(Element::Name, exact | loose),
+            id: same(Element::Id, id),
+            mobile: same(Element::Mobile, mobile),
             name_class: if exact.into() { NameClass::E0 } else { NameClass::E1 },
         }
     }
 }
 
-/// Everything rows 7 to 25 look at.
+/// Everything rows 7 to 28 look at.
 struct Facts<'a> {
+    action: Action,
     record: Option<&'a AccountRow>,
     compared: Compared,
     issuer: Option<&'a Issuer>,
@@ -521,11 +672,12 @@ fn decide(facts: &Facts<'_>) -> (Outcome, Row) {
 /// Rows 20 to 23.
 fn elements(record: &AccountRow, facts: &Facts<'_>) -> Option<(Outcome, Row)> {
     let compared = &facts.compared;
-    if !record.kind.counts_as_resident_id() {
+    let (asks_id, asks_mobile) = (facts.action.takes(Element::Id), facts.action.takes(Element::Mobile));
+    if asks_id && !record.kind.counts_as_resident_id() {
         Some((Outcome::HolderMismatch, Row(20)))
-    } else if !record.has_mobile {
+    } else if asks_mobile && !record.has_mobile {
         Some((Outcome::HolderMismatch, Row(21)))
-    } else if facts.issuer.is_some_and(|issuer| !issuer.phone_checked) {
+    } else if asks_mobile && facts.issuer.is_some_and(|issuer| !issuer.phone_checked) {
         Some((Outcome::PhoneUncheckable, Row(22)))
     } else if !(compared.name && compared.id && compared.mobile) {
         Some((Outcome::HolderMismatch, Row(23)))
@@ -554,18 +706,13 @@ mod tests {
     use crate::account::{AccountState, DocumentKind};
     use crate::issuer::CardKind;
     use crate::outcome::DECISIONS;
+    use crate::store::Person;
     use crate::vault::BlindIndex;
 
     fn record(state: AccountState) -> AccountRow {
         let index = BlindIndex([0; 16]);
-        AccountRow {
-            index,
-            verifiers: dummy(),
-            has_mobile: true,
-            state,
-            kind: DocumentKind::ResidentId,
-            keys: 1,
-        }
+        let (kind, person) = (DocumentKind::ResidentId, Person::default());
+        AccountRow { index, verifiers: dummy(), has_mobile: true, state, kind, keys: 1, person }
     }
 
     fn issuer(verifies: bool, phone_checked: bool) -> Issuer {
@@ -587,6 +734,7 @@ mod tests {
     }
 
     struct Case {
+        action: Action,
         record: Option<AccountRow>,
         issuer: Option<Issuer>,
         same: bool,
@@ -596,6 +744,7 @@ mod tests {
     impl Case {
         fn of(record: AccountRow) -> Case {
             Case {
+                action: Action::FourElements,
                 record: Some(record),
                 issuer: Some(issuer(true, true)),
                 same: true,
@@ -605,6 +754,7 @@ mod tests {
 
         fn decided(&self, privacy_order: bool) -> (Outcome, u8) {
             let facts = Facts {
+                action: self.action,
                 record: self.record.as_ref(),
                 compared: compared(self.same),
                 issuer: self.issuer.as_ref(),
@@ -646,6 +796,21 @@ mod tests {
         let differs = Case { same: false, ..Case::of(record(AccountState::Normal)) };
         assert_eq!(differs.decided(false), (Outcome::HolderMismatch, 23));
         assert_eq!(Case::of(record(AccountState::Normal)).decided(false), (Outcome::Pass, 25));
+    }
+
+    /// With fewer elements the rows about the others do not hold.
+    #[test]
+    fn what_is_not_asked_about_cannot_differ() {
+        let other_document = AccountRow { kind: DocumentKind::Passport, ..record(AccountState::Normal) };
+        let without_phone = AccountRow { has_mobile: false, ..record(AccountState::Normal) };
+        let asked = |action, record: &AccountRow| {
+            Case { action, issuer: Some(issuer(true, false)), ..Case::of(record.clone()) }.decided(false)
+        };
+        assert_eq!(asked(Action::FourElements, &other_document), (Outcome::HolderMismatch, 20));
+        assert_eq!(asked(Action::ThreeElements, &other_document), (Outcome::HolderMismatch, 20));
+        assert_eq!(asked(Action::TwoElements, &other_document), (Outcome::Pass, 25));
+        assert_eq!(asked(Action::FourElements, &without_phone), (Outcome::HolderMismatch, 21));
+        assert_eq!(asked(Action::ThreeElements, &without_phone), (Outcome::Pass, 25));
     }
 
     #[test]

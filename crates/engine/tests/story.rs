@@ -34,7 +34,7 @@ const DAY: i64 = 86_400_000;
 fn policy() -> Policy {
     Policy {
         test_land: true,
-        requests_per_second: 0,
+        requests_per_second: [0; Action::ALL.len()],
         attempts: AttemptPolicy::OFF,
         log_bytes: 0,
         ..Policy::default()
@@ -46,7 +46,7 @@ fn shop() -> Seed {
         id: ApplicationId(1),
         caller: CallerId(1),
         name: "shop".into(),
-        actions: vec![Action::FourElements],
+        actions: Action::ALL.to_vec(),
         unlimited: false,
         price: None,
         requests_per_second: None,
@@ -117,6 +117,7 @@ async fn asked(desk: &Desk, mobile: &str, key: Option<&str>) -> Settlement {
         claim: &claim,
         idempotency_key: key,
         purpose: None,
+        detailed: false,
         scripted: None,
         request: new_request_id(),
         began: Instant::now(),

@@ -95,6 +95,7 @@ struct Plain {
     id_number: Option<Zeroizing<String>>,
     phone: Option<Zeroizing<String>>,
     status: Option<String>,
+    id_validity: Option<Zeroizing<String>>,
 }
 
 /// What an object is to do; the words of an import's column.
@@ -114,8 +115,10 @@ impl Plain {
             let card = CardNumber::parse(&self.bank_card).ok_or("bank_card: not 13 to 19 digits")?;
             Ok::<_, String>(rules.vault.index(card.as_str()))
         };
-        let holder =
-            [self.name.is_some(), self.id_number.is_some(), self.phone.is_some(), self.id_type.is_some()];
+        let holder = [&self.name, &self.id_number, &self.phone, &self.id_validity]
+            .map(Option::is_some)
+            .contains(&true);
+        let holder = [holder, self.id_type.is_some()];
         match (self.op, holder.contains(&true)) {
             (Op::Delete, false) if self.status.is_none() => Ok(AccountOrder::Delete(index()?)),
             (Op::Delete, _) => Err("op: delete takes nothing but bank_card".into()),
@@ -142,6 +145,7 @@ impl Plain {
             id,
             mobile: self.phone.as_ref().map_or("", |phone| phone),
             state: self.status.as_deref().unwrap_or_default(),
+            validity: self.id_validity.as_ref().map_or("", |validity| validity),
         };
         text.row(&rules.options, rules.vault).map_err(|wrong| wrong.to_string())
     }
@@ -157,7 +161,7 @@ pub fn read(json: &[u8], rules: &Rules<'_>) -> Result<AccountOrder, String> {
 pub fn read_as(json: &[u8], op: Option<Op>, rules: &Rules<'_>) -> Result<AccountOrder, String> {
     let mut plain: Plain = serde_json::from_slice(json).map_err(|wrong| {
         format!(
-            "column {}: not an account; its members are bank_card, name, id_type, id_number, phone, status and op",
+            "column {}: not an account; its members are bank_card, name, id_type, id_number, phone, status, id_validity and op",
             wrong.column()
         )
     })?;
@@ -253,7 +257,8 @@ fn print(done: &AccountDone, json: bool) -> anyhow::Result<()> {
 fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
     let Installation { folder, vault, .. } = place.open()?;
     let file = Accounts::open(&folder.join("accounts.db"))?;
-    let Census { accounts, states, without_mobile, digest, file_bytes } = file.census(&vault)?;
+    let Census { accounts, states, without_mobile, in_element_index, digest, file_bytes } =
+        file.census(&vault)?;
     let took = file.time_look_ups(look_ups as usize, &vault)?;
     let quantile =
         |share: usize| took.get(took.len() * share / 1000).map(|took| took.as_nanos() as f64 / 1000.0);
@@ -267,6 +272,7 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
             "accounts": accounts,
             "states": states,
             "without_phone": without_mobile,
+            "in_element_index": in_element_index,
             "digest": hex(&digest),
             "file_bytes": file_bytes,
             "look_up_us": { "p50": took[0], "p99": took[1], "p99.9": took[2] },
@@ -281,6 +287,9 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
         writeln!(out, "{}", line(count, word))?;
     }
     writeln!(out, "{}", line(without_mobile, "without a mobile on file"))?;
+    if in_element_index > 0 {
+        writeln!(out, "{}", line(in_element_index, "found by identity number or mobile too"))?;
+    }
     writeln!(out, "{}", line(file_bytes, "bytes of file"))?;
     if let [Some(p50), Some(p99), Some(p999)] = took {
         writeln!(out, "\nA look-up takes {p50:.1} us, one in 100 {p99:.1} us, one in 1,000 {p999:.1} us.")?;

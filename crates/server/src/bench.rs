@@ -16,7 +16,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use clap::{Args, ValueEnum};
 use engine::clock::Clock;
 use engine::outcome::Outcome;
-use engine::projection;
+use engine::projection::{self, AceDataNumbering};
 use engine::vault::random;
 use hdrhistogram::Histogram;
 use indicatif::HumanCount;
@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
+use wire::acedata::Endpoint;
+use wire::tencent::action::Action as Name;
 use wire::tencent::signature::{Unsigned, sign_tc3};
 
 use crate::sandbox::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN};
@@ -334,10 +336,13 @@ impl Shared {
             return;
         };
         tally.times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        let expected = claim.expected.map(|outcome| match self.wire {
-            Wire::Tencent => projection::tencent(outcome).number(),
-            Wire::Acedata => projection::acedata(outcome).number(),
-        });
+        let number_of = |outcome| match self.wire {
+            Wire::Tencent => projection::tencent(Name::BankCard4EVerification, outcome),
+            Wire::Acedata => {
+                projection::acedata(AceDataNumbering::Documented, Endpoint::BankCard4E, outcome)
+            }
+        };
+        let expected = claim.expected.and_then(number_of).map(|code| code.number);
         tally.wrong += u64::from(expected.is_some_and(|expected| number != expected.to_string()));
     }
 

@@ -45,6 +45,9 @@ pub enum Command {
     /// Look at, add, change or remove one account of record; check all of them.
     #[command(subcommand)]
     Accounts(crate::accounts::Command),
+    /// Check a file of issuers, and hold it against the built-in table.
+    #[command(subcommand)]
+    Issuers(crate::issuers::Command),
     /// Make accounts of people who do not exist, to try out and to measure with.
     Synth(crate::synth::Options),
     /// Check receipts of the native API.

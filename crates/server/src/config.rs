@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use engine::caller::Action;
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
@@ -22,6 +23,8 @@ pub struct Settings {
     pub keys: KeySettings,
     /// How questions are decided and charged.
     pub policy: PolicySettings,
+    /// Where an action differs from `[policy]`.
+    pub actions: ActionsSettings,
     /// Attempts a day on the same card or person. In the sandbox nothing is counted unless this
     /// table is there; an empty one counts as the field does.
     pub attempts: Option<AttemptPolicy>,
@@ -103,6 +106,9 @@ impl Default for KeySettings {
 pub struct PolicySettings {
     /// Price of a charged answer in credits, as text: `"1"`, `"0.057"`. Default `"1"`.
     pub price: String,
+    /// Find accounts by identity number and mobile too, so that actions without a card can be answered;
+    /// needs an import. Default `false`, in the sandbox always `true`.
+    pub element_index: bool,
     /// Requests a second per application and action; 0: no limit. Default 20, in the sandbox 0.
     pub requests_per_second: Option<u32>,
     /// Tell the state of a card only to somebody who knows its holder. Default `false`.
@@ -127,6 +133,7 @@ impl Default for PolicySettings {
     fn default() -> Self {
         PolicySettings {
             price: "1".into(),
+            element_index: false,
             requests_per_second: None,
             privacy_order: false,
             issuer: IssuerPolicy::default(),
@@ -136,6 +143,68 @@ impl Default for PolicySettings {
             more_scripts: false,
             test_land: false,
         }
+    }
+}
+
+/// `[actions]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActionsSettings {
+    /// Card, name, identity number, mobile.
+    #[serde(rename = "bankcard-4e")]
+    pub four_elements: ActionSettings,
+    /// Card, name, identity number.
+    #[serde(rename = "bankcard-3e")]
+    pub three_elements: ActionSettings,
+    /// Card and name.
+    #[serde(rename = "bankcard-2e")]
+    pub two_elements: ActionSettings,
+    /// Which bank issued a card.
+    #[serde(rename = "bankcard-1e")]
+    pub card_information: ActionSettings,
+    /// Name and identity number.
+    #[serde(rename = "idcard-2e")]
+    pub name_and_id: ActionSettings,
+    /// Mobile, name, identity number.
+    #[serde(rename = "phone-3e")]
+    pub mobile_name_and_id: ActionSettings,
+    /// Mobile and name.
+    #[serde(rename = "phone-2e")]
+    pub mobile_and_name: ActionSettings,
+}
+
+/// Where one action differs from `[policy]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActionSettings {
+    /// Price of a charged answer in credits, as text.
+    pub price: Option<String>,
+    /// Requests a second per application; 0: no limit.
+    pub requests_per_second: Option<u32>,
+}
+
+impl ActionsSettings {
+    fn of(&self, action: Action) -> &ActionSettings {
+        match action {
+            Action::FourElements => &self.four_elements,
+            Action::ThreeElements => &self.three_elements,
+            Action::TwoElements => &self.two_elements,
+            Action::CardInformation => &self.card_information,
+            Action::NameAndId => &self.name_and_id,
+            Action::MobileNameAndId => &self.mobile_name_and_id,
+            Action::MobileAndName => &self.mobile_and_name,
+        }
+    }
+
+    fn prices(&self) -> anyhow::Result<[Option<Credits>; Action::ALL.len()]> {
+        let mut prices = [None; Action::ALL.len()];
+        for action in Action::ALL {
+            if let Some(price) = &self.of(action).price {
+                let wrong = |wrong: String| anyhow::anyhow!("actions.{}.price: {wrong}", action.name());
+                prices[action as usize] = Some(price.parse().map_err(wrong)?);
+            }
+        }
+        Ok(prices)
     }
 }
 
@@ -290,6 +359,7 @@ impl Settings {
             None => wrong.into(),
         })?;
         settings.policy.price()?;
+        settings.actions.prices()?;
         settings.free_quota()?;
         anyhow::ensure!(
             matches!(settings.acedata.token_mismatched_status, 400 | 401),
@@ -312,7 +382,8 @@ impl Settings {
     /// How a sandbox verifies: test land, nothing counted and no rate unless asked for.
     pub fn sandbox_policy(&self) -> anyhow::Result<Policy> {
         Ok(Policy {
-            requests_per_second: self.policy.requests_per_second.unwrap_or(0),
+            requests_per_second: self.requests_per_second(|_| 0),
+            element_index: true,
             attempts: self.attempts.unwrap_or(AttemptPolicy::OFF),
             test_land: true,
             log_bytes: 4 << 20,
@@ -328,11 +399,21 @@ impl Settings {
         quota.parse().map_err(|wrong: String| anyhow::anyhow!("server.free_quota: {wrong}"))
     }
 
+    /// An action's own setting, else the one for all, else the usual.
+    fn requests_per_second(&self, usual: fn(Action) -> u32) -> [u32; Action::ALL.len()] {
+        let all = self.policy.requests_per_second;
+        Action::ALL.map(|action| {
+            self.actions.of(action).requests_per_second.or(all).unwrap_or_else(|| usual(action))
+        })
+    }
+
     /// How an installation verifies.
     pub fn serve_policy(&self) -> anyhow::Result<Policy> {
         Ok(Policy {
             price: self.policy.price()?,
-            requests_per_second: self.policy.requests_per_second.unwrap_or(20),
+            prices: self.actions.prices()?,
+            requests_per_second: self.requests_per_second(Action::requests_per_second),
+            element_index: self.policy.element_index,
             attempts: self.attempts.unwrap_or_default(),
             privacy_order: self.policy.privacy_order,
             issuer: self.policy.issuer,
@@ -384,6 +465,10 @@ mod tests {
         let defaults = Settings {
             attempts: Some(AttemptPolicy::default()),
             policy: PolicySettings { requests_per_second: Some(20), ..PolicySettings::default() },
+            actions: ActionsSettings {
+                name_and_id: ActionSettings { requests_per_second: Some(100), price: None },
+                ..ActionsSettings::default()
+            },
             ..Settings::default()
         };
         assert_eq!(format!("{template:#?}"), format!("{defaults:#?}"));
@@ -424,11 +509,27 @@ mod tests {
     }
 
     #[test]
+    fn an_action_differs_where_its_settings_say_so() {
+        let text = "[policy]\nrequests_per_second = 7\n\
+            [actions]\nphone-2e = { price = \"0.2\", requests_per_second = 0 }\n";
+        let settings = Settings::parse(text).unwrap();
+        let policy = settings.serve_policy().unwrap();
+        assert_eq!(policy.requests_per_second, [7, 7, 7, 7, 7, 7, 0]);
+        assert_eq!(policy.prices[Action::MobileAndName as usize], Some(Credits(200_000)));
+        assert_eq!(policy.prices[Action::FourElements as usize], None);
+        let defaults = Settings::default().serve_policy().unwrap();
+        assert_eq!(defaults.requests_per_second, [20, 20, 20, 20, 100, 20, 20]);
+        assert_eq!(Settings::default().sandbox_policy().unwrap().requests_per_second, [0; 7]);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, named) in [
             ("[polcy]\n", "did you mean `policy`?"),
             ("[attempts]\nper_crad = 3\n", "did you mean `per_card`?"),
             ("[policy]\nprice = \"a lot\"\n", "policy.price"),
+            ("[actions]\nphone-2e = { price = \"a lot\" }\n", "actions.phone-2e.price"),
+            ("[actions]\nphone2e = { price = \"1\" }\n", "did you mean `phone-2e`?"),
             ("[acedata]\nnumbering = \"2e\"\n", "upstream_4e"),
             ("[acedata]\ntoken_mismatched_status = 403\n", "400 or 401"),
             ("[tencent]\nlanguage = \"de\"\n", "zh-CN"),

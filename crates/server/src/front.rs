@@ -14,11 +14,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use engine::Engine;
 use engine::caller::{ApplicationId, Credential, Wire};
+use engine::issuer::CardKind;
+use engine::ledger::Answer;
+use engine::outcome::Reason;
 use engine::settle::Desk;
 use engine::store::StoreError;
+use engine::subject::CardNumber;
 use engine::verify::new_request_id;
 use tokio::sync::Semaphore;
-use wire::Incoming;
+use wire::{Incoming, Language};
 use wire::acedata::{ErrorCode, Fault};
 use wire::envelope::{CannotOpen, Envelope, Opened};
 
@@ -184,10 +188,68 @@ fn from_own_pages(server: &Server, incoming: &Incoming<'_>) -> Result<(), Fault>
     }
 }
 
+/// What `bankcard-1e` tells of a card: its bank and the published number of its kind.
+pub struct Bank {
+    name_zh: String,
+    name_en: String,
+    /// 1 debit, 2 credit, 3 prepaid, 4 semi-credit.
+    pub kind: i64,
+}
+
+impl Bank {
+    /// The bank that issued a card. A sandbox has a made-up one for the cards that no bank issues.
+    fn of(server: &Server, card: &str) -> Option<Bank> {
+        let issued = || {
+            let card = CardNumber::parse(card)?;
+            let issuers = server.engine.issuers();
+            let issuer = issuers.lookup(&card)?;
+            Some(Bank {
+                name_zh: issuer.bank_zh.clone(),
+                name_en: issuer.bank_en.clone(),
+                kind: match issuer.kind {
+                    CardKind::Debit => 1,
+                    CardKind::Credit => 2,
+                    CardKind::Prepaid => 3,
+                    CardKind::SemiCredit => 4,
+                },
+            })
+        };
+        match &server.sandbox {
+            None => issued(),
+            Some(_) => Some(Sandbox::bank(card, issued())),
+        }
+    }
+
+    /// Made of parts.
+    pub fn new(name_zh: &str, name_en: &str, kind: i64) -> Bank {
+        Bank { name_zh: name_zh.into(), name_en: name_en.into(), kind }
+    }
+
+    /// Its name.
+    pub fn name(&self, language: Language) -> &str {
+        match language {
+            Language::Chinese => &self.name_zh,
+            Language::English => &self.name_en,
+        }
+    }
+}
+
+/// Why a mismatch of mobile, name and identity number is one, in the published words; to who may not be
+/// told, nothing more than that it is.
+pub fn mismatch_detail(answer: &Answer) -> &'static str {
+    let told = answer.reasons.as_deref().unwrap_or_default();
+    match (told.contains(&Reason::NameDiffers), told.contains(&Reason::IdDiffers)) {
+        (true, true) => "PhoneNameIdCardMismatch",
+        (true, false) => "PhoneNameMismatch",
+        (false, true) => "PhoneIdCardMismatch",
+        (false, false) => "OtherMismatch",
+    }
+}
+
 /// What became of a request, for the journal and the sandbox's headers.
 #[derive(Default)]
 pub struct Note {
-    /// `BankCard4EVerification`, `check-4e`, or whatever was asked for.
+    /// `BankCard4EVerification`, `bankcard/check-4e`, or whatever was asked for.
     pub action: String,
     /// Name of the application that asked.
     pub application: Option<String>,
@@ -227,7 +289,8 @@ pub async fn finish(
     reply: Reply,
 ) -> Reply {
     if let Some(settled) = &note.answered {
-        core.server.metrics.answered(wire, settled.answer.outcome, received.began.elapsed());
+        let answer = &settled.answer;
+        core.server.metrics.answered(wire, answer.action, answer.outcome, received.began.elapsed());
     } else if let Some(code) = note.error {
         core.server.metrics.refused(wire, code);
     }

@@ -18,7 +18,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use engine::account::{AccountError, AccountText};
 use engine::clock::Clock;
 use engine::store::{AccountChange, Accounts, Import, Source};
-use engine::subject::{CardNumber, Date, ParseOptions};
+use engine::subject::{CardNumber, ParseOptions};
 use engine::vault::Vault;
 use engine::{Engine, Policy};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -37,7 +37,8 @@ const CHUNK_ROWS: usize = 1024;
 pub enum What {
     /// Load accounts of record from CSV, gzipped CSV or Parquet, while the server answers.
     ///
-    /// Columns: bank_card,name,id_type,id_number,phone,status and, if wanted, op (upsert or delete).
+    /// Columns: bank_card,name,id_type,id_number,phone,status and, if wanted, op (upsert or delete) and
+    /// id_validity (YYYYMMDD-YYYYMMDD).
     /// Rows that cannot be taken go to FILE.rejected.csv with line and reason, the rest is loaded.
     /// Interrupted, the same command goes on after the last batch that was written.
     ///
@@ -123,9 +124,7 @@ impl Rules<'_> {
 }
 
 fn options(policy: &Policy, clock: &Clock) -> ParseOptions {
-    let today = Date::in_beijing(clock.now_ms().div_euclid(1000));
-    let (test_land, more_scripts) = (policy.test_land, policy.more_scripts);
-    ParseOptions { test_land, more_scripts, ..ParseOptions::new(today) }
+    policy.parse_options(clock.now_ms())
 }
 
 /// What an import did.
@@ -387,6 +386,7 @@ fn change(row: &Row<'_>, rules: &Rules<'_>) -> Result<AccountChange, Reason> {
         id: &row.text(file::ID)?,
         mobile: &row.text(file::MOBILE)?,
         state: &row.text(file::STATE)?,
+        validity: &row.text(file::VALIDITY)?,
     };
     Ok(AccountChange::put(text.row(&rules.options, rules.vault)?, rules.vault))
 }

@@ -367,6 +367,7 @@ struct Listed {
     application: u32,
     credential: u32,
     wire: &'static str,
+    action: &'static str,
     outcome: &'static str,
     /// Row of the decision table; 0: the sandbox's script.
     row: u8,
@@ -387,6 +388,7 @@ impl Listed {
             application: answer.application.0,
             credential: answer.credential.0,
             wire: answer.wire.name(),
+            action: answer.action.name(),
             outcome: answer.outcome.name(),
             row: answer.row.0,
             purpose: answer.purpose.clone(),
@@ -397,15 +399,15 @@ impl Listed {
     }
 }
 
-const LIST: [Heading; 7] =
-    ["time (UTC)", "request id", "caller", ">credential", "wire", "outcome", ">credits"];
+const LIST: [Heading; 8] =
+    ["time (UTC)", "request id", "caller", ">credential", "wire", "action", "outcome", ">credits"];
 
 fn list(report: &Report) -> anyhow::Result<()> {
     let part = Part::open(&report.place, &report.which)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     // Of what is long the width is known before; the ledger is too long to be held.
     let caller = part.callers.values().map(|name| unicode_width::UnicodeWidthStr::width(name.as_str())).max();
-    let widths = [20, 36, caller.unwrap_or(0).max(6), 10, 7, 18, 8];
+    let widths = [20, 36, caller.unwrap_or(0).max(6), 10, 7, 11, 18, 8];
     if !report.json {
         table::line(&mut out, &LIST, &widths, &LIST.map(|heading| table::name(heading).to_owned()))?;
     }
@@ -414,8 +416,9 @@ fn list(report: &Report) -> anyhow::Result<()> {
         if report.json {
             return Ok(writeln!(out, "{}", serde_json::to_string(&listed)?)?);
         }
-        let Listed { request_id, time, caller, credential, wire, outcome, charged, .. } = listed;
-        let row = [time, request_id, caller, credential.to_string(), wire.into(), outcome.into(), charged];
+        let Listed { request_id, time, caller, credential, wire, action, outcome, charged, .. } = listed;
+        let (wire, action, outcome) = (wire.to_owned(), action.to_owned(), outcome.to_owned());
+        let row = [time, request_id, caller, credential.to_string(), wire, action, outcome, charged];
         Ok(table::line(&mut out, &LIST, &widths, &row)?)
     })?;
     Ok(out.flush()?)
@@ -442,18 +445,19 @@ fn export(file: &Path, which: &Which, place: &Place) -> anyhow::Result<()> {
 /// Writes a header and a line an answer; gives the number of answers.
 fn write_csv(part: &Part, out: &mut impl Write) -> anyhow::Result<u64> {
     let mut rows = 0;
-    write!(out, "time,request_id,caller,credential,wire,outcome,row,purpose,charged,balance,elapsed_us\r\n")?;
+    write!(out, "time,request_id,caller,credential,wire,action,outcome,row,purpose,charged,balance,elapsed_us\r\n")?;
     part.answers(|answer| {
         rows += 1;
         let is = Listed::of(answer, part);
         let (caller, purpose) = (csv_text(&is.caller), csv_text(is.purpose.as_deref().unwrap_or_default()));
         write!(
             out,
-            "{},{},{caller},{},{},{},{},{purpose},{},{},{}\r\n",
+            "{},{},{caller},{},{},{},{},{},{purpose},{},{},{}\r\n",
             is.time,
             is.request_id,
             is.credential,
             is.wire,
+            is.action,
             is.outcome,
             is.row,
             is.charged,

@@ -11,6 +11,7 @@ mod front;
 mod http;
 mod import;
 mod installation;
+mod issuers;
 mod keys;
 mod ledger;
 mod locked;
@@ -84,6 +85,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Credential(command) => register::credential(command)?,
         Command::Import(what) => import::run(&what)?,
         Command::Accounts(command) => accounts::run(&command)?,
+        Command::Issuers(command) => as_far_as_read(issuers::run(&command))?,
         Command::Synth(options) => synth::run(&options)?,
         Command::Keys(command) => keys::run(command)?,
         Command::Unseal(options) => locked::unseal(&options)?,

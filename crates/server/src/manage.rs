@@ -56,7 +56,7 @@ pub enum Request {
     /// Make a credential invalid.
     Revoke { id: u32 },
     /// One question in a caller's name.
-    Verify { caller: String, elements: Elements, purpose: Option<Purpose> },
+    Verify { caller: String, action: Action, elements: Elements, purpose: Option<Purpose> },
     /// How the server is.
     Status,
     /// Begin to replace keys, or go on with what was begun.
@@ -96,13 +96,13 @@ pub enum KindWord {
 /// Does what is asked, on an engine that is at work.
 fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyhow::Result<Value> {
     match request {
-        Request::Verify { caller, elements, purpose } => {
+        Request::Verify { caller, action, elements, purpose } => {
             // Made once: the engine keeps a letter box for each.
             let desk = match desk {
                 Some(desk) => desk,
                 None => desk.insert(engine.desk()?),
             };
-            verify::put(engine, desk, &caller, &elements, purpose)
+            verify::put(engine, desk, &caller, action, &elements, purpose)
         }
         Request::CreateCaller { name, operator, unlimited, free } => {
             engine.create_caller(&name, operator, unlimited, free)?;

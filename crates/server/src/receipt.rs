@@ -26,6 +26,8 @@ pub struct Receipt<'a> {
     pub jti: &'a str,
     /// When, Unix seconds.
     pub iat: i64,
+    /// What was asked: a pass of two elements must not be shown for one of four.
+    pub action: &'a str,
     /// Who asked.
     pub caller: &'a str,
     /// Why.
@@ -104,7 +106,7 @@ Examples:
   card4e receipt check --key keys.json --elements - answer.json < elements.json
 
 answer.json is the whole answer, or the receipt alone; elements.json has name, bank_card, id_card and phone as
-they were sent. With the whole answer it can be checked that the receipt is about them.")]
+they were sent, as far as they were. With the whole answer it can be checked that the receipt is about them.")]
     Check(Check),
 }
 
@@ -129,6 +131,8 @@ pub struct Check {
 }
 
 #[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
 struct Elements {
     name: Zeroizing<String>,
     bank_card: Zeroizing<String>,
@@ -237,6 +241,7 @@ mod tests {
         let receipt = Receipt {
             iss: "card4e",
             jti: "74e742e8-f91d-49c3-9744-c20f3baca117",
+            action: "bankcard-4e",
             iat: 1_795_276_799,
             caller: "shop",
             purpose: "account_opening",

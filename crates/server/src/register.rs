@@ -63,7 +63,8 @@ pub enum CallerCommand {
     #[command(after_help = "\
 Examples:
   card4e caller set shop --price 0.5 --requests-per-second 100 --config card4e.toml
-  card4e caller set shop --encryption-required true --config card4e.toml")]
+  card4e caller set shop --encryption-required true --config card4e.toml
+  card4e caller set shop --action bankcard-4e --action bankcard-2e --config card4e.toml")]
     Set {
         /// Its name.
         name: String,
@@ -103,6 +104,9 @@ pub struct SetTerms {
     /// Whether it never runs out of balance.
     #[arg(long, value_name = "true|false")]
     unlimited: Option<bool>,
+    /// It may ask this action and no others, such as bankcard-4e; can be given several times.
+    #[arg(long)]
+    action: Vec<Action>,
 }
 
 /// `card4e credential`
@@ -211,8 +215,11 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
         CallerCommand::Suspend { name, whose } => standing(name, Standing::Suspended, &whose),
         CallerCommand::Resume { name, whose } => standing(name, Standing::Active, &whose),
         CallerCommand::Set { name, terms, whose } => {
-            let SetTerms { price, requests_per_second, encryption_required, reasons, unlimited } = terms;
-            let terms = Terms { price, requests_per_second, encryption_required, reasons, unlimited };
+            let SetTerms { price, requests_per_second, encryption_required, reasons, unlimited, action } =
+                terms;
+            let actions = (!action.is_empty()).then_some(action);
+            let terms =
+                Terms { price, requests_per_second, encryption_required, reasons, unlimited, actions };
             let told = ask(whose.place.open()?, Request::SetTerms { name, terms })?;
             whose.print(&told, |out, told| {
                 writeln!(out, "{}", text(&told["name"]))?;
@@ -225,7 +232,9 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
                 writeln!(out, "  requests a second    {}", own("requests_per_second"))?;
                 writeln!(out, "  balance              {}", told["balance"].as_str().unwrap_or("unlimited"))?;
                 writeln!(out, "  encryption required  {}", told["encryption_required"])?;
-                writeln!(out, "  reasons              {}", told["reasons"])
+                writeln!(out, "  reasons              {}", told["reasons"])?;
+                let actions: Vec<_> = told["actions"].as_array().into_iter().flatten().map(text).collect();
+                writeln!(out, "  actions              {}", actions.join(", "))
             })
         }
         CallerCommand::Recharge { name, amount, whose } => {

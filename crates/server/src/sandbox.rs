@@ -18,18 +18,19 @@ pub use fault::Effect;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::caller::Wire;
+use engine::caller::{Action, Wire};
 use engine::claim::Claim;
 use engine::outcome::{Outcome, Row};
-use engine::projection::outcome_of_tencent_number;
+use engine::projection;
 use engine::settle::Settled;
 use engine::verify::uuid_text;
 use http::StatusCode;
 use tokio::sync::watch;
 use wire::Incoming;
 use wire::envelope::{BadKey, Opener};
+use wire::tencent::action::Action as Name;
 
-use crate::front::{Note, Server};
+use crate::front::{Bank, Note, Server};
 use crate::http::{Delivery, Reply};
 use fault::{Faults, When};
 use journal::{Entry, Journal};
@@ -84,29 +85,46 @@ impl Sandbox {
     pub fn order(
         &self,
         wire: Wire,
-        action: &str,
+        name: Name,
         card: &str,
         incoming: &Incoming<'_>,
         note: &mut Note,
     ) -> Result<Ordered, String> {
-        let effect = lock(&self.faults).draw(wire, action, card);
+        let action = projection::asked_by_name(name);
+        let on_wire = match wire {
+            Wire::Tencent => name.name(),
+            Wire::AceData => projection::endpoint_of(action).name(),
+            Wire::Native => action.name(),
+        };
+        let effect = lock(&self.faults).draw(wire, [on_wire, action.name()], card);
         if let Some(effect) = effect {
-            return Ok(ordered_by(effect, note));
+            return Ok(ordered_by(effect, name, note));
         }
         let Some(asked) = incoming.header(OUTCOME_HEADER) else { return Ok(Ordered::default()) };
-        let outcome = outcome(asked).ok_or_else(|| {
+        let outcome = outcome(name, asked).ok_or_else(|| {
             format!(
                 "`X-Sandbox-Outcome` is neither an outcome such as CARD_LOST nor a code such as -13: {asked}"
             )
         })?;
+        if !action.gives(outcome) {
+            let given: Vec<_> = action.outcomes().iter().map(|outcome| outcome.name()).collect();
+            return Err(format!(
+                "`X-Sandbox-Outcome`: {} never answers {}; it answers {}",
+                action.name(),
+                outcome.name(),
+                given.join(", ")
+            ));
+        }
         note.script = Some("header");
         Ok(Ordered { outcome: Some(outcome), error: None })
     }
 
-    /// The outcome before any validation: what was ordered, else the card's, else a sample's.
+    /// The outcome before any validation: what was ordered, else the magic card's, identity number's or
+    /// mobile's, else a sample's.
     pub fn script(
         &self,
         wire: Wire,
+        action: Action,
         claim: &Claim,
         ordered: Option<Outcome>,
         note: &mut Note,
@@ -114,10 +132,22 @@ impl Sandbox {
         note.masks = Some(claim.masked());
         let found = |by: &'static str, outcome: Option<Outcome>| outcome.map(|outcome| (by, outcome));
         let (by, outcome) = found(note.script.unwrap_or("fault"), ordered)
-            .or_else(|| found("magic-card", samples::magic_card(&claim.card)))
-            .or_else(|| found("sample", samples::documented(wire, claim)))?;
+            .or_else(|| found(samples::magic_name(action), samples::magic(action, claim)))
+            .or_else(|| found("sample", samples::documented(wire, action, claim)))?;
         note.script = Some(by);
         Some(outcome)
+    }
+
+    /// What is told of a card: as documented of the samples, and a bank that does not exist of cards that
+    /// none issues.
+    pub fn bank(card: &str, issued: Option<Bank>) -> Bank {
+        match card.trim() {
+            "6225768888888888" => Bank::new("招商银行信用卡", "China Merchants Bank", 2),
+            card if samples::is_blanked(card) => {
+                Bank::new("中国工商银行", "Industrial and Commercial Bank of China", 1)
+            }
+            _ => issued.unwrap_or_else(|| Bank::new("沙箱银行", "Sandbox Bank", 1)),
+        }
     }
 
     /// Headers, journal, and what a fault rule does to the reply.
@@ -159,12 +189,13 @@ impl Sandbox {
     }
 }
 
-fn ordered_by(effect: Effect, note: &mut Note) -> Ordered {
+fn ordered_by(effect: Effect, name: Name, note: &mut Note) -> Ordered {
     #[expect(clippy::panic, reason = "a fault rule asks for it, to show that a panic is answered")]
     if effect.panic {
         panic!("a fault rule of the sandbox asked for a panic");
     }
-    let outcome = effect.outcome.as_deref().and_then(outcome);
+    let possible = |outcome: &Outcome| projection::asked_by_name(name).gives(*outcome);
+    let outcome = effect.outcome.as_deref().and_then(|text| outcome(name, text)).filter(possible);
     let before = effect.when == Some(When::Before) || effect.drop == Some(When::Before);
     // Not asked at all: the reply is replaced or dropped, and nothing is charged.
     let error = effect.error.clone().or_else(|| before.then(|| "InternalError".to_owned()));
@@ -173,10 +204,10 @@ fn ordered_by(effect: Effect, note: &mut Note) -> Ordered {
     Ordered { outcome, error }
 }
 
-/// An outcome by name, or by its number on the Tencent wire.
-fn outcome(text: &str) -> Option<Outcome> {
+/// An outcome by name, or by its number under a name of the Tencent wire.
+fn outcome(name: Name, text: &str) -> Option<Outcome> {
     let text = text.trim();
-    Outcome::named(text).or_else(|| outcome_of_tencent_number(text.parse().ok()?))
+    Outcome::named(text).or_else(|| projection::outcome_of_number(name, text.parse().ok()?))
 }
 
 /// `row=23 outcome=HOLDER_MISMATCH by=records differs=mobile`

@@ -282,7 +282,7 @@ fn luhn_digit(card: &str) -> char {
 }
 
 /// ISO 7064 MOD 11-2: the 17 digits read in base 13, n; the character is 1 - 2n modulo 11.
-fn check_character(id: &str) -> char {
+pub fn check_character(id: &str) -> char {
     let n = id.bytes().fold(0, |n, digit| (n * 13 + u32::from(digit - b'0')) % 11);
     match (1 + 2 * 11 - 2 * n) % 11 {
         10 => 'X',
@@ -294,6 +294,8 @@ fn check_character(id: &str) -> char {
 mod tests {
     use super::*;
     use engine::account::AccountText;
+    use engine::caller::Action;
+    use engine::claim::Claim;
     use engine::subject::{CardNumber, Date, ParseOptions, Subject};
     use engine::vault::{KeyRing, Vault};
     use proptest::prelude::*;
@@ -311,7 +313,7 @@ mod tests {
             prop_assert_eq!(&account, &land.account(number));
             let text = AccountText {
                 card: &account.card, name: &account.name, kind: account.kind, id: &account.id,
-                mobile: &account.mobile, state: account.state,
+                mobile: &account.mobile, state: account.state, validity: "",
             };
             let vault = Vault::new(&KeyRing::generate());
             prop_assert!(text.row(&options(), &vault).is_ok(), "{:?}", account);
@@ -320,7 +322,8 @@ mod tests {
             prop_assert!(Issuers::built_in().lookup(&card).is_some());
             prop_assert!(account.mobile.is_empty() || account.mobile.starts_with("161"));
             let Question { card, name, id, mobile, .. } = land.question(number, ACCOUNTS_MAX);
-            prop_assert!(Subject::parse(&name, &card, &id, &mobile, 0, &options()).is_ok());
+            let claim = Claim::new(&name, &card, &id, &mobile, 0);
+            prop_assert!(Subject::parse(Action::FourElements, &claim, &options()).is_ok());
         }
     }
 

@@ -10,12 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::Engine;
-use engine::caller::Wire;
+use engine::caller::{Action, Wire};
 use engine::outcome::Outcome;
 use engine::settle::Writing;
 
 const OUTCOMES: usize = Outcome::ALL.len();
 const WIRES: usize = Wire::ALL.len();
+const ACTIONS: usize = Action::ALL.len();
 
 /// Upper bounds of the latency histogram, microseconds; four to a decade is enough to see a knee.
 const BOUNDS_US: [u64; 14] = [
@@ -25,7 +26,7 @@ const BOUNDS_US: [u64; 14] = [
 /// Counters of the HTTP side.
 #[derive(Default)]
 pub struct Metrics {
-    answers: [[AtomicU64; OUTCOMES]; WIRES],
+    answers: [[[AtomicU64; OUTCOMES]; ACTIONS]; WIRES],
     latency: [[AtomicU64; BOUNDS_US.len() + 1]; WIRES],
     latency_sum_us: [AtomicU64; WIRES],
     refusals: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
@@ -39,11 +40,11 @@ pub struct Metrics {
 
 impl Metrics {
     /// An answered question.
-    pub fn answered(&self, wire: Wire, outcome: Outcome, took: Duration) {
+    pub fn answered(&self, wire: Wire, action: Action, outcome: Outcome, took: Duration) {
         let wire = wire as usize;
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
-        self.answers[wire][outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.answers[wire][action as usize][outcome as usize].fetch_add(1, Ordering::Relaxed);
         self.latency[wire][bucket].fetch_add(1, Ordering::Relaxed);
         self.latency_sum_us[wire].fetch_add(us, Ordering::Relaxed);
     }
@@ -121,16 +122,18 @@ impl Metrics {
     }
 
     fn render_answers(&self, text: &mut String) {
-        head(text, "card4e_answers_total", "counter", "Answered questions, by wire and outcome.");
-        for wire in Wire::ALL {
-            for outcome in Outcome::ALL {
-                let count = self.answers[wire as usize][outcome as usize].load(Ordering::Relaxed);
-                if count > 0 {
-                    let (wire, outcome) = (wire.name(), outcome.name());
-                    let _ = writeln!(
-                        text,
-                        "card4e_answers_total{{wire=\"{wire}\",outcome=\"{outcome}\"}} {count}"
-                    );
+        head(text, "card4e_answers_total", "counter", "Answered questions, by wire, action and outcome.");
+        for (wire, actions) in Wire::ALL.into_iter().zip(&self.answers) {
+            for (action, outcomes) in Action::ALL.into_iter().zip(actions) {
+                for (outcome, count) in Outcome::ALL.into_iter().zip(outcomes) {
+                    let count = count.load(Ordering::Relaxed);
+                    if count > 0 {
+                        let (wire, action, outcome) = (wire.name(), action.name(), outcome.name());
+                        let _ = writeln!(
+                            text,
+                            "card4e_answers_total{{wire=\"{wire}\",action=\"{action}\",outcome=\"{outcome}\"}} {count}"
+                        );
+                    }
                 }
             }
         }

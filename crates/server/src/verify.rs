@@ -1,5 +1,6 @@
 //! `card4e verify`: one question from the machine itself, charged to a caller and audited like any other.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -9,12 +10,14 @@ use std::time::Instant;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use engine::Engine;
+use engine::action::Element;
 use engine::caller::{Action, Credential, Purpose, Wire};
 use engine::claim::Claim;
 use engine::outcome::{Class, Outcome};
 use engine::register::RegisterError;
 use engine::settle::{Desk, Settled};
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -28,6 +31,7 @@ use crate::manage::{Request, ask};
 Examples:
   card4e verify --caller shop --config card4e.toml                    asks for the four elements
   card4e verify --caller shop --config card4e.toml < elements.json    {\"name\":\"…\",\"bank_card\":\"…\",\"id_card\":\"…\",\"phone\":\"…\"}
+  card4e verify --caller shop --config card4e.toml --action phone-2e  asks for name and mobile
 
 Ends with 0 for a pass, 3 for a mismatch, 4 when it cannot be told, 5 for input that could never be verified,
 6 when it should be asked again later, and 1 when it was not answered.")]
@@ -35,6 +39,10 @@ pub struct Options {
     /// Who asks, and pays.
     #[arg(long, value_name = "NAME")]
     caller: String,
+
+    /// What is asked: bankcard-4e, bankcard-3e, bankcard-2e, bankcard-1e, idcard-2e, phone-3e or phone-2e.
+    #[arg(long, value_name = "ACTION", default_value = "bankcard-4e")]
+    action: Action,
 
     /// Why: a word such as account_opening, kept in the evidence.
     #[arg(long, value_name = "WORD", requires = "consent")]
@@ -55,13 +63,12 @@ pub struct Options {
 
 /// The elements of one question.
 #[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Elements {
     name: Zeroizing<String>,
     bank_card: Zeroizing<String>,
     id_card: Zeroizing<String>,
     phone: Zeroizing<String>,
-    #[serde(default)]
     cert_type: i64,
 }
 
@@ -79,6 +86,7 @@ pub fn put(
     engine: &Arc<Engine>,
     desk: &Desk,
     caller: &str,
+    action: Action,
     elements: &Elements,
     purpose: Option<Purpose>,
 ) -> anyhow::Result<Value> {
@@ -92,14 +100,15 @@ pub fn put(
     let phone = wire::native::national_mobile(elements.phone.trim());
     let (name, card, id) = (elements.name.trim(), elements.bank_card.trim(), elements.id_card.trim());
     let claim = Claim::new(name, card, id, &phone, elements.cert_type);
-    let admission = engine.admit(&credential, Action::FourElements, false).map_err(said)?;
+    let admission = engine.admit(&credential, action, false).map_err(said)?;
     let question = Question {
         wire: Wire::Native,
-        action: Action::FourElements,
+        action,
         credential: &credential,
         claim: &claim,
         idempotency_key: None,
         purpose: None,
+        detailed: true,
         scripted: None,
         request: new_request_id(),
         began: Instant::now(),
@@ -130,7 +139,12 @@ fn told(Settled { answer, .. }: &Settled) -> Value {
 
 fn said(refusal: Refusal) -> anyhow::Error {
     let why = match refusal {
-        Refusal::NotActivated | Refusal::NotAllowed => "this caller may not ask it",
+        Refusal::NotActivated | Refusal::NotAllowed => {
+            "this caller may not ask it; `card4e caller set NAME --action …` says what it may"
+        }
+        Refusal::NotConfigured => {
+            "accounts are not found by identity number or mobile here; set element_index = true and import them"
+        }
         Refusal::Arrears => {
             "this caller's balance is used up; `card4e caller recharge NAME AMOUNT` gives it credits"
         }
@@ -150,7 +164,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let purpose = options.purpose.clone().zip(options.consent.clone());
     let request = Request::Verify {
         caller: options.caller.clone(),
-        elements: elements()?,
+        action: options.action,
+        elements: elements(options.action)?,
         purpose: purpose.map(|(code, consent)| Purpose { code, consent }),
     };
     let told = ask(installation, request)?;
@@ -194,29 +209,52 @@ fn print(out: &mut impl Write, outcome: Outcome, told: &Value) -> std::io::Resul
 }
 
 /// The elements from standard input: JSON, or typed in at a terminal.
-fn elements() -> anyhow::Result<Elements> {
+fn elements(action: Action) -> anyhow::Result<Elements> {
     const BYTES_MAX: u64 = 16 << 10;
     if std::io::stdin().is_terminal() {
-        let [name, bank_card, id_card, phone] =
-            ["Name", "Card number", "Identity number", "Mobile"].map(typed);
-        return Ok(Elements {
-            name: name?,
-            bank_card: bank_card?,
-            id_card: id_card?,
-            phone: phone?,
-            cert_type: 0,
-        });
+        let mut elements = Elements::default();
+        for element in action.elements() {
+            *elements.of(*element) = typed(element.name())?;
+        }
+        return Ok(elements);
     }
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(BYTES_MAX).read_to_string(&mut text)?;
     // What serde says of a wrong value would show it.
     match serde_json::from_str(&text) {
-        Ok(elements) => Ok(elements),
+        Ok(elements) => complete(elements, &text, action),
         Err(wrong) => bail!(
             "line {} column {}: not a question; its members are name, bank_card, id_card and phone",
             wrong.line(),
             wrong.column()
         ),
+    }
+}
+
+/// Refuses a question that is about less than it says, or about more. Whether what is there is any good
+/// is the engine's to say.
+fn complete(elements: Elements, text: &str, action: Action) -> anyhow::Result<Elements> {
+    let there: BTreeMap<String, IgnoredAny> = serde_json::from_str(text)?;
+    for element in Element::ALL {
+        match (action.takes(element), there.contains_key(element.name())) {
+            (true, false) => bail!("{} is missing; {} asks about it", element.name(), action.name()),
+            (false, true) => {
+                bail!("{} is not asked about by {}; leave it out", element.name(), action.name())
+            }
+            _ => {}
+        }
+    }
+    Ok(elements)
+}
+
+impl Elements {
+    fn of(&mut self, element: Element) -> &mut Zeroizing<String> {
+        match element {
+            Element::Card => &mut self.bank_card,
+            Element::Name => &mut self.name,
+            Element::Id => &mut self.id_card,
+            Element::Mobile => &mut self.phone,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! The AceData wire: `POST /identity/bankcard/check-4e`, a bearer token and a small JSON body.
+//! The AceData wire: `POST /identity/bankcard/check-4e` and its family, a bearer token and a small JSON
+//! body.
 //!
-//! A request is read in the order of this file: [`route`], [`bearer`], [`CheckFourElements::read`];
+//! A request is read in the order of this file: [`route`], [`bearer`], [`Check::read`];
 //! a reply is [`success`] or [`failure`]. HTTP status tells about transport and account, never
 //! about the verdict: "not matched" is a 200 like "passed".
 //!
@@ -11,10 +12,13 @@ use std::borrow::Cow;
 use std::fmt;
 
 use http::Method;
+use serde::Serialize;
 
+use crate::code::ResultCode;
 use crate::envelope::{Algorithm, Envelope, Parts};
 use crate::{BadIdempotencyKey, Incoming, Language, visible_ascii};
 
+pub mod code;
 mod error;
 mod json;
 
@@ -23,9 +27,6 @@ pub use error::{ErrorCode, Fault, failure};
 use json::Members;
 pub(crate) use json::{Json, SCALAR};
 
-/// The path of the four-element check, without the slash some clients put at its end.
-pub const PATH: &str = "/identity/bankcard/check-4e";
-
 /// The largest body worth reading, the gateway's own bound. The server stops there and answers
 /// [`ErrorCode::RequestTooLarge`].
 pub const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
@@ -33,16 +34,166 @@ pub const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// What a path of this wire asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
-    /// The four-element check of a bank card.
-    Check4E,
+    /// Which bank issued a card, and of which kind it is.
+    BankCard1E,
+    /// Card and name.
+    BankCard2E,
+    /// Card, name and identity number.
+    BankCard3E,
+    /// Card, name, identity number and phone.
+    BankCard4E,
+    /// Name, identity number and how long the identity card is valid.
+    IdCard2E,
+    /// Phone and name.
+    Phone2E,
+    /// Phone, name and identity number.
+    Phone3E,
 }
+
+/// What a body may hold.
+#[derive(Debug)]
+pub struct Takes {
+    /// The elements under their names, all required and all encryptable, in the guide's order.
+    pub elements: &'static [(Element, &'static str)],
+    /// It takes `cert_type`.
+    pub cert_type: bool,
+    /// It requires `validity_begin` and `validity_end`.
+    pub validity: bool,
+    /// It takes `verify_mode`.
+    pub verify_mode: bool,
+    /// The members of `encryption` stand beside the elements.
+    pub flat_encryption: bool,
+}
+
+impl Takes {
+    /// These elements and `encryption`.
+    pub const fn only(elements: &'static [(Element, &'static str)]) -> Takes {
+        Takes { elements, cert_type: false, validity: false, verify_mode: false, flat_encryption: false }
+    }
+
+    /// The names of its elements.
+    fn names(&self) -> Vec<&'static str> {
+        self.elements.iter().map(|(_, name)| *name).collect()
+    }
+
+    /// The name of an element; empty if it is not taken.
+    fn name_of(&self, wanted: Element) -> &'static str {
+        let found = self.elements.iter().find(|(element, _)| *element == wanted);
+        found.map_or("", |(_, name)| name)
+    }
+
+    /// Whether a member is read at all.
+    fn reads(&self, name: &str) -> bool {
+        match name {
+            "encryption" => true,
+            "cert_type" => self.cert_type,
+            "validity_begin" | "validity_end" => self.validity,
+            "verify_mode" => self.verify_mode,
+            "iv" | "ciphertext_blob" | "encrypt_list" => self.flat_encryption,
+            name => self.elements.iter().any(|(_, known)| *known == name),
+        }
+    }
+
+    /// The element meant by an entry of `encrypt_list`. The guide does not say how they are spelled:
+    /// its own members are in snake case, while people who come from Tencent's API write `BankCard`.
+    fn listed(&self, name: &str) -> Option<Element> {
+        let found = self.elements.iter().find(|(_, known)| name == *known || name == pascal(known));
+        found.map(|(element, _)| *element)
+    }
+}
+
+impl Endpoint {
+    /// Every endpoint.
+    pub const ALL: [Endpoint; 7] = [
+        Endpoint::BankCard1E,
+        Endpoint::BankCard2E,
+        Endpoint::BankCard3E,
+        Endpoint::BankCard4E,
+        Endpoint::IdCard2E,
+        Endpoint::Phone2E,
+        Endpoint::Phone3E,
+    ];
+
+    /// Its path, without the slash some clients put at its end.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Endpoint::BankCard1E => "/identity/bankcard/check-1e",
+            Endpoint::BankCard2E => "/identity/bankcard/check-2e",
+            Endpoint::BankCard3E => "/identity/bankcard/check-3e",
+            Endpoint::BankCard4E => "/identity/bankcard/check-4e",
+            Endpoint::IdCard2E => "/identity/idcard/check-2e",
+            Endpoint::Phone2E => "/identity/phone/check-2e",
+            Endpoint::Phone3E => "/identity/phone/check-3e",
+        }
+    }
+
+    /// Its name in lists: the path without what all have in common.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Endpoint::BankCard1E => "bankcard/check-1e",
+            Endpoint::BankCard2E => "bankcard/check-2e",
+            Endpoint::BankCard3E => "bankcard/check-3e",
+            Endpoint::BankCard4E => "bankcard/check-4e",
+            Endpoint::IdCard2E => "idcard/check-2e",
+            Endpoint::Phone2E => "phone/check-2e",
+            Endpoint::Phone3E => "phone/check-3e",
+        }
+    }
+
+    /// What its body may hold.
+    pub const fn takes(self) -> &'static Takes {
+        use Element::{BankCard, IdCard, Name, Phone};
+        const CARD_1E: &Takes = &Takes::only(&[(BankCard, "bank_card")]);
+        const CARD_2E: &Takes = &Takes::only(&[(Name, "name"), (BankCard, "bank_card")]);
+        const CARD_3E: &Takes = &Takes {
+            cert_type: true,
+            ..Takes::only(&[(Name, "name"), (BankCard, "bank_card"), (IdCard, "id_card")])
+        };
+        const ID_2E: &Takes =
+            &Takes { validity: true, ..Takes::only(&[(Name, "name"), (IdCard, "id_card")]) };
+        // Called `mobile` here and `phone` everywhere else.
+        const PHONE_2E: &Takes = &Takes::only(&[(Name, "name"), (Phone, "mobile")]);
+        const PHONE_3E: &Takes = &Takes {
+            verify_mode: true,
+            flat_encryption: true,
+            ..Takes::only(&[(Name, "name"), (Phone, "phone"), (IdCard, "id_card")])
+        };
+        match self {
+            Endpoint::BankCard1E => CARD_1E,
+            Endpoint::BankCard2E => CARD_2E,
+            Endpoint::BankCard3E => CARD_3E,
+            Endpoint::BankCard4E => &FOUR_ELEMENTS,
+            Endpoint::IdCard2E => ID_2E,
+            Endpoint::Phone2E => PHONE_2E,
+            Endpoint::Phone3E => PHONE_3E,
+        }
+    }
+}
+
+/// `bank_card` as `BankCard`.
+fn pascal(name: &str) -> String {
+    let word = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+    name.split('_').map(word).collect()
+}
+
+/// What the check of all four takes.
+pub const FOUR_ELEMENTS: Takes = Takes {
+    cert_type: true,
+    ..Takes::only(&[
+        (Element::Name, "name"),
+        (Element::BankCard, "bank_card"),
+        (Element::Phone, "phone"),
+        (Element::IdCard, "id_card"),
+    ])
+};
 
 /// The endpoint at a path, `None` where there is none.
 ///
 /// Both slash forms are answered in place. A redirect between them would break callers: httpx
 /// follows none, and `requests` turns the POST into a GET on the way.
 pub fn endpoint(path: &str) -> Option<Endpoint> {
-    (path.strip_suffix('/').unwrap_or(path) == PATH).then_some(Endpoint::Check4E)
+    let path = path.strip_suffix('/').unwrap_or(path);
+    Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path)
 }
 
 /// The endpoint a request asks for, or why there is none: the path first, then the method.
@@ -187,12 +338,13 @@ impl Accept {
     }
 }
 
-/// One question, as read from the body: do these four belong together?
+/// One question, as read from the body: do these elements belong together?
 ///
 /// The elements are as sent, except that ASCII white space around them is gone: it comes with
 /// pasting into the guide's form and is no part of any of them. Nothing here is checked beyond its
-/// JSON type; an empty text is a present element.
-pub struct CheckFourElements<'a> {
+/// JSON type; an empty text is a present element. Those the endpoint does not take are empty.
+pub struct Check<'a> {
+    takes: &'static Takes,
     /// Name of the card's holder.
     pub name: Cow<'a, str>,
     /// Number of the bank card.
@@ -204,30 +356,47 @@ pub struct CheckFourElements<'a> {
     /// Kind of document the account was opened with; 0, also when not sent, is the resident
     /// identity card.
     pub cert_type: i64,
+    /// Begin and end of the identity card's validity, where they are required.
+    pub validity: Option<(Cow<'a, str>, Cow<'a, str>)>,
+    /// A mismatch is to be explained.
+    pub detailed: bool,
     /// How elements are encrypted; `None` when none is.
     pub encryption: Option<Encryption<'a>>,
 }
 
-impl<'a> CheckFourElements<'a> {
+impl<'a> Check<'a> {
     /// Reads a body. Unknown members are ignored, also `callback_url` and `async`, which the
     /// platform's asynchronous services take and this one has no use for; of a member sent twice the
     /// last counts, as in JavaScript and Python. An empty body is `{}`: clients send
     /// `Content-Length: 0` where they have nothing to say.
-    pub fn read(body: &'a [u8]) -> Result<Self, Fault> {
-        let members = Members::parse(body)?;
-        members.require_all()?;
-        Ok(CheckFourElements {
-            name: element(members.name, Element::Name)?,
-            bank_card: element(members.bank_card, Element::BankCard)?,
-            phone: element(members.phone, Element::Phone)?,
-            id_card: element(members.id_card, Element::IdCard)?,
-            cert_type: cert_type(members.cert_type)?,
-            encryption: encryption(members.encryption)?,
+    pub fn read(takes: &'static Takes, body: &'a [u8]) -> Result<Self, Fault> {
+        let mut members = Members::parse(takes, body)?;
+        members.require_all(takes)?;
+        let mut text = |wanted: Element| match takes.name_of(wanted) {
+            "" => Ok(Cow::Borrowed("")),
+            name => element(members.take(name), name),
+        };
+        let (name, bank_card) = (text(Element::Name)?, text(Element::BankCard)?);
+        let (phone, id_card) = (text(Element::Phone)?, text(Element::IdCard)?);
+        Ok(Check {
+            takes,
+            name,
+            bank_card,
+            phone,
+            id_card,
+            cert_type: if takes.cert_type { cert_type(members.take("cert_type"))? } else { 0 },
+            validity: match takes.validity {
+                true => {
+                    let mut date = |name: &'static str| element(members.take(name), name);
+                    Some((date("validity_begin")?, date("validity_end")?))
+                }
+                false => None,
+            },
+            detailed: takes.verify_mode && verify_mode(members.take("verify_mode"))?,
+            encryption: encryption(&mut members, takes)?,
         })
     }
-}
 
-impl CheckFourElements<'_> {
     /// The envelope in which elements are sealed; `None` when all are plain text.
     ///
     /// # Errors
@@ -235,13 +404,14 @@ impl CheckFourElements<'_> {
     /// element or stands there twice, and whatever is wrong with the envelope's form.
     pub fn envelope(&self) -> Result<Option<Envelope>, Fault> {
         let Some(encryption) = &self.encryption else { return Ok(None) };
-        let elements = encryption.elements()?;
+        let elements = encryption.elements(self.takes)?;
         let required = |member: &'static str, value: &'_ Option<Cow<'_, str>>| match value {
             Some(value) => Ok(value.to_string()),
-            None => Err(Fault::missing(&[member])),
+            None if encryption.is_flat => Err(Fault::missing(&[member])),
+            None => Err(Fault::missing(&[&format!("encryption.{member}")])),
         };
-        let blob = required("encryption.ciphertext_blob", &encryption.ciphertext_blob)?;
-        let iv = required("encryption.iv", &encryption.iv)?;
+        let blob = required("ciphertext_blob", &encryption.ciphertext_blob)?;
+        let iv = required("iv", &encryption.iv)?;
         let listed: Vec<_> = elements.into_iter().map(|element| (element, self.element(element))).collect();
         let tags: Vec<_> = encryption.tag_list.iter().map(AsRef::as_ref).collect();
         let parts = Parts {
@@ -259,12 +429,12 @@ impl CheckFourElements<'_> {
     /// # Errors
     /// Naming the first element that is.
     pub fn require_encryption(&self) -> Result<(), Fault> {
-        let encrypted = |element| {
+        let encrypted = |element: Element| {
             let listed = self.encryption.iter().flat_map(|encryption| &encryption.encrypt_list);
             listed.into_iter().any(|listed| *listed == Listed::Known(element))
         };
-        let plain = Element::ALL.into_iter().find(|element| !encrypted(*element));
-        plain.map_or(Ok(()), |element| Err(Fault::encryption_required(element)))
+        let plain = self.takes.elements.iter().find(|(element, _)| !encrypted(*element));
+        plain.map_or(Ok(()), |(_, name)| Err(Fault::encryption_required(name)))
     }
 
     /// The element as it stands in the request.
@@ -278,36 +448,12 @@ impl CheckFourElements<'_> {
     }
 }
 
-impl fmt::Debug for CheckFourElements<'_> {
+impl fmt::Debug for Check<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CheckFourElements")
+        f.debug_struct("Check")
             .field("cert_type", &self.cert_type)
             .field("encryption", &self.encryption)
             .finish_non_exhaustive()
-    }
-}
-
-impl Element {
-    /// Its member's name on this wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Element::Name => "name",
-            Element::BankCard => "bank_card",
-            Element::Phone => "phone",
-            Element::IdCard => "id_card",
-        }
-    }
-
-    /// The element meant by an entry of `encrypt_list`. The guide does not say how they are spelled:
-    /// its own members are in snake case, while people who come from Tencent's API write `BankCard`.
-    fn listed(name: &str) -> Option<Element> {
-        match name {
-            "name" | "Name" => Some(Element::Name),
-            "bank_card" | "BankCard" => Some(Element::BankCard),
-            "phone" | "Phone" => Some(Element::Phone),
-            "id_card" | "IdCard" => Some(Element::IdCard),
-            _ => None,
-        }
     }
 }
 
@@ -323,18 +469,20 @@ pub struct Encryption<'a> {
     pub ciphertext_blob: Option<Cow<'a, str>>,
     /// Authentication tags, for SM4-GCM.
     pub tag_list: Vec<Cow<'a, str>>,
+    /// It stood beside the elements.
+    is_flat: bool,
 }
 
 impl Encryption<'_> {
     /// The encrypted elements in their order, or the fault of the first name that is none, or is
     /// there for the second time.
-    pub fn elements(&self) -> Result<Vec<Element>, Fault> {
+    pub fn elements(&self, takes: &Takes) -> Result<Vec<Element>, Fault> {
         let mut elements = Vec::with_capacity(Element::ALL.len());
         for listed in &self.encrypt_list {
             match listed {
-                Listed::Unknown(name) => return Err(Fault::not_encryptable(name)),
+                Listed::Unknown(name) => return Err(Fault::not_encryptable(name, &takes.names())),
                 Listed::Known(element) if elements.contains(element) => {
-                    return Err(Fault::listed_twice(*element));
+                    return Err(Fault::listed_twice(takes.name_of(*element)));
                 }
                 Listed::Known(element) => elements.push(*element),
             }
@@ -376,12 +524,12 @@ impl fmt::Debug for Listed<'_> {
     }
 }
 
-fn element<'a>(json: Json<'a>, element: Element) -> Result<Cow<'a, str>, Fault> {
+fn element<'a>(json: Json<'a>, name: &str) -> Result<Cow<'a, str>, Fault> {
     match json {
         Json::Text(Cow::Borrowed(text)) => Ok(Cow::Borrowed(text.trim_ascii())),
         Json::Text(Cow::Owned(text)) => Ok(Cow::Owned(text.trim_ascii().to_owned())),
         // A number is refused, not printed: JavaScript has rounded a 19-digit card by then.
-        _ => Err(Fault::wrong_type(element.as_str(), "a string")),
+        _ => Err(Fault::wrong_type(name, "a string")),
     }
 }
 
@@ -398,10 +546,30 @@ fn cert_type(json: Json<'_>) -> Result<i64, Fault> {
     number.ok_or_else(|| Fault::wrong_type("cert_type", "an integer"))
 }
 
+/// 1 is the long mode, 0 the short one, as text or as a number.
+fn verify_mode(json: Json<'_>) -> Result<bool, Fault> {
+    match json {
+        Json::Null | Json::Integer(0) => Ok(false),
+        Json::Integer(1) => Ok(true),
+        Json::Text(mode) if matches!(mode.trim_ascii(), "" | "0") => Ok(false),
+        Json::Text(mode) if mode.trim_ascii() == "1" => Ok(true),
+        _ => Err(Fault::wrong_type("verify_mode", "0 or 1")),
+    }
+}
+
 /// An array of one object by the guide, one object by the API it descends from. Nothing listed is
-/// nothing encrypted: form builders send the whole skeleton, empty.
-fn encryption(json: Json<'_>) -> Result<Option<Encryption<'_>>, Fault> {
-    let object = match json {
+/// nothing encrypted: form builders send the whole skeleton, empty. It is looked for everywhere, also
+/// where its members stand beside the elements: what it lists must never be taken for text.
+fn encryption<'a>(members: &mut Members<'a>, takes: &Takes) -> Result<Option<Encryption<'a>>, Fault> {
+    if takes.flat_encryption {
+        const FLAT: [&str; 3] = ["iv", "encrypt_list", "ciphertext_blob"];
+        let flat = FLAT.map(|name| (Cow::Borrowed(name), members.take(name))).into();
+        let encryption = encryption_object(flat, takes, true)?;
+        if !encryption.encrypt_list.is_empty() {
+            return Ok(Some(encryption));
+        }
+    }
+    let object = match members.take("encryption") {
         Json::Null => return Ok(None),
         Json::Array(mut items) => match items.len() {
             0 => return Ok(None),
@@ -415,38 +583,44 @@ fn encryption(json: Json<'_>) -> Result<Option<Encryption<'_>>, Fault> {
     let Json::Object(members) = object else {
         return Err(Fault::wrong_type("encryption", "an object or an array of one object"));
     };
-    let encryption = encryption_object(members)?;
+    let encryption = encryption_object(members, takes, false)?;
     Ok((!encryption.encrypt_list.is_empty()).then_some(encryption))
 }
 
-fn encryption_object<'a>(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Result<Encryption<'a>, Fault> {
+fn encryption_object<'a>(
+    members: Vec<(Cow<'a, str>, Json<'a>)>,
+    takes: &Takes,
+    is_flat: bool,
+) -> Result<Encryption<'a>, Fault> {
     let mut read = Encryption {
         algorithm: None,
         iv: None,
         encrypt_list: Vec::new(),
         ciphertext_blob: None,
         tag_list: Vec::new(),
+        is_flat,
     };
+    let full_name = |name: &str| if is_flat { name.to_owned() } else { format!("encryption.{name}") };
     for (name, json) in members {
         match name.as_ref() {
-            "algorithm" => read.algorithm = optional_text(json, "encryption.algorithm")?,
-            "iv" => read.iv = optional_text(json, "encryption.iv")?,
+            "algorithm" => read.algorithm = optional_text(json, &full_name(&name))?,
+            "iv" => read.iv = optional_text(json, &full_name(&name))?,
             "ciphertext_blob" => {
-                read.ciphertext_blob = optional_text(number_as_text(json), "encryption.ciphertext_blob")?;
+                read.ciphertext_blob = optional_text(number_as_text(json), &full_name(&name))?;
             }
             "encrypt_list" => {
-                let names = texts(json, "encryption.encrypt_list")?;
-                read.encrypt_list = names.into_iter().map(listed).collect();
+                let names = texts(json, &full_name(&name))?;
+                read.encrypt_list = names.into_iter().map(|name| listed(name, takes)).collect();
             }
-            "tag_list" => read.tag_list = texts(json, "encryption.tag_list")?,
+            "tag_list" => read.tag_list = texts(json, &full_name(&name))?,
             _ => {}
         }
     }
     Ok(read)
 }
 
-fn listed(name: Cow<'_, str>) -> Listed<'_> {
-    match Element::listed(&name) {
+fn listed<'a>(name: Cow<'a, str>, takes: &Takes) -> Listed<'a> {
+    match takes.listed(&name) {
         Some(element) => Listed::Known(element),
         None => Listed::Unknown(name),
     }
@@ -482,135 +656,45 @@ fn texts<'a>(json: Json<'a>, member: &str) -> Result<Vec<Cow<'a, str>>, Fault> {
     items.into_iter().map(text).collect()
 }
 
-/// The documented result codes of the four-element check.
-///
-/// The published table is that of the two-element check, so there is no code for a malformed
-/// identity number or phone. Tencent numbers its own four-element check differently from -3 on: never
-/// let a number of one meet the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(i8)]
-pub enum CheckCode {
-    /// The four belong together.
-    Passed = 0,
-    /// Refused without a cause that has a code.
-    NotPassed = -1,
-    /// The name cannot be a name.
-    NameInvalid = -2,
-    /// The card number cannot be a card number.
-    CardMalformed = -3,
-    /// Name, document or phone are not those of the card's holder.
-    HolderMismatch = -4,
-    /// Payment without the card at hand is off for this card.
-    CardlessNotEnabled = -5,
-    /// Confiscated.
-    CardConfiscated = -6,
-    /// The issuer knows no such card.
-    CardInvalid = -7,
-    /// No bank issues cards with this prefix.
-    NoIssuer = -8,
-    /// Not initialised, or dormant.
-    CardInactive = -9,
-    /// Marked as fraudulent, to be retained.
-    CardFraud = -10,
-    /// Reported lost.
-    CardLost = -11,
-    /// Expired.
-    CardExpired = -12,
-    /// Restricted.
-    CardRestricted = -13,
-    /// Too many wrong PINs.
-    PinLocked = -14,
-    /// The issuer does not offer this check.
-    IssuerUnsupported = -15,
-    /// Nobody could answer now. A code and not a 5xx, because the SDKs repeat a 5xx at once.
-    Busy = -16,
-    /// Too many attempts today.
-    AttemptsExceeded = -17,
+/// What the reply of some endpoints has besides the result.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(untagged)]
+pub enum Extra<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// `bankcard/check-1e`.
+    Card {
+        /// The bank, as it is called in the language of the reply; empty when none is known.
+        account_bank: &'a str,
+        /// 1 debit, 2 credit, 3 prepaid, 4 semi-credit; -1 when none is known.
+        account_type: i64,
+    },
+    /// `phone/check-3e`.
+    Phone {
+        /// The carrier; empty when it is not known.
+        isp: &'a str,
+        /// Which element differs, where it was asked for.
+        result_detail: Option<&'a str>,
+    },
 }
 
-impl CheckCode {
-    /// All of them, from 0 down.
-    pub const ALL: [CheckCode; 18] = [
-        CheckCode::Passed,
-        CheckCode::NotPassed,
-        CheckCode::NameInvalid,
-        CheckCode::CardMalformed,
-        CheckCode::HolderMismatch,
-        CheckCode::CardlessNotEnabled,
-        CheckCode::CardConfiscated,
-        CheckCode::CardInvalid,
-        CheckCode::NoIssuer,
-        CheckCode::CardInactive,
-        CheckCode::CardFraud,
-        CheckCode::CardLost,
-        CheckCode::CardExpired,
-        CheckCode::CardRestricted,
-        CheckCode::PinLocked,
-        CheckCode::IssuerUnsupported,
-        CheckCode::Busy,
-        CheckCode::AttemptsExceeded,
-    ];
-
-    /// The number sent, as text, in `result`.
-    pub fn number(self) -> i8 {
-        self as i8
-    }
-
-    /// Whether the published table charges for this code.
-    pub fn charged(self) -> bool {
-        use CheckCode::*;
-        !matches!(self, NameInvalid | CardMalformed | Busy | AttemptsExceeded)
-    }
-
-    /// The published text, sent in `description`; the guide's own words in both languages.
-    pub fn text(self, language: Language) -> &'static str {
-        let (chinese, english) = self.texts();
-        match language {
-            Language::Chinese => chinese,
-            Language::English => english,
-        }
-    }
-
-    fn texts(self) -> (&'static str, &'static str) {
-        match self {
-            CheckCode::Passed => ("认证通过", "Authentication passed"),
-            CheckCode::NotPassed => ("认证未通过", "Authentication not passed"),
-            CheckCode::NameInvalid => ("姓名校验不通过", "Name verification not passed"),
-            CheckCode::CardMalformed => ("银行卡号码有误", "Bank card number is incorrect"),
-            CheckCode::HolderMismatch => ("持卡人信息有误", "Cardholder information is incorrect"),
-            CheckCode::CardlessNotEnabled => ("未开通无卡支付", "No card payment activated"),
-            CheckCode::CardConfiscated => ("此卡被没收", "This card has been confiscated"),
-            CheckCode::CardInvalid => ("无效卡号", "Invalid card number"),
-            CheckCode::NoIssuer => ("此卡无对应发卡行", "This card has no corresponding issuing bank"),
-            CheckCode::CardInactive => {
-                ("该卡未初始化或睡眠卡", "The card is not initialized or is a dormant card")
-            }
-            CheckCode::CardFraud => ("作弊卡、吞卡", "Fraudulent card, card swallowed"),
-            CheckCode::CardLost => ("此卡已挂失", "This card has been reported lost"),
-            CheckCode::CardExpired => ("该卡已过期", "This card has expired"),
-            CheckCode::CardRestricted => ("受限制的卡", "Restricted card"),
-            CheckCode::PinLocked => ("密码错误次数超限", "Exceeded the limit of incorrect password attempts"),
-            CheckCode::IssuerUnsupported => {
-                ("发卡行不支持此交易", "The issuing bank does not support this transaction")
-            }
-            CheckCode::Busy => ("验证中心服务繁忙", "Verification center service busy"),
-            CheckCode::AttemptsExceeded => (
-                "验证次数超限，请次日重试",
-                "Exceeded the limit of verification attempts, please try again the next day",
-            ),
-        }
-    }
+#[derive(Serialize)]
+struct Answer<'a> {
+    result: &'a str,
+    description: &'a str,
+    #[serde(flatten)]
+    extra: Extra<'a>,
 }
 
-/// The body of a success: `result` as text, `description`, nothing else.
+/// The body of a success: `result` as text, `description`, and what some endpoints add.
 ///
-/// Number and text come separately because an operator may choose Tencent's numbering here.
 /// Never empty: the TypeScript SDK sends the question again when a 200 is not JSON.
-pub fn success(number: i8, text: &str, accept: Accept) -> Vec<u8> {
-    let text = serde_json::to_string(text).expect("text in memory always serialises");
-    let mut body = format!(r#"{{"result":"{number}","description":{text}}}"#);
+pub fn success(code: ResultCode, language: Language, extra: Extra<'_>, accept: Accept) -> Vec<u8> {
+    let answer = Answer { result: &code.number.to_string(), description: code.text(language), extra };
+    let mut body = serde_json::to_vec(&answer).expect("text in memory always serialises");
     if accept == Accept::Ndjson {
-        body.push('\n');
+        body.push(b'\n');
     }
-    body.into_bytes()
+    body
 }

@@ -1,5 +1,5 @@
-//! card4e's own wire: `POST /api/v1/verifications`. The members of the AceData wire, and two more that
-//! personal information may not be processed without: a purpose and a reference to the consent.
+//! card4e's own wire: `POST /api/v1/verifications`. The members of the AceData wire, what is asked, and two
+//! more that personal information may not be processed without: a purpose and a reference to the consent.
 //!
 //! Unlike the other two it has no clients to be faithful to, so it is strict: a member it does not know
 //! is an error, because a slip would be lost in silence, and because what must never be sent here (a PIN,
@@ -12,19 +12,43 @@ use http::StatusCode;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::acedata::{CheckFourElements, ErrorCode, Fault, Json, SCALAR};
+use crate::Element;
+use crate::acedata::{Check, Endpoint, ErrorCode, FOUR_ELEMENTS, Fault, Json, SCALAR, Takes};
 
 /// Where questions are asked.
 pub const PATH: &str = "/api/v1/verifications";
 
 /// All members of a question.
-pub const MEMBERS: [&str; 8] =
-    ["name", "bank_card", "id_card", "phone", "cert_type", "encryption", "purpose", "consent"];
+pub const MEMBERS: [&str; 9] =
+    ["action", "name", "bank_card", "id_card", "phone", "cert_type", "encryption", "purpose", "consent"];
+
+/// What a question of that action takes; `None` when there is none. A phone is always called `phone` here.
+pub fn takes(action: &str) -> Option<&'static Takes> {
+    const NAME_AND_ID: &Takes = &Takes::only(&[(Element::Name, "name"), (Element::IdCard, "id_card")]);
+    const PHONE_AND_NAME: &Takes = &Takes::only(&[(Element::Name, "name"), (Element::Phone, "phone")]);
+    const PHONE_NAME_AND_ID: &Takes =
+        &Takes::only(&[(Element::Name, "name"), (Element::Phone, "phone"), (Element::IdCard, "id_card")]);
+    match action {
+        "bankcard-4e" => Some(&FOUR_ELEMENTS),
+        "bankcard-3e" => Some(Endpoint::BankCard3E.takes()),
+        "bankcard-2e" => Some(Endpoint::BankCard2E.takes()),
+        "bankcard-1e" => Some(Endpoint::BankCard1E.takes()),
+        "idcard-2e" => Some(NAME_AND_ID),
+        "phone-3e" => Some(PHONE_NAME_AND_ID),
+        "phone-2e" => Some(PHONE_AND_NAME),
+        _ => None,
+    }
+}
+
+/// What is asked when nothing is said.
+const FOUR: &str = "bankcard-4e";
 
 /// One question.
 pub struct Verification<'a> {
+    /// What is asked; the engine's name for it.
+    pub action: Cow<'a, str>,
     /// The elements, encrypted or not.
-    pub elements: CheckFourElements<'a>,
+    pub elements: Check<'a>,
     /// Why it is asked: a word agreed with the operator.
     pub purpose: Cow<'a, str>,
     /// Where the consent is on file: the caller's own reference.
@@ -40,15 +64,28 @@ impl fmt::Debug for Verification<'_> {
 impl<'a> Verification<'a> {
     /// Reads a body.
     pub fn read(body: &'a [u8]) -> Result<Self, Fault> {
-        let elements = CheckFourElements::read(body);
         // A body that is no object at all is best explained by the reader of elements.
         let Ok(why) = serde_json::from_slice::<Why<'a>>(body) else {
-            return Err(elements.err().unwrap_or_else(|| ErrorCode::BadRequest.into()));
+            return Err(Check::read(&FOUR_ELEMENTS, body)
+                .err()
+                .unwrap_or_else(|| ErrorCode::BadRequest.into()));
         };
         if let Some(unknown) = &why.unknown {
             return Err(unknown_member(unknown));
         }
-        let elements = elements?;
+        let action = match why.action {
+            Json::Null => Cow::Borrowed(FOUR),
+            Json::Text(action) => trimmed(action),
+            _ => return Err(Fault::wrong_type("action", "a string")),
+        };
+        let takes = takes(&action)
+            .ok_or_else(|| Fault::bad_request("There is no such action; docs/actions.md lists them."))?;
+        // A slip must not be lost: who sends a phone wants it verified.
+        let is_taken = |name: &&str| takes.elements.iter().any(|(_, taken)| taken == name);
+        if let Some(extra) = why.elements.iter().find(|name| !is_taken(name)) {
+            return Err(Fault::bad_request(format!("{extra} is not asked about by {action}; leave it out.")));
+        }
+        let elements = Check::read(takes, body)?;
         let text = |json, member| match json {
             Json::Text(text) => Ok(trimmed(text)),
             Json::Null => Err(Fault::missing(&[member])),
@@ -56,7 +93,7 @@ impl<'a> Verification<'a> {
         };
         let purpose = text(why.purpose, "purpose")?;
         let consent = text(why.consent, "consent")?;
-        Ok(Verification { elements, purpose, consent })
+        Ok(Verification { action, elements, purpose, consent })
     }
 }
 
@@ -88,6 +125,9 @@ pub fn national_mobile(text: &str) -> Cow<'_, str> {
 
 #[derive(Default)]
 struct Why<'a> {
+    action: Json<'a>,
+    /// Names of elements that are there.
+    elements: Vec<&'static str>,
     purpose: Json<'a>,
     consent: Json<'a>,
     unknown: Option<Cow<'a, str>>,
@@ -113,13 +153,18 @@ impl<'de> Visitor<'de> for WhyVisitor {
         while let Some(name) = map.next_key_seed(SCALAR)? {
             let Json::Text(name) = name else { continue };
             match name.as_ref() {
+                "action" => why.action = map.next_value_seed(SCALAR)?,
                 "purpose" => why.purpose = map.next_value_seed(SCALAR)?,
                 "consent" => why.consent = map.next_value_seed(SCALAR)?,
                 known => {
+                    let element = FOUR_ELEMENTS.elements.iter().find(|(_, name)| *name == known);
+                    let element = element.map(|(_, name)| *name);
                     if !MEMBERS.contains(&known) {
                         why.unknown.get_or_insert(name);
                     }
-                    map.next_value::<IgnoredAny>()?;
+                    // Sent as null it is not sent.
+                    let is_there = map.next_value::<Option<IgnoredAny>>()?.is_some();
+                    why.elements.extend(element.filter(|_| is_there));
                 }
             }
         }
@@ -176,6 +221,24 @@ mod tests {
 
     fn unknown(which: &str) -> String {
         format!("{which} is not known here; the members are {}.", MEMBERS.join(", "))
+    }
+
+    #[test]
+    fn an_action_takes_its_elements_and_no_others() {
+        let three = WHOLE.replace('{', r#"{"action":"bankcard-3e","#);
+        assert_eq!(wrong(&three), "phone is not asked about by bankcard-3e; leave it out.");
+        let three = three.replace(r#""16137688175""#, "null");
+        let three = Verification::read(three.as_bytes()).unwrap();
+        assert_eq!((&*three.action, &*three.elements.phone), ("bankcard-3e", ""));
+        assert_eq!(
+            wrong(r#"{"action":"phone-2e","name":"a","purpose":"p","consent":"c"}"#),
+            "Required and missing: phone."
+        );
+        assert_eq!(
+            wrong(&WHOLE.replace('{', r#"{"action":"bankcard-5e","#)),
+            "There is no such action; docs/actions.md lists them."
+        );
+        assert_eq!(wrong(&WHOLE.replace('{', r#"{"action":4,"#)), "action must be a string.");
     }
 
     #[test]

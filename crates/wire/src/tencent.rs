@@ -13,16 +13,17 @@ use http::Method;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::code::ResultCode;
 use crate::{BadIdempotencyKey, Incoming, Language};
 
 pub mod action;
 mod calendar;
+pub mod code;
 pub mod error;
 pub mod flatten;
 mod multipart;
 pub mod signature;
 
-use action::BankCard4ECode;
 use error::{ErrorCode, Fault};
 use flatten::{Pair, pairs, unflatten};
 use signature::{Proof, Tc3, V1};
@@ -164,12 +165,38 @@ pub fn body_too_large(incoming: &Incoming<'_>) -> Fault {
     }
 }
 
+/// What the reply of some actions has besides the result.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(untagged)]
+pub enum Extra<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// `CheckBankCardInformation`.
+    #[serde(rename_all = "PascalCase")]
+    Card {
+        /// The bank, as it is called in the language of the reply; empty when none is known.
+        account_bank: &'a str,
+        /// 1 debit, 2 credit, 3 prepaid, 4 semi-credit; -1 when none is known.
+        account_type: i64,
+    },
+    /// `PhoneVerification` and its aliases.
+    #[serde(rename_all = "PascalCase")]
+    Phone {
+        /// The carrier; empty when it is not known.
+        isp: &'a str,
+        /// Which element differs, where it was asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result_detail: Option<&'a str>,
+    },
+}
+
 /// The reply to a verification that was answered, whatever the answer.
-pub fn success(request_id: &str, code: BankCard4ECode, language: Language) -> Vec<u8> {
+pub fn success(request_id: &str, code: ResultCode, language: Language, extra: Extra<'_>) -> Vec<u8> {
     // A string, though it holds a number: Go and C++ fail to parse an integer here.
-    let result = code.number().to_string();
+    let result = code.number.to_string();
     let description = code.text(language);
-    write(&Answer { result: &result, description, request_id })
+    write(&Answer { result: &result, description, extra, request_id })
 }
 
 /// The reply to a request that was not answered.
@@ -191,6 +218,8 @@ struct Reply<'a, T> {
 struct Answer<'a> {
     result: &'a str,
     description: &'a str,
+    #[serde(flatten)]
+    extra: Extra<'a>,
     request_id: &'a str,
 }
 

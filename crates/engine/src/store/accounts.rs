@@ -3,6 +3,14 @@
 //! Any number of readers and one writer at a time; nobody waits for long, because an import writes
 //! in many short transactions (`accounts/import.rs`).
 
+/// What [`read`] reads.
+macro_rules! select {
+    () => {
+        "SELECT name_exact, name_loose, id, mobile, state, kind, keys, mac, idx,
+         by_id, by_id_name, by_id_validity, by_mobile, by_mobile_name, by_mobile_id FROM account"
+    };
+}
+
 mod import;
 mod rewrap;
 
@@ -22,7 +30,7 @@ use subtle::ConstantTimeEq;
 use super::StoreError;
 use super::sqlite::{Durability, Schema, overwrite_log};
 use crate::account::{AccountState, DocumentKind};
-use crate::vault::{BlindIndex, Keys, Vault, Verifier, Verifiers, random};
+use crate::vault::{AccountKeys, BlindIndex, ById, ByMobile, Keys, Vault, Verifier, Verifiers, random};
 
 const SCHEMA: Schema = Schema {
     file: "accounts.db",
@@ -72,6 +80,18 @@ const SCHEMA: Schema = Schema {
         );
         INSERT INTO rewrap VALUES (1, 1, NULL, x'', 0, zeroblob(16));
     ",
+        "
+        -- The element index, where the operator wants one: the account found by its holder's identity
+        -- number, and by its mobile. All wrapped by one key, and NULL where there is nothing.
+        ALTER TABLE account ADD COLUMN by_id BLOB;           -- blind index of the identity number
+        ALTER TABLE account ADD COLUMN by_id_name BLOB;      -- verifiers, bound to that number
+        ALTER TABLE account ADD COLUMN by_id_validity BLOB;
+        ALTER TABLE account ADD COLUMN by_mobile BLOB;       -- blind index of the mobile
+        ALTER TABLE account ADD COLUMN by_mobile_name BLOB;  -- verifiers, bound to that number
+        ALTER TABLE account ADD COLUMN by_mobile_id BLOB;
+        CREATE INDEX account_by_id ON account (by_id) WHERE by_id IS NOT NULL;
+        CREATE INDEX account_by_mobile ON account (by_mobile) WHERE by_mobile IS NOT NULL;
+    ",
     ],
 };
 
@@ -90,7 +110,64 @@ pub struct AccountRow {
     pub kind: DocumentKind,
     /// Version of the keys that wrap it.
     pub keys: u32,
+    /// How it is found without its card; empty where the operator wants no element index.
+    pub person: Person,
 }
+
+/// An account's place in the element index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Person {
+    /// By identity number; `None` for other documents.
+    pub by_id: Option<ById>,
+    /// By mobile; `None` without one.
+    pub by_mobile: Option<ByMobile>,
+}
+
+impl Person {
+    /// The same under other keys.
+    fn rewrapped(&self, old: &AccountKeys, new: &AccountKeys) -> Person {
+        let wrap = |column: Option<[u8; 16]>| column.map(|it| new.person_wrapped(old.person_unwrapped(it)));
+        Person::of(self.columns().map(wrap))
+    }
+
+    /// Which columns there are, a bit each.
+    fn there(&self) -> u8 {
+        self.columns().iter().fold(0, |there, column| there << 1 | u8::from(column.is_some()))
+    }
+
+    /// The columns, in their order.
+    fn columns(&self) -> [Option<[u8; 16]>; 6] {
+        let (id, mobile) = (self.by_id, self.by_mobile);
+        [
+            id.map(|id| id.index.0),
+            id.map(|id| id.name.0),
+            id.and_then(|id| id.validity).map(|validity| validity.0),
+            mobile.map(|mobile| mobile.index.0),
+            mobile.map(|mobile| mobile.name.0),
+            mobile.map(|mobile| mobile.id.0),
+        ]
+    }
+
+    fn of(columns: [Option<[u8; 16]>; 6]) -> Person {
+        let [id, id_name, validity, mobile, mobile_name, mobile_id] = columns;
+        let verifier = |bytes: Option<[u8; 16]>| bytes.map(Verifier);
+        Person {
+            by_id: id.zip(id_name).map(|(index, name)| ById {
+                index: BlindIndex(index),
+                name: Verifier(name),
+                validity: verifier(validity),
+            }),
+            by_mobile: mobile.zip(mobile_name).zip(mobile_id).map(|((index, name), id)| ByMobile {
+                index: BlindIndex(index),
+                name: Verifier(name),
+                id: Verifier(id),
+            }),
+        }
+    }
+}
+
+/// Accounts of one person, or with one mobile, that are looked at.
+const OF_ONE_PERSON_MAX: i64 = 256;
 
 impl AccountRow {
     /// Authenticates what the verifiers do not: state, kind, and the row they stand in. Nothing if
@@ -100,7 +177,11 @@ impl AccountRow {
         let Verifiers { name_exact, name_loose, id, mobile } = &self.verifiers;
         // What is not stored is not covered: without it, the row reads as nothing.
         let mobile = if self.has_mobile { mobile.0 } else { [0; 16] };
-        let row = [&self.index.0[..], &plain, &name_exact.0, &name_loose.0, &id.0, &mobile];
+        // Which of these there are is told by the first byte: without it they could change places.
+        let person = self.person.columns();
+        let there = [self.person.there()];
+        let person = person.map(Option::unwrap_or_default).concat();
+        let row = [&self.index.0[..], &plain, &name_exact.0, &name_loose.0, &id.0, &mobile, &there, &person];
         Some(keys.account_version(self.keys)?.row_mac(&row))
     }
 }
@@ -149,6 +230,8 @@ pub struct Census {
     pub states: [u64; AccountState::ALL.len()],
     /// How many have no mobile on file.
     pub without_mobile: u64,
+    /// How many are found by identity number or mobile too.
+    pub in_element_index: u64,
     /// A digest of all accounts in their order. The same accounts under the same keys have the same.
     pub digest: [u8; 32],
     /// Bytes of the file.
@@ -233,6 +316,28 @@ impl Accounts {
         found.map(|(row, mac)| authentic(row, mac, keys)).transpose()
     }
 
+    /// The accounts of an identity number; during a rotation under both versions.
+    pub fn find_by_id(&self, id: &str, keys: &Keys) -> Result<Vec<AccountRow>, StoreError> {
+        let index = |under: &AccountKeys| keys.by_id(id, b"", None, under).index;
+        self.find_all(concat!(select!(), " WHERE by_id IN (?1, ?2) LIMIT ?3"), places(keys, index), keys)
+    }
+
+    /// The accounts of a mobile number; during a rotation under both versions.
+    pub fn find_by_mobile(&self, mobile: &str, keys: &Keys) -> Result<Vec<AccountRow>, StoreError> {
+        let index = |under: &AccountKeys| keys.by_mobile(mobile, b"", "", under).index;
+        self.find_all(concat!(select!(), " WHERE by_mobile IN (?1, ?2) LIMIT ?3"), places(keys, index), keys)
+    }
+
+    fn find_all(&self, find: &str, at: [BlindIndex; 2], keys: &Keys) -> Result<Vec<AccountRow>, StoreError> {
+        let [newest, older] = at;
+        let run = || -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
+            let mut find = self.db.prepare_cached(find)?;
+            find.query_map(params![&newest.0[..], &older.0[..], OF_ONE_PERSON_MAX], read)?.collect()
+        };
+        let found = run().map_err(|cause| SCHEMA.error(cause))?;
+        found.into_iter().map(|(row, mac)| authentic(row, mac, keys)).collect()
+    }
+
     /// Adds accounts, or replaces those of the same cards; all or none.
     pub fn put(&mut self, rows: &[AccountRow], vault: &Vault) -> Result<(), StoreError> {
         let keys = vault.keys();
@@ -310,6 +415,7 @@ impl Accounts {
         let keys = vault.keys();
         const PAGE: usize = 10_000;
         let (mut states, mut accounts, mut without_mobile) = ([0; AccountState::ALL.len()], 0, 0);
+        let mut in_element_index = 0;
         let mut digest = Sha256::new();
         let mut last = Vec::new();
         // In pages, because a reader that stays in one look keeps the log from being used again.
@@ -324,6 +430,8 @@ impl Accounts {
                 accounts += 1;
                 states[row.state.code() as usize] += 1;
                 without_mobile += u64::from(!row.has_mobile);
+                let Person { by_id, by_mobile } = row.person;
+                in_element_index += u64::from(by_id.is_some() || by_mobile.is_some());
                 last = row.index.0.to_vec();
             }
             if is_last {
@@ -338,14 +446,13 @@ impl Accounts {
                 |row| row.get::<_, i64>(0),
             )
             .map_err(|cause| SCHEMA.error(cause))? as u64;
-        Ok(Census { accounts, states, without_mobile, digest: digest.finalize().into(), file_bytes })
+        let digest = digest.finalize().into();
+        Ok(Census { accounts, states, without_mobile, in_element_index, digest, file_bytes })
     }
 
     fn page(&self, after: &[u8], rows: usize) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
-        let mut page = self.db.prepare_cached(
-            "SELECT name_exact, name_loose, id, mobile, state, kind, keys, mac, idx FROM account
-             WHERE idx > ?1 ORDER BY idx LIMIT ?2",
-        )?;
+        let page = concat!(select!(), " WHERE idx > ?1 ORDER BY idx LIMIT ?2");
+        let mut page = self.db.prepare_cached(page)?;
         let rows = page.query_map(params![after, rows as i64], read)?;
         rows.collect()
     }
@@ -407,8 +514,7 @@ impl Accounts {
 }
 
 fn find_in(db: &Connection, at: [&BlindIndex; 2]) -> rusqlite::Result<Option<(AccountRow, [u8; 16])>> {
-    let find = "SELECT name_exact, name_loose, id, mobile, state, kind, keys, mac, idx FROM account
-                WHERE idx IN (?1, ?2)";
+    let find = concat!(select!(), " WHERE idx IN (?1, ?2)");
     db.prepare_cached(find)?.query_row(at.map(|index| &index.0[..]), read).optional()
 }
 
@@ -418,9 +524,13 @@ fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<usize> {
 
 /// Where a card's account may be; twice the same place unless a rotation moves the rows.
 fn indexes(card: &str, keys: &Keys) -> [BlindIndex; 2] {
-    let index = |at: usize| keys.account_versions().get(at).map(|version| keys.index(card, version));
-    let newest = index(0).unwrap_or(BlindIndex([0; 16]));
-    [newest, index(1).unwrap_or(newest)]
+    places(keys, |under| keys.index(card, under))
+}
+
+/// An index under each version there is.
+fn places(keys: &Keys, index: impl Fn(&AccountKeys) -> BlindIndex) -> [BlindIndex; 2] {
+    let newest = index(keys.accounts());
+    [newest, keys.account_versions().get(1).map_or(newest, index)]
 }
 
 /// Whether rows of that version may be written now.
@@ -446,8 +556,9 @@ fn generation(db: &Connection) -> rusqlite::Result<i64> {
 fn putting(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
     db.prepare_cached(
         "INSERT OR REPLACE INTO account
-         (idx, name_exact, name_loose, id, mobile, state, kind, mac, generation, keys)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         (idx, name_exact, name_loose, id, mobile, state, kind, mac, generation, keys,
+          by_id, by_id_name, by_id_validity, by_mobile, by_mobile_name, by_mobile_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )
 }
 
@@ -459,6 +570,9 @@ fn put_one(
 ) -> rusqlite::Result<()> {
     let v = &row.verifiers;
     let mobile = row.has_mobile.then_some(&v.mobile.0[..]);
+    let person = row.person.columns();
+    let [by_id, by_id_name, by_id_validity, by_mobile, by_mobile_name, by_mobile_id] =
+        person.each_ref().map(|column| column.as_ref().map(|bytes| &bytes[..]));
     put.execute(params![
         &row.index.0[..],
         &v.name_exact.0[..],
@@ -470,6 +584,12 @@ fn put_one(
         &mac[..],
         generation,
         row.keys,
+        by_id,
+        by_id_name,
+        by_id_validity,
+        by_mobile,
+        by_mobile_name,
+        by_mobile_id,
     ])?;
     Ok(())
 }
@@ -486,7 +606,9 @@ fn authentic(row: AccountRow, mac: [u8; 16], keys: &Keys) -> Result<AccountRow, 
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<(AccountRow, [u8; 16])> {
+    let index = BlindIndex(row.get(8)?);
     let mobile: Option<[u8; 16]> = row.get(3)?;
+    let person = [row.get(9)?, row.get(10)?, row.get(11)?, row.get(12)?, row.get(13)?, row.get(14)?];
     // A code nobody knows is the catch-all of its column: a later card4e may know more states.
     let state = AccountState::from_code(row.get(4)?).unwrap_or(AccountState::Abnormal);
     let kind = DocumentKind::from_code(row.get(5)?).unwrap_or(DocumentKind::Other);
@@ -496,8 +618,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(AccountRow, [u8; 16])> {
         id: Verifier(row.get(2)?),
         mobile: Verifier(mobile.unwrap_or_default()),
     };
-    let index = BlindIndex(row.get(8)?);
-    let account =
-        AccountRow { index, verifiers, has_mobile: mobile.is_some(), state, kind, keys: row.get(6)? };
+    let (person, keys) = (Person::of(person), row.get(6)?);
+    let account = AccountRow { index, verifiers, has_mobile: mobile.is_some(), state, kind, keys, person };
     Ok((account, row.get(7)?))
 }

@@ -26,6 +26,7 @@ const SCHEMA: Schema = Schema {
             application INTEGER NOT NULL,
             credential  INTEGER NOT NULL,
             wire        TEXT NOT NULL,
+            action      TEXT NOT NULL,
             outcome     TEXT NOT NULL,
             row         INTEGER NOT NULL,
             charged     INTEGER NOT NULL,    -- millionths of a credit
@@ -56,6 +57,8 @@ pub struct UsageRow {
     pub application: u32,
     /// `tencent` or `acedata`.
     pub wire: String,
+    /// What was asked.
+    pub action: String,
     /// What was answered.
     pub outcome: String,
     /// Which row of the decision table; 0: the sandbox's script.
@@ -118,8 +121,8 @@ impl UsageFile {
         let db = SCHEMA.open_reader(path)?;
         let of = if application.is_some() { "WHERE application = ?1" } else { "WHERE ?1 IS NULL" };
         let find = format!(
-            "SELECT seq, at, request, at_ms, application, wire, outcome, row, charged, balance, elapsed_us
-               FROM usage {of} ORDER BY leaf DESC LIMIT ?2"
+            "SELECT seq, at, request, at_ms, application, wire, outcome, row, charged, balance, elapsed_us,
+                    action FROM usage {of} ORDER BY leaf DESC LIMIT ?2"
         );
         let run = || -> rusqlite::Result<Vec<(i64, usize, UsageRow)>> {
             db.prepare(&find)?.query_map(params![application, most], read)?.collect()
@@ -140,7 +143,8 @@ impl UsageFile {
 }
 
 fn insert(db: &Connection, block: &CheckedBlock, at: usize, answer: &Answer) -> rusqlite::Result<()> {
-    let add = "INSERT OR IGNORE INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    let add =
+        "INSERT OR IGNORE INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     db.prepare_cached(add)?.execute(params![
         (block.block.first_leaf as usize + at) as i64,
         block.seq,
@@ -150,6 +154,7 @@ fn insert(db: &Connection, block: &CheckedBlock, at: usize, answer: &Answer) -> 
         answer.application.0,
         answer.credential.0,
         answer.wire.name(),
+        answer.action.name(),
         answer.outcome.name(),
         answer.row.0,
         answer.charged.0,
@@ -168,6 +173,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, usize, UsageRow)> {
         at_ms: row.get(3)?,
         application: row.get(4)?,
         wire: row.get(5)?,
+        action: row.get(11)?,
         outcome: row.get(6)?,
         row: row.get(7)?,
         charged: Credits(row.get(8)?).to_string(),

@@ -8,7 +8,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{BlindIndex, Cmac, Column, Elements, KeyRing, KeyUse, KeyedRef, Seal, Unsealed, Verifier};
+use super::{BlindIndex, ById, ByMobile, Cmac, Column, Elements, KeyRing, KeyUse, KeyedRef, Seal, Unsealed, Verifier};
 use super::{Verifiers, nonce};
 
 /// All keys of one moment: of each use the newest version first, then those that only read.
@@ -49,6 +49,7 @@ pub struct AccountKeys {
     row: Cmac,
     index: Aes256,
     columns: [Aes256; 4],
+    person: Aes256,
 }
 
 impl std::fmt::Debug for AccountKeys {
@@ -70,6 +71,7 @@ impl AccountKeys {
                 cipher(KeyUse::WrapId)?,
                 cipher(KeyUse::WrapMobile)?,
             ],
+            person: cipher(KeyUse::WrapPerson)?,
         })
     }
 
@@ -101,6 +103,18 @@ impl AccountKeys {
             mobile: verifier(Column::Mobile, mobile),
         };
         (BlindIndex(wrapped(&self.index, index)), verifiers)
+    }
+
+    /// A block of the element index without its wrapping. Never stored, never shown.
+    pub(crate) fn person_unwrapped(&self, block: [u8; 16]) -> [u8; 16] {
+        let mut block = Array::from(block);
+        self.person.decrypt_block(&mut block);
+        block.into()
+    }
+
+    /// A block of the element index, wrapped.
+    pub(crate) fn person_wrapped(&self, inner: [u8; 16]) -> [u8; 16] {
+        wrapped(&self.person, inner)
     }
 
     fn column(&self, column: Column) -> &Aes256 {
@@ -227,6 +241,30 @@ impl Keys {
         }
     }
 
+    /// What an account is found and compared by with this identity number.
+    pub fn by_id(&self, id: &str, name: &[u8], validity: Option<&str>, under: &AccountKeys) -> ById {
+        ById {
+            index: BlindIndex(self.person(5, id, b"", under)),
+            name: Verifier(self.person(6, id, name, under)),
+            validity: validity.map(|validity| Verifier(self.person(7, id, validity.as_bytes(), under))),
+        }
+    }
+
+    /// What an account is found and compared by with this mobile number.
+    pub fn by_mobile(&self, mobile: &str, name: &[u8], id: &str, under: &AccountKeys) -> ByMobile {
+        ByMobile {
+            index: BlindIndex(self.person(8, mobile, b"", under)),
+            name: Verifier(self.person(9, mobile, name, under)),
+            id: Verifier(self.person(10, mobile, id.as_bytes(), under)),
+        }
+    }
+
+    /// `field` is one of its own for each use, beyond those of [`Column`].
+    fn person(&self, field: u8, found_by: &str, value: &[u8], under: &AccountKeys) -> [u8; 16] {
+        let tag = [field, found_by.len() as u8];
+        under.person_wrapped(self.inner.mac(&[&tag, found_by.as_bytes(), value]))
+    }
+
     /// The reference to a card in new audit records; lives in the erasable side row.
     pub fn subject(&self, card: &str) -> KeyedRef {
         self.subject[0].mac(&[card.as_bytes()])
@@ -337,6 +375,7 @@ fn hashed((version, key): &(u8, Cmac), token: &str) -> KeyedRef {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Vault;
     use super::*;
     use crate::vault::KeyGroup;
 
@@ -348,6 +387,21 @@ mod tests {
             id,
             mobile: "16137688175",
         }
+    }
+
+    #[test]
+    fn what_is_found_by_a_person_is_bound_to_the_number_and_the_field() {
+        let vault = Vault::new(&KeyRing::generate());
+        let keys = vault.keys();
+        let under = keys.accounts();
+        let (name, validity) = ("韦小宝".as_bytes(), Some("20200101-00000000"));
+        let by_id = keys.by_id("340103202308176095", name, validity, under);
+        let by_mobile = keys.by_mobile("16137688175", name, "340103202308176095", under);
+        let other = keys.by_id("11010119900307888X", name, validity, under);
+        assert!(!bool::from(by_id.name.matches(&by_mobile.name)), "same name, other field");
+        assert!(!bool::from(by_id.name.matches(&other.name)), "same name, other number");
+        assert_ne!(by_id.index, keys.by_mobile("340103202308176095", b"", "", under).index, "same digits");
+        assert_ne!(by_id.index, vault.index("340103202308176095"), "a card of the same digits");
     }
 
     #[test]

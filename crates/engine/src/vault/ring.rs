@@ -33,6 +33,8 @@ pub enum KeyUse {
     WrapId,
     /// Wraps the mobile verifier.
     WrapMobile,
+    /// Wraps what accounts are found and compared by without their card.
+    WrapPerson,
     /// Authenticates account rows.
     Row,
     /// References to subjects in audit records.
@@ -57,13 +59,14 @@ pub enum KeyUse {
 
 impl KeyUse {
     /// Those without which nothing works; a ring has envelope keys once somebody asked for them.
-    const ALL: [KeyUse; 14] = [
+    const ALL: [KeyUse; 15] = [
         KeyUse::Inner,
         KeyUse::WrapIndex,
         KeyUse::WrapNameExact,
         KeyUse::WrapNameLoose,
         KeyUse::WrapId,
         KeyUse::WrapMobile,
+        KeyUse::WrapPerson,
         KeyUse::Row,
         KeyUse::Subject,
         KeyUse::Token,
@@ -145,6 +148,7 @@ impl KeyGroup {
                 KeyUse::WrapNameLoose,
                 KeyUse::WrapId,
                 KeyUse::WrapMobile,
+                KeyUse::WrapPerson,
                 KeyUse::Row,
             ],
             KeyGroup::Side => &[KeyUse::Side],

@@ -6,15 +6,16 @@ use engine::caller::{Action, Credential, Proof, Wire};
 use engine::claim::Claim;
 use engine::ledger::Credits;
 use engine::limit::Rate;
-use engine::projection::{self, AceDataNumbering};
+use engine::outcome::{Outcome, Row};
+use engine::projection;
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
 use http::StatusCode;
-use wire::acedata::{self, Accept, Bearer, CheckFourElements, Element, ErrorCode, Fault};
-use wire::{Incoming, Language};
+use wire::Incoming;
+use wire::acedata::{self, Accept, Bearer, Check, Element, Endpoint, ErrorCode, Extra, Fault};
 
 use super::envelopes::Unopened;
-use super::{Core, Note, Server, finish};
+use super::{Bank, Core, Note, Server, finish, mismatch_detail};
 use crate::http::{BodyError, Received, Reply};
 
 /// Answers a request of this wire, unknown paths included.
@@ -24,12 +25,10 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
     let mut rate = None;
     let asked = ask(core, incoming, received, request, &mut note, &mut rate).await;
     let mut reply = match asked {
-        Ok(settled) => {
+        Ok(answered) => {
             // A stored answer keeps its id, so that caller and ledger speak of the same record.
-            request = settled.answer.request;
-            let reply = success(&core.server, incoming, &settled, &mut note);
-            note.answered = Some(settled);
-            reply
+            request = answered.settled.answer.request;
+            success(&core.server, incoming, answered, &mut note)
         }
         Err(fault) => {
             note.error = Some(fault.code.as_str());
@@ -65,13 +64,43 @@ fn identify(reply: &mut Reply, incoming: &Incoming<'_>, request: &[u8; 16]) {
     }
 }
 
-fn success(server: &Server, incoming: &Incoming<'_>, settled: &Settled, note: &mut Note) -> Reply {
-    let accept = Accept::of(incoming);
+/// An answered question, and what its reply may have to say besides.
+struct Answered {
+    settled: Settled,
+    endpoint: Endpoint,
+    claim: Claim,
+    detailed: bool,
+}
+
+fn success(server: &Server, incoming: &Incoming<'_>, answered: Answered, note: &mut Note) -> Reply {
+    let Answered { settled, endpoint, claim, detailed } = answered;
+    let (accept, language) = (Accept::of(incoming), acedata::language(incoming));
     let answer = &settled.answer;
-    let (number, text) =
-        code(server.settings().acedata.numbering, answer.outcome, acedata::language(incoming));
-    note.result = Some(number);
-    let mut reply = Reply::new(StatusCode::OK, accept.content_type(), acedata::success(number, text, accept));
+    let numbering = server.settings().acedata.numbering;
+    let Some(code) = projection::acedata(numbering, endpoint, answer.outcome) else {
+        // The engine settles nothing the action cannot answer.
+        note.error = Some(ErrorCode::ApiError.as_str());
+        return failure(&ErrorCode::ApiError.into(), &uuid_text(&answer.request));
+    };
+    note.result = Some(code.number);
+    let passed = answer.outcome == Outcome::Pass;
+    let bank = (passed && answer.action == Action::CardInformation).then(|| Bank::of(server, &claim.card));
+    let bank = bank.flatten();
+    let extra = match answer.action {
+        Action::CardInformation => Extra::Card {
+            account_bank: bank.as_ref().map_or("", |bank| bank.name(language)),
+            account_type: bank.as_ref().map_or(-1, |bank| bank.kind),
+        },
+        Action::MobileNameAndId => Extra::Phone {
+            // As in the guide's sample.
+            isp: if answer.row == Row::SCRIPT { "Mobile" } else { "" },
+            result_detail: (detailed && answer.outcome == Outcome::HolderMismatch)
+                .then(|| mismatch_detail(answer)),
+        },
+        _ => Extra::None,
+    };
+    let body = acedata::success(code, language, extra, accept);
+    let mut reply = Reply::new(StatusCode::OK, accept.content_type(), body);
     // A stored answer was charged when it was given.
     let charged = if settled.replayed { Credits::ZERO } else { answer.charged };
     reply.header("x-charged", u8::from(charged > Credits::ZERO));
@@ -82,24 +111,8 @@ fn success(server: &Server, incoming: &Incoming<'_>, settled: &Settled, note: &m
     if settled.replayed {
         reply.header("x-idempotent-replay", "true");
     }
+    note.answered = Some(settled);
     reply
-}
-
-fn code(
-    numbering: AceDataNumbering,
-    outcome: engine::outcome::Outcome,
-    language: Language,
-) -> (i8, &'static str) {
-    match numbering {
-        AceDataNumbering::Documented => {
-            let code = projection::acedata(outcome);
-            (code.number(), code.text(language))
-        }
-        AceDataNumbering::Upstream4E => {
-            let code = projection::tencent(outcome);
-            (code.number(), code.text(language))
-        }
-    }
 }
 
 fn failure(fault: &Fault, trace: &str) -> Reply {
@@ -120,9 +133,10 @@ async fn ask(
     request: [u8; 16],
     note: &mut Note,
     rate: &mut Option<Rate>,
-) -> Result<Settled, Fault> {
-    acedata::route(incoming)?;
-    note.action = "check-4e".into();
+) -> Result<Answered, Fault> {
+    let endpoint = acedata::route(incoming)?;
+    let (action, takes) = (projection::asked_at(endpoint), endpoint.takes());
+    note.action = endpoint.name().into();
     let server = &core.server;
     let credential = authenticate(server, incoming)?;
     if !credential.admits(received.peer) {
@@ -132,10 +146,10 @@ async fn ask(
     note.asked_by(server, credential.application);
     let mut forced = None;
     if let Some(sandbox) = &server.sandbox {
-        let peeked = CheckFourElements::read(incoming.body);
+        let peeked = Check::read(takes, incoming.body);
         let card = peeked.as_ref().map_or("", |elements| &elements.bank_card);
-        let ordered =
-            sandbox.order(Wire::AceData, "check-4e", card, incoming, note).map_err(Fault::bad_request)?;
+        let ordered = sandbox.order(Wire::AceData, projection::name_of(action), card, incoming, note);
+        let ordered = ordered.map_err(Fault::bad_request)?;
         if let Some(code) = ordered.error {
             return Err(statused(server, fault_named(&code)));
         }
@@ -144,7 +158,7 @@ async fn ask(
     let key = acedata::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
     let refused = |refusal| statused(server, fault_of(refusal, &public_url(server, incoming)));
-    let admission = server.engine.admit(&credential, Action::FourElements, may_recall);
+    let admission = server.engine.admit(&credential, action, may_recall);
     if let Err(Refusal::TooFast(exceeded)) = &admission {
         *rate = Some(*exceeded);
     }
@@ -156,7 +170,7 @@ async fn ask(
         Err(BodyError::TooLarge) => return Err(ErrorCode::RequestTooLarge.into()),
         Err(BodyError::Incomplete) => return Err(Fault::bad_request("The body did not arrive completely.")),
     }
-    let elements = CheckFourElements::read(incoming.body)?;
+    let elements = Check::read(takes, incoming.body)?;
     if server.requires_encryption(credential.application) {
         elements.require_encryption()?;
     }
@@ -167,22 +181,26 @@ async fn ask(
         opened.or(Element::IdCard, &elements.id_card),
         opened.or(Element::Phone, &elements.phone),
         elements.cert_type,
-    );
+    )
+    .with_validity(elements.validity.as_ref().map(|(begin, end)| (&**begin, &**end)));
+    let detailed = elements.detailed;
     let question = Question {
         wire: Wire::AceData,
-        action: Action::FourElements,
+        action,
         credential: &credential,
         claim: &claim,
         idempotency_key: key,
         purpose: None,
+        detailed,
         scripted: server
             .sandbox
             .as_ref()
-            .and_then(|sandbox| sandbox.script(Wire::AceData, &claim, forced, note)),
+            .and_then(|sandbox| sandbox.script(Wire::AceData, action, &claim, forced, note)),
         request,
         began: received.began,
     };
-    verify(&core.desk, admission, question).await.map_err(refused)
+    let settled = verify(&core.desk, admission, question).await.map_err(refused)?;
+    Ok(Answered { settled, endpoint, claim, detailed })
 }
 
 /// A token of an application that is known and not expired.
@@ -216,6 +234,7 @@ pub fn fault_of(refusal: Refusal, public_url: &str) -> Fault {
     match refusal {
         Refusal::NotActivated => Fault::not_entitled(public_url),
         Refusal::NotAllowed => Fault::action_not_allowed(),
+        Refusal::NotConfigured => Fault::not_configured(),
         Refusal::Arrears => Fault::balance_used_up(public_url),
         Refusal::Suspended => Fault::suspended(),
         Refusal::Unconfirmed => Fault::caller_unconfirmed(),

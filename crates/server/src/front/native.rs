@@ -8,17 +8,18 @@ use engine::claim::Claim;
 use engine::clock::utc_text;
 use engine::ledger::Credits;
 use engine::limit::Rate;
-use engine::outcome::Reason;
+use engine::outcome::{Outcome, Reason};
+use engine::projection;
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
 use http::Method;
 use serde::Serialize;
 use wire::acedata::{self, ErrorCode, Fault};
 use wire::native::{self, Verification};
-use wire::{Element, Incoming};
+use wire::{Element, Incoming, Language};
 
 use super::envelopes::Unopened;
-use super::{Core, Note, Server, finish};
+use super::{Bank, Core, Note, Server, finish};
 use crate::http::{BodyError, Received, Reply};
 use crate::receipt::{self, Receipt};
 
@@ -69,6 +70,7 @@ pub fn refusal(fault: &Fault, request: &[u8; 16]) -> Reply {
 #[derive(Serialize)]
 struct Body<'a> {
     id: &'a str,
+    action: &'static str,
     outcome: &'static str,
     class: &'static str,
     /// Absent unless the caller may be told.
@@ -86,6 +88,16 @@ struct Body<'a> {
     replayed: bool,
     receipt: String,
     receipt_opening: String,
+    /// What `bankcard-1e` found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bank: Option<Issued>,
+}
+
+#[derive(Serialize)]
+struct Issued {
+    name_zh: String,
+    name_en: String,
+    kind: &'static str,
 }
 
 #[derive(Serialize)]
@@ -109,6 +121,7 @@ fn success(server: &Server, settled: &Settled, why: &Purpose, claim: &Claim) -> 
         iss: settings.acedata.public_url.as_deref().unwrap_or("card4e"),
         jti: &id,
         iat: answer.at_ms.div_euclid(1000),
+        action: answer.action.name(),
         caller: caller.as_deref().unwrap_or_default(),
         purpose: &why.code,
         consent: &why.consent,
@@ -118,10 +131,13 @@ fn success(server: &Server, settled: &Settled, why: &Purpose, claim: &Claim) -> 
         policy: engine::outcome::POLICY,
         elements: receipt::commitment(&opening, [&claim.name, &claim.card, &claim.id, &claim.mobile]),
     };
+    let found = answer.outcome == Outcome::Pass && answer.action == Action::CardInformation;
+    let bank = found.then(|| Bank::of(server, &claim.card)).flatten();
     // A stored answer was charged when it was given.
     let charged = if settled.replayed { Credits::ZERO } else { answer.charged };
     let body = Body {
         id: &id,
+        action: answer.action.name(),
         outcome: answer.outcome.name(),
         class: answer.outcome.class_name(),
         reasons: answer.reasons.as_deref(),
@@ -136,6 +152,11 @@ fn success(server: &Server, settled: &Settled, why: &Purpose, claim: &Claim) -> 
         replayed: settled.replayed,
         receipt: receipt.signed(vault),
         receipt_opening: engine::file::hex(&opening),
+        bank: bank.map(|bank| Issued {
+            name_zh: bank.name(Language::Chinese).into(),
+            name_en: bank.name(Language::English).into(),
+            kind: ["debit", "credit", "prepaid", "semi_credit"][(bank.kind.clamp(1, 4) - 1) as usize],
+        }),
     };
     // Structures of text and numbers always serialise.
     Reply::new(http::StatusCode::OK, "application/json", serde_json::to_vec(&body).unwrap_or_default())
@@ -164,8 +185,8 @@ async fn ask(
     if let Some(sandbox) = &server.sandbox {
         let peeked = Verification::read(incoming.body);
         let card = peeked.as_ref().map_or("", |question| &question.elements.bank_card);
-        let ordered =
-            sandbox.order(Wire::Native, "verifications", card, incoming, note).map_err(Fault::bad_request)?;
+        let name = projection::name_of(peeked.as_ref().map_or(Action::FourElements, action));
+        let ordered = sandbox.order(Wire::Native, name, card, incoming, note).map_err(Fault::bad_request)?;
         if let Some(code) = ordered.error {
             return Err(super::acedata::fault_named(&code));
         }
@@ -173,7 +194,10 @@ async fn ask(
     }
     let key = acedata::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
-    let admission = server.engine.admit(&credential, Action::FourElements, may_recall);
+    // What a body asks is read before anything is set aside for it; what is wrong with it is told after.
+    let asked = Verification::read(incoming.body);
+    let action = asked.as_ref().map_or(Action::FourElements, action);
+    let admission = server.engine.admit(&credential, action, may_recall);
     if let Err(Refusal::TooFast(exceeded)) = &admission {
         *rate = Some(*exceeded);
     }
@@ -186,7 +210,7 @@ async fn ask(
         Err(BodyError::TooLarge) => return Err(ErrorCode::RequestTooLarge.into()),
         Err(BodyError::Incomplete) => return Err(Fault::bad_request("The body did not arrive completely.")),
     }
-    let Verification { elements, purpose, consent } = Verification::read(incoming.body)?;
+    let Verification { elements, purpose, consent, .. } = asked?;
     let why = Purpose { code: purpose.into_owned(), consent: consent.into_owned() };
     if !why.is_sound() {
         return Err(Fault::bad_request(PURPOSE));
@@ -207,20 +231,26 @@ async fn ask(
     );
     let question = Question {
         wire: Wire::Native,
-        action: Action::FourElements,
+        action,
         credential: &credential,
         claim: &claim,
         idempotency_key: key,
         purpose: Some(&why),
+        detailed: true,
         scripted: server
             .sandbox
             .as_ref()
-            .and_then(|sandbox| sandbox.script(Wire::Native, &claim, forced, note)),
+            .and_then(|sandbox| sandbox.script(Wire::Native, action, &claim, forced, note)),
         request,
         began: received.began,
     };
     let settled = verify(&core.desk, admission, question).await.map_err(refused)?;
     Ok((settled, why, claim))
+}
+
+/// What a question asks; the wire knows the same names.
+fn action(question: &Verification<'_>) -> Action {
+    question.action.parse().unwrap_or(Action::FourElements)
 }
 
 const PURPOSE: &str = "purpose is 1 to 64 letters, digits, dots, hyphens or underscores, such as \

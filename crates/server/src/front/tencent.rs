@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use engine::caller::{Action as Asked, Credential, Proof as Key, Wire};
 use engine::claim::Claim;
+use engine::outcome::{Outcome, Row};
 use engine::projection;
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify as answer_question};
 use http::StatusCode;
-use wire::tencent::action::{Action, FourElements};
+use wire::tencent::action::{Action, Elements};
 use wire::tencent::error::{ErrorCode, Fault};
 use wire::tencent::signature::{
     Diagnosis, Evidence, Proof, SigningKey, Tc3, diagnose, verify, verify_tc3, verify_v1, within_clock_window,
 };
-use wire::tencent::{self, CONTENT_TYPE, Call};
-use wire::{Element, Incoming};
+use wire::tencent::{self, CONTENT_TYPE, Call, Extra};
+use wire::{Element, Incoming, Language};
 
 use super::envelopes::Unopened;
-use super::{Core, Note, Server, finish};
+use super::{Bank, Core, Note, Server, finish, mismatch_detail};
 use crate::http::{BodyError, Received, Reply};
 
 /// Answers a request of this wire.
@@ -28,13 +29,10 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
     let mut note = Note::default();
     let asked = ask(core, incoming, received, request, &mut note).await;
     let body = match asked {
-        Ok(settled) => {
+        Ok(answered) => {
             // A stored answer keeps its id, so that caller and ledger speak of the same record.
-            request = settled.answer.request;
-            let code = projection::tencent(settled.answer.outcome);
-            note.result = Some(code.number());
-            note.answered = Some(settled);
-            tencent::success(&uuid_text(&request), code, language)
+            request = answered.settled.answer.request;
+            success(core, answered, language, &mut note)
         }
         Err(fault) => {
             note.error = Some(fault.code.as_str());
@@ -46,6 +44,54 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
         reply.header("x-idempotent-replay", "true");
     }
     finish(core, Wire::Tencent, &request, received, note, reply).await
+}
+
+/// An answered question, and what its reply may have to say besides.
+struct Answered {
+    settled: Settled,
+    name: Action,
+    claim: Claim,
+    detailed: bool,
+}
+
+fn success(core: &Core, answered: Answered, language: Language, note: &mut Note) -> Vec<u8> {
+    let Answered { settled, name, claim, detailed } = answered;
+    let (answer, server) = (&settled.answer, &core.server);
+    let request = uuid_text(&answer.request);
+    let Some(code) = projection::tencent(name, answer.outcome) else {
+        // The engine settles nothing the action cannot answer.
+        note.error = Some(ErrorCode::UnKnown.as_str());
+        return tencent::failure(&request, &ErrorCode::UnKnown.into(), language);
+    };
+    note.result = Some(code.number);
+    let passed = answer.outcome == Outcome::Pass;
+    let bank = (passed && answer.action == Asked::CardInformation).then(|| Bank::of(server, &claim.card));
+    let bank = bank.flatten();
+    let extra = match answer.action {
+        Asked::CardInformation => Extra::Card {
+            account_bank: bank.as_ref().map_or("", |bank| bank.name(language)),
+            account_type: bank.as_ref().map_or(-1, |bank| bank.kind),
+        },
+        Asked::MobileNameAndId => Extra::Phone {
+            isp: if answer.row == Row::SCRIPT { sandbox_carrier(name, language) } else { "" },
+            result_detail: (detailed && answer.outcome == Outcome::HolderMismatch)
+                .then(|| mismatch_detail(answer)),
+        },
+        _ => Extra::None,
+    };
+    let body = tencent::success(&request, code, language, extra);
+    note.answered = Some(settled);
+    body
+}
+
+/// A sandbox names a carrier where it answers from its script, as the documented samples do.
+fn sandbox_carrier(name: Action, language: Language) -> &'static str {
+    let (zh, en) = match name {
+        Action::PhoneVerificationCMCC => ("移动", "mobile"),
+        Action::PhoneVerificationCUCC => ("联通", "cucc"),
+        _ => ("电信", "telecom"),
+    };
+    if language == Language::Chinese { zh } else { en }
 }
 
 /// The reply to a request whose handling panicked, and its error code.
@@ -83,7 +129,7 @@ async fn ask(
     received: &Received,
     request: [u8; 16],
     note: &mut Note,
-) -> Result<Settled, Fault> {
+) -> Result<Answered, Fault> {
     tencent::check_method(incoming)?;
     match received.body {
         Ok(_) => {}
@@ -104,12 +150,13 @@ async fn ask(
         return Err(ErrorCode::IpNotInWhitelist.into());
     }
     note.asked_by(&core.server, credential.application);
-    Action::requested(&call)?;
+    let name = Action::requested(&call)?;
+    let asked = projection::asked_by_name(name);
     let server = &core.server;
     let mut forced = None;
     if let Some(sandbox) = &server.sandbox {
         let card = call.members.get("BankCard").and_then(|card| card.as_str()).unwrap_or_default();
-        let ordered = sandbox.order(Wire::Tencent, &call.action, card, incoming, note).map_err(invalid)?;
+        let ordered = sandbox.order(Wire::Tencent, name, card, incoming, note).map_err(invalid)?;
         if let Some(code) = ordered.error {
             return Err(fault_named(&code));
         }
@@ -117,9 +164,9 @@ async fn ask(
     }
     let key = tencent::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
-    let admission = server.engine.admit(&credential, Asked::FourElements, may_recall);
+    let admission = server.engine.admit(&credential, asked, may_recall);
     let admission = admission.map_err(refused)?;
-    let elements = FourElements::read(&call)?;
+    let elements = Elements::read(name, &call)?;
     if server.requires_encryption(credential.application) {
         elements.require_encryption()?;
     }
@@ -133,19 +180,22 @@ async fn ask(
     );
     let question = Question {
         wire: Wire::Tencent,
-        action: Asked::FourElements,
+        action: asked,
         credential: &credential,
         claim: &claim,
         idempotency_key: key,
         purpose: None,
+        detailed: elements.detailed,
         scripted: server
             .sandbox
             .as_ref()
-            .and_then(|sandbox| sandbox.script(Wire::Tencent, &claim, forced, note)),
+            .and_then(|sandbox| sandbox.script(Wire::Tencent, asked, &claim, forced, note)),
         request,
         began: received.began,
     };
-    answer_question(&core.desk, admission, question).await.map_err(refused)
+    let detailed = elements.detailed;
+    let settled = answer_question(&core.desk, admission, question).await.map_err(refused)?;
+    Ok(Answered { settled, name, claim, detailed })
 }
 
 /// Clock, key, signature, token: who asks, proven.
@@ -285,6 +335,12 @@ fn refused(refusal: Refusal) -> Fault {
     match refusal {
         Refusal::NotActivated => ErrorCode::Nonactivated.into(),
         Refusal::NotAllowed => ErrorCode::AuthUnauthorizedOperation.into(),
+        Refusal::NotConfigured => Fault::new(
+            ErrorCode::Nonactivated,
+            "未开通服务：本系统未启用证件号与手机号索引（`element_index`）。",
+            "The service has not been activated: this installation does not find accounts by identity number \
+             or mobile (`element_index`).",
+        ),
         Refusal::Arrears => ErrorCode::Arrears.into(),
         Refusal::Suspended => ErrorCode::ChargeStatusException.into(),
         Refusal::Unconfirmed => ErrorCode::NonAuthorize.into(),

@@ -19,8 +19,9 @@ use zeroize::Zeroize;
 use super::parquet_file::ParquetRows;
 use super::{Encoding, Reason, Unusable};
 
-/// The columns; the last one may be missing.
-pub const COLUMNS: [&str; 7] = ["bank_card", "name", "id_type", "id_number", "phone", "status", "op"];
+/// The columns; the last two may be missing.
+pub const COLUMNS: [&str; 8] =
+    ["bank_card", "name", "id_type", "id_number", "phone", "status", "op", "id_validity"];
 pub const CARD: usize = 0;
 pub const NAME: usize = 1;
 pub const KIND: usize = 2;
@@ -28,6 +29,7 @@ pub const ID: usize = 3;
 pub const MOBILE: usize = 4;
 pub const STATE: usize = 5;
 pub const OP: usize = 6;
+pub const VALIDITY: usize = 7;
 
 /// So much of the file tells what it is, and which.
 const HEAD_BYTES: u64 = 1 << 20;
@@ -250,7 +252,8 @@ fn unquoted(value: &[u8]) -> &[u8] {
 
 /// Where our columns are among those of a file.
 pub fn places(names: &[String]) -> Result<[Option<usize>; COLUMNS.len()], Unusable> {
-    let wanted = "the columns are bank_card,name,id_type,id_number,phone,status and, if wanted, op";
+    let wanted =
+        "the columns are bank_card,name,id_type,id_number,phone,status and, if wanted, op and id_validity";
     if let [all] = names
         && let Some(other) = [';', '\t', '|'].into_iter().find(|other| all.contains(*other))
     {

@@ -1,13 +1,16 @@
 //! `/_sandbox/`: the sandbox under the control of a test suite, in JSON.
 
+use engine::caller::Action;
 use engine::clock::{Clock, Mode, utc_text};
 use engine::ledger::Entry as LedgerEntry;
+use engine::outcome::Outcome;
+use engine::projection::{self, AceDataNumbering};
 use engine::store::StoreError;
-use engine::subject::{Date, ParseOptions};
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wire::Incoming;
+use wire::code::ResultCode;
 
 use super::credentials::APPLICATIONS;
 use super::fault::Rule;
@@ -146,12 +149,7 @@ pub(super) fn store_people(
     replace: bool,
 ) -> Result<(), (StatusCode, String)> {
     let engine = &server.engine;
-    let today = Date::in_beijing(engine.clock.now_ms().div_euclid(1000));
-    let options = ParseOptions {
-        test_land: engine.policy().test_land,
-        more_scripts: engine.policy().more_scripts,
-        ..ParseOptions::new(today)
-    };
+    let options = engine.policy().parse_options(engine.clock.now_ms());
     let mut rows = Vec::with_capacity(people.len());
     for (at, person) in people.iter().enumerate() {
         let row = person.row(&options, &engine.vault);
@@ -174,16 +172,24 @@ impl Sandbox {
 }
 
 fn cards() -> Value {
-    let card = |(code, number, outcome): (i8, String, engine::outcome::Outcome)| {
-        json!({
-            "bank_card": number,
-            "outcome": outcome.name(),
-            "tencent": code.to_string(),
-            "acedata": engine::projection::acedata(outcome).number().to_string(),
-            "charged": outcome.billable(),
-        })
+    let magic = |action: Action| {
+        let name = projection::name_of(action);
+        let endpoint = projection::endpoint_of(action);
+        let row = |(value, outcome): (String, Outcome)| {
+            let number = |code: Option<ResultCode>| code.map(|code| code.number.to_string());
+            json!({
+                action.found_by().name(): value,
+                "outcome": outcome.name(),
+                "tencent": number(projection::tencent(name, outcome)),
+                "acedata": number(projection::acedata(AceDataNumbering::Documented, endpoint, outcome)),
+                "charged": action.charges(outcome),
+            })
+        };
+        samples::all(action).map(row).collect::<Vec<_>>()
     };
-    json!({ "cards": samples::magic_cards().map(card).collect::<Vec<_>>() })
+    let by_action: serde_json::Map<String, Value> =
+        Action::ALL.into_iter().map(|action| (action.name().into(), json!(magic(action)))).collect();
+    json!({ "cards": magic(Action::FourElements), "actions": by_action })
 }
 
 fn ledger(server: &Server) -> Value {

@@ -162,7 +162,7 @@ fn application(number: u32, name: &str) -> (Application, Credits) {
         id: ApplicationId(number),
         caller: CallerId(number),
         name: name.into(),
-        actions: if name == "not-activated" { vec![] } else { vec![Action::FourElements] },
+        actions: if name == "not-activated" { vec![] } else { Action::ALL.to_vec() },
         unlimited: !matches!(name, "trial" | "arrears"),
         price: None,
         requests_per_second: (name == "rate-limited").then_some(2),

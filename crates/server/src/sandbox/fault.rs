@@ -3,6 +3,7 @@
 use engine::caller::Wire;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use wire::tencent::action::Action as Name;
 
 /// A rule as it is posted: which requests, how often, and what happens to them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ pub struct Rule {
     /// `tencent` or `acedata`; absent: both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wire: Option<String>,
-    /// `BankCard4EVerification` or `check-4e`; absent: any.
+    /// `BankCard4EVerification`, `bankcard/check-4e`, or on every wire `bankcard-4e`; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
     /// Card number, digits as sent; absent: any.
@@ -133,7 +134,7 @@ impl Faults {
     }
 
     /// What happens to this request.
-    pub fn draw(&mut self, wire: Wire, action: &str, card: &str) -> Option<Effect> {
+    pub fn draw(&mut self, wire: Wire, action: [&str; 2], card: &str) -> Option<Effect> {
         let card: String = card.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
         let seed = self.seed;
         self.rules.iter_mut().find_map(|rule| rule.strike(seed, wire, action, &card))
@@ -141,7 +142,7 @@ impl Faults {
 }
 
 impl Rule {
-    fn strike(&mut self, seed: u64, wire: Wire, action: &str, card: &str) -> Option<Effect> {
+    fn strike(&mut self, seed: u64, wire: Wire, action: [&str; 2], card: &str) -> Option<Effect> {
         let is =
             |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         // A rule that asks for an error of the other wire is not about this one.
@@ -149,7 +150,8 @@ impl Rule {
         if !errors.into_iter().all(|code| knows_error(Some(wire.name()), code)) {
             return None;
         }
-        if !(is(&self.wire, wire.name()) && is(&self.action, action) && is(&self.card, card)) || self.over() {
+        let is_asked = action.iter().any(|name| is(&self.action, name));
+        if !(is(&self.wire, wire.name()) && is_asked && is(&self.card, card)) || self.over() {
             return None;
         }
         self.matched += 1;
@@ -207,7 +209,7 @@ fn check_effect(effect: &Effect, rule: &Rule) -> Result<(), String> {
         );
     }
     if let Some(outcome) = &effect.outcome
-        && super::outcome(outcome).is_none()
+        && !Name::ALL.iter().any(|name| super::outcome(*name, outcome).is_some())
     {
         return Err(format!(
             "`outcome` is `{outcome}`; use a name such as CARD_LOST or a code such as \"-13\""
@@ -243,7 +245,11 @@ mod tests {
     }
 
     fn draws(faults: &mut Faults, times: usize) -> Vec<Option<String>> {
-        let draw = |_| faults.draw(Wire::Tencent, "BankCard4EVerification", "62").and_then(|e| e.outcome);
+        let draw = |_| {
+            faults
+                .draw(Wire::Tencent, ["BankCard4EVerification", "bankcard-4e"], "62")
+                .and_then(|e| e.outcome)
+        };
         (0..times).map(draw).collect()
     }
 
@@ -276,11 +282,11 @@ mod tests {
         faults
             .add(rule(r#"{"wire":"acedata","card":"6225","skip":1,"count":1,"effect":{"delay_ms":5}}"#))
             .unwrap();
-        assert_eq!(faults.draw(Wire::Tencent, "x", "6225"), None);
-        assert_eq!(faults.draw(Wire::AceData, "x", "6226"), None);
-        assert_eq!(faults.draw(Wire::AceData, "x", "6225"), None, "skipped");
-        assert_eq!(faults.draw(Wire::AceData, "x", "62 25").unwrap().delay_ms, Some(5));
-        assert_eq!(faults.draw(Wire::AceData, "x", "6225"), None, "over");
+        assert_eq!(faults.draw(Wire::Tencent, ["x", "y"], "6225"), None);
+        assert_eq!(faults.draw(Wire::AceData, ["x", "y"], "6226"), None);
+        assert_eq!(faults.draw(Wire::AceData, ["x", "y"], "6225"), None, "skipped");
+        assert_eq!(faults.draw(Wire::AceData, ["x", "y"], "62 25").unwrap().delay_ms, Some(5));
+        assert_eq!(faults.draw(Wire::AceData, ["x", "y"], "6225"), None, "over");
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! The page at `/`: everything somebody needs who has just started a sandbox.
 
+use engine::caller::Action;
 use engine::outcome::Outcome;
-use engine::projection;
+use engine::projection::{self, AceDataNumbering};
 use http::{HeaderValue, StatusCode, header};
+use wire::acedata::Endpoint;
+use wire::code::ResultCode;
+use wire::tencent::action::Action as Name;
 use wire::{Incoming, Language};
 
 use super::credentials::APPLICATIONS;
@@ -53,16 +57,20 @@ fn applications() -> String {
 }
 
 fn cards() -> String {
-    let row = |(code, card, outcome): (i8, String, Outcome)| {
+    let row = |(card, outcome): (String, Outcome)| {
+        let tencent = projection::tencent(Name::BankCard4EVerification, outcome);
+        let acedata = projection::acedata(AceDataNumbering::Documented, Endpoint::BankCard4E, outcome);
+        let number = |code: Option<ResultCode>| code.map_or_else(String::new, |code| code.number.to_string());
         format!(
-            "<tr><td><code>{card}</code></td><td>{code}</td><td>{}</td><td>{}<small>{}</small></td><td>{}</td></tr>\n",
-            projection::acedata(outcome).number(),
+            "<tr><td><code>{card}</code></td><td>{}</td><td>{}</td><td>{}<small>{}</small></td><td>{}</td></tr>\n",
+            number(tencent),
+            number(acedata),
             outcome.name(),
-            projection::tencent(outcome).text(Language::Chinese),
+            tencent.map_or("", |code| code.text(Language::Chinese)),
             if outcome.billable() { "charged" } else { "free" },
         )
     };
-    samples::magic_cards().map(row).collect()
+    samples::all(Action::FourElements).map(row).collect()
 }
 
 fn escaped(text: &str) -> String {

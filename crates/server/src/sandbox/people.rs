@@ -27,6 +27,9 @@ pub struct Person {
     /// `normal` when empty.
     #[serde(default)]
     pub status: String,
+    /// How long the identity card is valid, `20200101-20400101`; empty: not on file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id_validity: String,
 }
 
 impl Person {
@@ -39,6 +42,7 @@ impl Person {
             id: &self.id_number,
             mobile: &self.phone,
             state: &self.status,
+            validity: &self.id_validity,
         };
         text.row(options, vault)
     }
@@ -78,6 +82,7 @@ fn person(line: &str) -> Person {
         id_number: next(),
         phone: next(),
         status: next(),
+        id_validity: next(),
     }
 }
 

@@ -188,15 +188,15 @@ fn ledger_list() {
     let lines: Vec<Vec<_>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(
         lines[0],
-        ["time", "(UTC)", "request", "id", "caller", "credential", "wire", "outcome", "credits"]
+        ["time", "(UTC)", "request", "id", "caller", "credential", "wire", "action", "outcome", "credits"]
     );
     let listed: Vec<_> = lines[1..].iter().map(|line| [&line[1..2], &line[4..]].concat()).collect();
     assert_eq!(
         listed,
         [
-            [traces[0].as_str(), "acedata", "PASS", "1"],
-            [traces[1].as_str(), "acedata", "HOLDER_MISMATCH", "1"],
-            [traces[2].as_str(), "acedata", "PHONE_INVALID", "0"],
+            [traces[0].as_str(), "acedata", "bankcard-4e", "PASS", "1"],
+            [traces[1].as_str(), "acedata", "bankcard-4e", "HOLDER_MISMATCH", "1"],
+            [traces[2].as_str(), "acedata", "bankcard-4e", "PHONE_INVALID", "0"],
         ]
     );
     let json = printed(&[&list[..], &["--json"]].concat());
@@ -211,6 +211,7 @@ fn ledger_list() {
             "application": 1,
             "credential": 3,
             "wire": "acedata",
+            "action": "bankcard-4e",
             "outcome": "PASS",
             "row": 25,
             "purpose": null,

@@ -9,6 +9,7 @@ mod backup;
 mod cli;
 mod doctor;
 mod envelope;
+mod family;
 mod full_disk;
 mod import;
 mod keys;

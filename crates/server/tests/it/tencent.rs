@@ -2,7 +2,7 @@
 //!
 //! In expected replies `…` stands for the `RequestId`, a version 4 UUID; everything else is compared.
 
-mod client;
+pub mod client;
 
 mod clock;
 mod codes;

@@ -10,8 +10,6 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::Element;
-
 /// Why a request got no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -188,6 +186,12 @@ impl Fault {
         Fault::hinted(ErrorCode::TokenMismatched, "The token is restricted to other APIs.")
     }
 
+    /// The installation keeps nothing that could answer it.
+    pub fn not_configured() -> Fault {
+        let hint = "This installation does not find accounts by identity number or mobile (element_index).";
+        Fault::hinted(ErrorCode::ApiNotImplemented, hint)
+    }
+
     /// The application has no balance left. `public_url` is where more is to be had.
     pub fn balance_used_up(public_url: &str) -> Fault {
         used_up("Your balance is not sufficient for current request, please buy more at", public_url)
@@ -244,27 +248,28 @@ impl Fault {
         Fault::wrong_type("encryption.algorithm", "AES-256-CBC or SM4-GCM")
     }
 
-    /// A name in `encrypt_list` that is none of the four elements.
-    pub fn not_encryptable(name: &str) -> Fault {
+    /// A name in `encrypt_list` that is none of the elements there are.
+    pub fn not_encryptable(name: &str, names: &[&str]) -> Fault {
         // Quoted only if it looks like a name: people put the ciphertext here, or the plaintext.
         let is_name = name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
         let which = if is_name { format!(" `{name}`") } else { String::new() };
+        let names = match names {
+            [all @ .., last] if !all.is_empty() => format!("{} and {last}", all.join(", ")),
+            names => names.concat(),
+        };
         Fault::bad_request(format!(
-            "encryption.encrypt_list has an entry{which} that cannot be encrypted; \
-             name, bank_card, phone and id_card can."
+            "encryption.encrypt_list has an entry{which} that cannot be encrypted; {names} can."
         ))
     }
 
     /// An element that `encrypt_list` names twice: which of its two tags would count?
-    pub(super) fn listed_twice(element: Element) -> Fault {
-        let element = element.as_str();
-        Fault::bad_request(format!("encryption.encrypt_list names {element} twice."))
+    pub(super) fn listed_twice(name: &str) -> Fault {
+        Fault::bad_request(format!("encryption.encrypt_list names {name} twice."))
     }
 
     /// An element in plain text, where the operator accepts none.
-    pub fn encryption_required(element: Element) -> Fault {
-        let element = element.as_str();
-        Fault::bad_request(format!("{element} must be encrypted: list it in encryption.encrypt_list."))
+    pub fn encryption_required(name: &str) -> Fault {
+        Fault::bad_request(format!("{name} must be encrypted: list it in encryption.encrypt_list."))
     }
 
     /// An idempotency key seen before with another question. Not a 409: the SDKs repeat those.

@@ -7,32 +7,43 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-use super::{Element, Fault};
+use super::{Fault, Takes};
+
+/// Every member that this wire reads, on any of its endpoints, and how deep it may be.
+const KNOWN: [(&str, Depth); 13] = [
+    ("name", SCALAR),
+    ("bank_card", SCALAR),
+    ("phone", SCALAR),
+    ("mobile", SCALAR),
+    ("id_card", SCALAR),
+    ("cert_type", SCALAR),
+    ("validity_begin", SCALAR),
+    ("validity_end", SCALAR),
+    ("verify_mode", SCALAR),
+    ("iv", SCALAR),
+    ("ciphertext_blob", SCALAR),
+    ("encrypt_list", LIST),
+    ("encryption", ENCRYPTION),
+];
 
 /// The members of a body that this wire reads; a missing one is [`Json::Null`].
 #[derive(Default)]
-pub(super) struct Members<'a> {
-    pub(super) name: Json<'a>,
-    pub(super) bank_card: Json<'a>,
-    pub(super) phone: Json<'a>,
-    pub(super) id_card: Json<'a>,
-    pub(super) cert_type: Json<'a>,
-    pub(super) encryption: Json<'a>,
-}
+pub(super) struct Members<'a>([Json<'a>; KNOWN.len()]);
 
 impl<'a> Members<'a> {
     /// Reads a body: JSON throughout, an object on top.
-    pub(super) fn parse(body: &'a [u8]) -> Result<Self, Fault> {
+    pub(super) fn parse(takes: &Takes, body: &'a [u8]) -> Result<Self, Fault> {
         let text = std::str::from_utf8(body)
             .map_err(|_| Fault::bad_request("The request body is not valid UTF-8."))?;
         if text.trim_ascii().is_empty() {
             return Ok(Members::default());
         }
-        serde_json::from_str(text).map_err(|error| match error.classify() {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let read = json.deserialize_map(MembersVisitor(takes)).and_then(|read| json.end().map(|()| read));
+        read.map_err(|error| match error.classify() {
             Category::Data => Fault::bad_request("The request body must be a JSON object."),
             _ => Fault::bad_request(format!(
                 "The request body is not valid JSON (line {}, column {}).",
@@ -42,43 +53,29 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// All missing elements in one fault, so that a newcomer sends two requests and not five.
-    pub(super) fn require_all(&self) -> Result<(), Fault> {
-        let elements = [&self.name, &self.bank_card, &self.phone, &self.id_card];
-        let missing: Vec<&str> = Element::ALL
-            .into_iter()
-            .zip(elements)
-            .filter(|(_, json)| matches!(json, Json::Null))
-            .map(|(element, _)| element.as_str())
-            .collect();
+    /// The member of that name.
+    pub(super) fn take(&mut self, name: &str) -> Json<'a> {
+        at(name).map_or(Json::Null, |at| std::mem::take(&mut self.0[at]))
+    }
+
+    /// All missing members in one fault, so that a newcomer sends two requests and not five.
+    pub(super) fn require_all(&self, takes: &Takes) -> Result<(), Fault> {
+        let validity: &[&str] = if takes.validity { &["validity_begin", "validity_end"] } else { &[] };
+        let required = takes.names().into_iter().chain(validity.iter().copied());
+        let is_missing = |name: &&str| at(name).is_none_or(|at| matches!(self.0[at], Json::Null));
+        let missing: Vec<&str> = required.filter(is_missing).collect();
         if missing.is_empty() { Ok(()) } else { Err(Fault::missing(&missing)) }
     }
 }
 
-/// The names of the members read.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Member {
-    Name,
-    BankCard,
-    Phone,
-    IdCard,
-    CertType,
-    Encryption,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
+fn at(name: &str) -> Option<usize> {
+    KNOWN.iter().position(|(known, _)| *known == name)
 }
 
 /// Written out, because a derived one would also take an array and refuse a member sent twice.
-struct MembersVisitor;
+struct MembersVisitor<'t>(&'t Takes);
 
-impl<'de> Visitor<'de> for MembersVisitor {
+impl<'de> Visitor<'de> for MembersVisitor<'_> {
     type Value = Members<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,15 +84,15 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
         let mut members = Members::default();
-        while let Some(member) = map.next_key()? {
-            match member {
-                Member::Name => members.name = map.next_value_seed(SCALAR)?,
-                Member::BankCard => members.bank_card = map.next_value_seed(SCALAR)?,
-                Member::Phone => members.phone = map.next_value_seed(SCALAR)?,
-                Member::IdCard => members.id_card = map.next_value_seed(SCALAR)?,
-                Member::CertType => members.cert_type = map.next_value_seed(SCALAR)?,
-                Member::Encryption => members.encryption = map.next_value_seed(ENCRYPTION)?,
-                Member::Other => drop(map.next_value::<IgnoredAny>()?),
+        while let Some(name) = map.next_key_seed(SCALAR)? {
+            // What the endpoint does not take is not even looked at.
+            let known = match &name {
+                Json::Text(name) if self.0.reads(name) => at(name),
+                _ => None,
+            };
+            match known {
+                Some(at) => members.0[at] = map.next_value_seed(KNOWN[at].1)?,
+                None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         Ok(members)
@@ -130,6 +127,8 @@ const ENTRIES_MAX: usize = 32;
 pub(crate) struct Depth(u8);
 
 pub(crate) const SCALAR: Depth = Depth(0);
+/// A list of scalars.
+const LIST: Depth = Depth(1);
 /// The array, its object, and the lists in that.
 const ENCRYPTION: Depth = Depth(3);
 

@@ -1,8 +1,7 @@
-//! The actions served on this wire: their members, their result codes and their texts.
-//!
-//! Result codes belong to one action and are never shared: "cardholder information is incorrect"
-//! is `-6` with four elements, `-5` with three and `-4` with two. What a code means for a
-//! verification is not known here; the engine projects its outcomes onto these codes.
+//! The actions served on this wire and their members. Result codes belong to one action and are never
+//! shared (`code.rs`): "cardholder information is incorrect" is `-6` with four elements, `-5` with
+//! three and `-4` with two. What a code means for a verification is not known here; the engine projects
+//! its outcomes onto these codes.
 
 use std::fmt;
 
@@ -10,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::Call;
 use super::error::{ErrorCode, Fault};
+use crate::Element;
 pub use crate::envelope::Algorithm;
 use crate::envelope::{CannotOpen, Envelope, Parts};
-use crate::{Element, Language};
 
 /// The one API version of `faceid` these actions have.
 pub const VERSION: &str = "2018-03-01";
@@ -25,16 +24,103 @@ pub const SERVICE: &str = "faceid";
 pub enum Action {
     /// Bank card, holder name, identity number and reserved phone: do they belong together?
     BankCard4EVerification,
+    /// Bank card, holder name and identity number.
+    BankCardVerification,
+    /// Bank card and holder name.
+    BankCard2EVerification,
+    /// Which bank issued a card, and of which kind it is.
+    CheckBankCardInformation,
+    /// Name and identity number.
+    IdCardVerification,
+    /// Phone, name and identity number.
+    PhoneVerification,
+    /// The same, for numbers of China Mobile.
+    PhoneVerificationCMCC,
+    /// The same, for numbers of China Unicom.
+    PhoneVerificationCUCC,
+    /// The same, for numbers of China Telecom.
+    PhoneVerificationCTCC,
+    /// Phone and name.
+    CheckPhoneAndName,
+}
+
+/// What a call of an action may hold.
+#[derive(Debug)]
+pub struct Members {
+    /// Its elements under their names, all of them required and all of them encryptable, in the order
+    /// of the documentation, in which a missing one is reported.
+    pub elements: &'static [(Element, &'static str)],
+    /// It takes `CertType`.
+    pub cert_type: bool,
+    /// It takes `VerifyMode`.
+    pub verify_mode: bool,
+    /// The members of `Encryption` stand beside the elements: the action is older than the structure.
+    pub flat_encryption: bool,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: &[Action] = &[Action::BankCard4EVerification];
+    pub const ALL: &[Action] = &[
+        Action::BankCard4EVerification,
+        Action::BankCardVerification,
+        Action::BankCard2EVerification,
+        Action::CheckBankCardInformation,
+        Action::IdCardVerification,
+        Action::PhoneVerification,
+        Action::PhoneVerificationCMCC,
+        Action::PhoneVerificationCUCC,
+        Action::PhoneVerificationCTCC,
+        Action::CheckPhoneAndName,
+    ];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Action::BankCard4EVerification => "BankCard4EVerification",
+            Action::BankCardVerification => "BankCardVerification",
+            Action::BankCard2EVerification => "BankCard2EVerification",
+            Action::CheckBankCardInformation => "CheckBankCardInformation",
+            Action::IdCardVerification => "IdCardVerification",
+            Action::PhoneVerification => "PhoneVerification",
+            Action::PhoneVerificationCMCC => "PhoneVerificationCMCC",
+            Action::PhoneVerificationCUCC => "PhoneVerificationCUCC",
+            Action::PhoneVerificationCTCC => "PhoneVerificationCTCC",
+            Action::CheckPhoneAndName => "CheckPhoneAndName",
+        }
+    }
+
+    /// What a call of it may hold.
+    pub const fn members(self) -> &'static Members {
+        use Element::{BankCard, IdCard, Name, Phone};
+        const PLAIN: Members =
+            Members { elements: &[], cert_type: false, verify_mode: false, flat_encryption: false };
+        match self {
+            Action::BankCard4EVerification => {
+                const ELEMENTS: &[(Element, &str)] =
+                    &[(Name, "Name"), (BankCard, "BankCard"), (Phone, "Phone"), (IdCard, "IdCard")];
+                &Members { elements: ELEMENTS, cert_type: true, ..PLAIN }
+            }
+            Action::BankCardVerification => {
+                const ELEMENTS: &[(Element, &str)] =
+                    &[(IdCard, "IdCard"), (Name, "Name"), (BankCard, "BankCard")];
+                &Members { elements: ELEMENTS, cert_type: true, ..PLAIN }
+            }
+            Action::BankCard2EVerification => {
+                &Members { elements: &[(Name, "Name"), (BankCard, "BankCard")], ..PLAIN }
+            }
+            Action::CheckBankCardInformation => &Members { elements: &[(BankCard, "BankCard")], ..PLAIN },
+            Action::IdCardVerification => {
+                &Members { elements: &[(IdCard, "IdCard"), (Name, "Name")], ..PLAIN }
+            }
+            Action::PhoneVerification => {
+                const ELEMENTS: &[(Element, &str)] = &[(IdCard, "IdCard"), (Name, "Name"), (Phone, "Phone")];
+                &Members { elements: ELEMENTS, verify_mode: true, flat_encryption: true, ..PLAIN }
+            }
+            Action::PhoneVerificationCMCC | Action::PhoneVerificationCUCC | Action::PhoneVerificationCTCC => {
+                &Members { elements: &[(IdCard, "IdCard"), (Name, "Name"), (Phone, "Phone")], ..PLAIN }
+            }
+            // The one action that calls the phone `Mobile`.
+            Action::CheckPhoneAndName => &Members { elements: &[(Phone, "Mobile"), (Name, "Name")], ..PLAIN },
         }
     }
 
@@ -57,67 +143,80 @@ impl Action {
             Fault::invalid_action(&names)
         })
     }
+
+    fn element_named(self, name: &str) -> Option<Element> {
+        let mut elements = self.members().elements.iter();
+        elements.find(|(_, known)| *known == name).map(|(element, _)| *element)
+    }
 }
 
-/// The members of `BankCard4EVerification`.
+/// The members of one call.
 ///
-/// The four elements have lost surrounding ASCII white space: Tencent's own sample values carry
-/// stray blanks. They may be empty, and they are ciphertext where [`Encryption`] lists them.
+/// The elements have lost surrounding ASCII white space: Tencent's own sample values carry stray
+/// blanks. They may be empty, and they are ciphertext where [`Encryption`] lists them. Those the action
+/// does not take are empty.
 #[derive(Clone, PartialEq, Eq)]
-pub struct FourElements<'a> {
+pub struct Elements<'a> {
+    /// Which action's.
+    pub action: Action,
     /// `Name`: the card holder's name.
     pub name: &'a str,
     /// `BankCard`: the card number.
     pub bank_card: &'a str,
-    /// `Phone`: the mobile number reserved with the bank.
+    /// `Phone` or `Mobile`: the mobile number reserved with the bank.
     pub phone: &'a str,
     /// `IdCard`: the identity number.
     pub id_card: &'a str,
     /// `CertType`: 0 is the resident identity card, also when the member is absent.
     pub cert_type: i64,
+    /// `VerifyMode` is `1`: a mismatch is to be explained.
+    pub detailed: bool,
     /// Which of the elements are ciphertext; `None` when none is.
     pub encryption: Option<Encryption<'a>>,
 }
 
 /// Prints which members are there, never what they hold.
-impl fmt::Debug for FourElements<'_> {
+impl fmt::Debug for Elements<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FourElements")
+        f.debug_struct("Elements")
+            .field("action", &self.action)
             .field("cert_type", &self.cert_type)
             .field("encryption", &self.encryption)
             .finish_non_exhaustive()
     }
 }
 
-impl<'a> FourElements<'a> {
-    /// The elements in the order the documentation lists them, which is the order in which a
-    /// missing one is reported.
-    pub const ELEMENTS: [&'static str; 4] = ["Name", "BankCard", "Phone", "IdCard"];
-
+impl<'a> Elements<'a> {
     /// Reads the members from a call; members it does not know are ignored, since newer SDKs may
     /// send more.
     ///
     /// # Errors
     /// First `MissingParameter` for an element that is absent or null, then `InvalidParameter` for
-    /// a wrong JSON type, then `InvalidParameterValue` for an unknown `Algorithm`. An empty string
-    /// is a present element.
-    pub fn read(call: &'a Call<'_>) -> Result<Self, Fault> {
-        let members = &call.members;
-        for name in Self::ELEMENTS {
+    /// a wrong JSON type, then `InvalidParameterValue` for an unknown `VerifyMode` or `Algorithm`. An
+    /// empty string is a present element.
+    pub fn read(action: Action, call: &'a Call<'_>) -> Result<Self, Fault> {
+        let (members, takes) = (&call.members, action.members());
+        for (_, name) in takes.elements {
             present(members, name).ok_or_else(|| Fault::missing(name))?;
         }
-        Ok(FourElements {
-            name: element(members, "Name")?,
-            bank_card: element(members, "BankCard")?,
-            phone: element(members, "Phone")?,
-            id_card: element(members, "IdCard")?,
-            cert_type: cert_type(call)?,
-            encryption: Encryption::read(members)?,
+        let text = |wanted: Element| match takes.elements.iter().find(|(element, _)| *element == wanted) {
+            Some((_, name)) => element(members, name),
+            None => Ok(""),
+        };
+        Ok(Elements {
+            action,
+            name: text(Element::Name)?,
+            bank_card: text(Element::BankCard)?,
+            phone: text(Element::Phone)?,
+            id_card: text(Element::IdCard)?,
+            cert_type: if takes.cert_type { cert_type(call)? } else { 0 },
+            detailed: takes.verify_mode && verify_mode(members)?,
+            encryption: Encryption::read(members, takes.flat_encryption)?,
         })
     }
 }
 
-impl FourElements<'_> {
+impl Elements<'_> {
     /// The envelope in which elements are sealed; `None` when all are plain text.
     ///
     /// # Errors
@@ -128,9 +227,9 @@ impl FourElements<'_> {
         let Some(encryption) = &self.encryption else { return Ok(None) };
         let mut listed = Vec::with_capacity(encryption.encrypt_list.len().min(Element::ALL.len()));
         for name in &encryption.encrypt_list {
-            let element = element_named(name).ok_or_else(|| not_encryptable(name))?;
+            let element = self.action.element_named(name).ok_or_else(|| self.not_encryptable(name))?;
             if listed.iter().any(|(known, _)| *known == element) {
-                return Err(listed_twice(name));
+                return Err(self.listed_twice(name));
             }
             listed.push((element, self.element(element)));
         }
@@ -149,8 +248,8 @@ impl FourElements<'_> {
     /// # Errors
     /// `InvalidParameter.UnsupportEncryptField`.
     pub fn require_encryption(&self) -> Result<(), Fault> {
-        let listed = self.encryption.as_ref().map(|encryption| &encryption.encrypt_list[..]);
-        let all = Self::ELEMENTS.iter().all(|name| listed.unwrap_or_default().contains(name));
+        let listed = self.encryption.as_ref().map_or(&[][..], |encryption| &encryption.encrypt_list);
+        let all = self.action.members().elements.iter().all(|(_, name)| listed.contains(name));
         if all { Ok(()) } else { Err(ErrorCode::UnsupportEncryptField.into()) }
     }
 
@@ -163,11 +262,33 @@ impl FourElements<'_> {
             Element::IdCard => self.id_card,
         }
     }
-}
 
-fn element_named(name: &str) -> Option<Element> {
-    let at = FourElements::ELEMENTS.iter().position(|known| *known == name)?;
-    Some(Element::ALL[at])
+    /// Quoted only if it looks like a name: people put the ciphertext here, or the plaintext.
+    fn not_encryptable(&self, name: &str) -> Fault {
+        let is_name = name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let which = if is_name { format!(" `{name}`") } else { String::new() };
+        let elements = self.action.members().elements.iter();
+        let names = elements.map(|(_, name)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let list = self.list_name();
+        Fault::new(
+            ErrorCode::UnsupportEncryptField,
+            format!("`{list}` 中的字段{which} 不支持加密，支持：{names}。"),
+            format!("An entry{which} of `{list}` cannot be encrypted; {names} can."),
+        )
+    }
+
+    fn listed_twice(&self, name: &str) -> Fault {
+        let list = self.list_name();
+        Fault::new(
+            ErrorCode::UnsupportEncryptField,
+            format!("`{list}` 中的字段 `{name}` 重复。"),
+            format!("`{list}` names `{name}` twice."),
+        )
+    }
+
+    fn list_name(&self) -> &'static str {
+        if self.action.members().flat_encryption { "EncryptList" } else { "Encryption.EncryptList" }
+    }
 }
 
 impl From<CannotOpen> for Fault {
@@ -179,26 +300,6 @@ impl From<CannotOpen> for Fault {
             CannotOpen::Failed => ErrorCode::DecryptSystemError,
         })
     }
-}
-
-/// Quoted only if it looks like a name: people put the ciphertext here, or the plaintext.
-fn not_encryptable(name: &str) -> Fault {
-    let is_name = name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
-    let which = if is_name { format!(" `{name}`") } else { String::new() };
-    let names = FourElements::ELEMENTS.map(|name| format!("`{name}`")).join(", ");
-    Fault::new(
-        ErrorCode::UnsupportEncryptField,
-        format!("`Encryption.EncryptList` 中的字段{which} 不支持加密，支持：{names}。"),
-        format!("An entry{which} of `Encryption.EncryptList` cannot be encrypted; {names} can."),
-    )
-}
-
-fn listed_twice(name: &str) -> Fault {
-    Fault::new(
-        ErrorCode::UnsupportEncryptField,
-        format!("`Encryption.EncryptList` 中的字段 `{name}` 重复。"),
-        format!("`Encryption.EncryptList` names `{name}` twice."),
-    )
 }
 
 /// The `Encryption` member: which elements are ciphertext and how the data key is wrapped.
@@ -236,20 +337,62 @@ impl<'a> Encryption<'a> {
     ///
     /// No list and an empty list mean the same: Node's helper sends `EncryptList: []` with
     /// `Iv: null` when it had nothing to encrypt, Go drops the empty list, and so does flattening.
-    fn read(members: &'a Map<String, Value>) -> Result<Option<Self>, Fault> {
-        let Some(encryption) = present(members, "Encryption") else { return Ok(None) };
-        let encryption = encryption.as_object().ok_or_else(|| Fault::type_error("Encryption"))?;
-        let encrypt_list = texts(encryption, "EncryptList")?;
+    ///
+    /// The structure is looked for everywhere: what it lists must never be taken for text.
+    fn read(members: &'a Map<String, Value>, is_flat: bool) -> Result<Option<Self>, Fault> {
+        let flat = is_flat && present(members, "EncryptList").is_some();
+        let place = match present(members, "Encryption") {
+            _ if flat => Place { members, prefix: "" },
+            None => return Ok(None),
+            Some(value) => {
+                let members = value.as_object().ok_or_else(|| Fault::type_error("Encryption"))?;
+                Place { members, prefix: "Encryption." }
+            }
+        };
+        let encrypt_list = place.texts("EncryptList")?;
         if encrypt_list.is_empty() {
             return Ok(None);
         }
         Ok(Some(Encryption {
             encrypt_list,
-            ciphertext_blob: required_text(encryption, "CiphertextBlob")?,
-            iv: required_text(encryption, "Iv")?,
-            tag_list: texts(encryption, "TagList")?,
-            algorithm: algorithm(encryption)?,
+            ciphertext_blob: place.required_text("CiphertextBlob")?,
+            iv: place.required_text("Iv")?,
+            tag_list: place.texts("TagList")?,
+            algorithm: place.algorithm()?,
         }))
+    }
+}
+
+/// Where the members of `Encryption` stand, and what their names begin with in messages.
+struct Place<'a> {
+    members: &'a Map<String, Value>,
+    prefix: &'static str,
+}
+
+impl<'a> Place<'a> {
+    fn full_name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn required_text(&self, name: &str) -> Result<&'a str, Fault> {
+        let value = present(self.members, name).ok_or_else(|| Fault::missing(&self.full_name(name)))?;
+        value.as_str().ok_or_else(|| Fault::type_error(&self.full_name(name)))
+    }
+
+    fn texts(&self, name: &str) -> Result<Vec<&'a str>, Fault> {
+        let texts = match present(self.members, name) {
+            None => Some(Vec::new()),
+            Some(value) => value.as_array().and_then(|list| list.iter().map(Value::as_str).collect()),
+        };
+        texts.ok_or_else(|| Fault::type_error(&self.full_name(name)))
+    }
+
+    fn algorithm(&self) -> Result<Algorithm, Fault> {
+        let full_name = || self.full_name("Algorithm");
+        let Some(value) = present(self.members, "Algorithm") else { return Ok(Algorithm::Aes256Cbc) };
+        let name = value.as_str().ok_or_else(|| Fault::type_error(&full_name()))?;
+        Algorithm::named(name)
+            .ok_or_else(|| Fault::bad_value(&full_name(), &Algorithm::ALL.map(Algorithm::as_str)))
     }
 }
 
@@ -273,169 +416,13 @@ fn cert_type(call: &Call<'_>) -> Result<i64, Fault> {
     number.ok_or_else(|| Fault::type_error("CertType"))
 }
 
-fn required_text<'a>(encryption: &'a Map<String, Value>, name: &str) -> Result<&'a str, Fault> {
-    let full_name = || format!("Encryption.{name}");
-    let value = present(encryption, name).ok_or_else(|| Fault::missing(&full_name()))?;
-    value.as_str().ok_or_else(|| Fault::type_error(&full_name()))
-}
-
-fn texts<'a>(encryption: &'a Map<String, Value>, name: &str) -> Result<Vec<&'a str>, Fault> {
-    let texts = match present(encryption, name) {
-        None => Some(Vec::new()),
-        Some(value) => value.as_array().and_then(|list| list.iter().map(Value::as_str).collect()),
-    };
-    texts.ok_or_else(|| Fault::type_error(&format!("Encryption.{name}")))
-}
-
-fn algorithm(encryption: &Map<String, Value>) -> Result<Algorithm, Fault> {
-    let Some(value) = present(encryption, "Algorithm") else { return Ok(Algorithm::Aes256Cbc) };
-    let name = value.as_str().ok_or_else(|| Fault::type_error("Encryption.Algorithm"))?;
-    Algorithm::named(name)
-        .ok_or_else(|| Fault::bad_value("Encryption.Algorithm", &Algorithm::ALL.map(Algorithm::as_str)))
-}
-
-/// A result code of `BankCard4EVerification`, from the table of its documentation page.
-///
-/// The discriminant is the code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(i8)]
-pub enum BankCard4ECode {
-    /// All four elements belong together.
-    Passed = 0,
-    /// Not passed, without a reason.
-    NotPassed = -1,
-    /// The name is not a name.
-    NameInvalid = -2,
-    /// The identity number is not one.
-    IdInvalid = -3,
-    /// The card number is malformed.
-    CardMalformed = -4,
-    /// The phone number is not one.
-    PhoneInvalid = -5,
-    /// Name, identity number or phone differs from the bank's record.
-    HolderMismatch = -6,
-    /// Card-not-present payment is switched off.
-    CardlessNotEnabled = -7,
-    /// The card has been confiscated.
-    CardConfiscated = -8,
-    /// There is no such card.
-    CardInvalid = -9,
-    /// No issuer is known for the card.
-    NoIssuer = -10,
-    /// The card was never activated, or is dormant.
-    CardInactive = -11,
-    /// The card is marked as fraudulent.
-    CardFraud = -12,
-    /// The card has been reported lost.
-    CardLost = -13,
-    /// The card is past its expiry.
-    CardExpired = -14,
-    /// The card is restricted.
-    CardRestricted = -15,
-    /// Too many wrong PINs.
-    PinLocked = -16,
-    /// The issuer does not take part.
-    IssuerUnsupported = -17,
-    /// No source could answer now.
-    Busy = -18,
-    /// Too many attempts today.
-    AttemptsExceeded = -19,
-    /// Only the second-generation resident identity card can be verified.
-    DocumentUnsupported = -20,
-    /// The card's state is abnormal.
-    CardAbnormal = -21,
-}
-
-use BankCard4ECode as Code;
-
-impl BankCard4ECode {
-    /// Every code, from 0 downwards.
-    pub const ALL: [BankCard4ECode; 22] = [
-        Code::Passed,
-        Code::NotPassed,
-        Code::NameInvalid,
-        Code::IdInvalid,
-        Code::CardMalformed,
-        Code::PhoneInvalid,
-        Code::HolderMismatch,
-        Code::CardlessNotEnabled,
-        Code::CardConfiscated,
-        Code::CardInvalid,
-        Code::NoIssuer,
-        Code::CardInactive,
-        Code::CardFraud,
-        Code::CardLost,
-        Code::CardExpired,
-        Code::CardRestricted,
-        Code::PinLocked,
-        Code::IssuerUnsupported,
-        Code::Busy,
-        Code::AttemptsExceeded,
-        Code::DocumentUnsupported,
-        Code::CardAbnormal,
-    ];
-
-    /// The number in `Result`.
-    pub const fn number(self) -> i8 {
-        self as i8
-    }
-
-    /// The code of that number, for connectors and sandbox scripts.
-    pub fn numbered(number: i8) -> Option<Self> {
-        Self::ALL.into_iter().find(|code| code.number() == number)
-    }
-
-    /// Whether Tencent's price list charges an answer with this code.
-    pub const fn charged(self) -> bool {
-        !matches!(
-            self,
-            Code::NameInvalid
-                | Code::IdInvalid
-                | Code::CardMalformed
-                | Code::PhoneInvalid
-                | Code::Busy
-                | Code::AttemptsExceeded
-                | Code::DocumentUnsupported
-        )
-    }
-
-    /// The text in `Description`, word for word as on the domestic and the international page,
-    /// their uneven punctuation included: client code compares it.
-    pub const fn text(self, language: Language) -> &'static str {
-        let (zh, en) = match self {
-            Code::Passed => ("认证通过", "Authentication passed"),
-            Code::NotPassed => ("认证未通过", "Authentication failed"),
-            Code::NameInvalid => ("姓名校验不通过", "Name verification failed"),
-            Code::IdInvalid => ("身份证号码有误", "Identity number error"),
-            Code::CardMalformed => ("银行卡号格式有误", "Incorrect bank card number format"),
-            Code::PhoneInvalid => ("手机号码不合法", "Invalid phone number"),
-            Code::HolderMismatch => ("持卡人信息有误", "Cardholder information is incorrect"),
-            Code::CardlessNotEnabled => ("未开通无卡支付", "Cardless payment not enabled"),
-            Code::CardConfiscated => ("此卡被没收", "Card confiscated"),
-            Code::CardInvalid => ("无效卡号", "Invalid card number"),
-            Code::NoIssuer => ("此卡无对应发卡行", "No corresponding issuing bank for this card"),
-            Code::CardInactive => ("该卡未初始化或睡眠卡", "The card is uninitialized or a Sleep Card"),
-            Code::CardFraud => ("作弊卡、吞卡", "Cheat card, card confiscation"),
-            Code::CardLost => ("此卡已挂失", "Reported lost"),
-            Code::CardExpired => ("该卡已过期", "The card has expired."),
-            Code::CardRestricted => ("受限制的卡", "Restricted card"),
-            Code::PinLocked => ("密码错误次数超限", "Exceeded the number of password errors"),
-            Code::IssuerUnsupported => ("发卡行不支持此交易", "Issuer does not support this transaction"),
-            Code::Busy => ("验证中心服务繁忙", "Verification Center Service busy"),
-            Code::AttemptsExceeded => (
-                "验证次数超限，请次日重试",
-                "Exceeded maximum verification attempts. Please retry the next day.",
-            ),
-            Code::DocumentUnsupported => (
-                "该证件号暂不支持核验，当前仅支持二代身份证",
-                "The ID number is not currently supported for verification. \
-                 Currently only support second-generation resident identity card.",
-            ),
-            Code::CardAbnormal => ("卡状态异常或卡号错误", "Card status exception or card number error"),
-        };
-        match language {
-            Language::Chinese => zh,
-            Language::English => en,
-        }
+/// Text by the page, a number where somebody took it for one.
+fn verify_mode(members: &Map<String, Value>) -> Result<bool, Fault> {
+    match present(members, "VerifyMode") {
+        None => Ok(false),
+        Some(Value::String(mode)) if mode.is_empty() || mode == "0" => Ok(false),
+        Some(Value::String(mode)) if mode == "1" => Ok(true),
+        Some(Value::String(_)) => Err(Fault::bad_value("VerifyMode", &["0", "1"])),
+        Some(_) => Err(Fault::type_error("VerifyMode")),
     }
 }

@@ -1,6 +1,6 @@
 //! Every way a body can be read, and every way it can be wrong.
 
-use wire::acedata::{CheckFourElements, Element, Encryption, Fault, Listed};
+use wire::acedata::{Check, Element, Encryption, FOUR_ELEMENTS, Fault, Listed};
 
 use crate::read;
 
@@ -122,7 +122,7 @@ fn not_json() {
     for body in ["[]", "null", "1", "\"name\"", "[\"a\",\"b\",\"c\",\"d\"]"] {
         assert_eq!(complaint(body), "The request body must be a JSON object.", "{body}");
     }
-    let gbk = CheckFourElements::read(b"{\"name\":\"\xd5\xc5\xc8\xfd\"}").unwrap_err();
+    let gbk = Check::read(&FOUR_ELEMENTS, b"{\"name\":\"\xd5\xc5\xc8\xfd\"}").unwrap_err();
     assert_eq!(gbk, Fault::bad_request("The request body is not valid UTF-8."));
 }
 
@@ -135,7 +135,7 @@ fn encryption_as_the_guide_has_it() {
     assert_eq!(encryption.iv.as_deref(), Some("0123456789abcdef"));
     assert_eq!(encryption.ciphertext_blob.as_deref(), Some("YmxvYg=="));
     assert_eq!(encryption.tag_list, ["t1", "t2", "t3", "t4"]);
-    assert_eq!(encryption.elements(), Ok(Element::ALL.to_vec()));
+    assert_eq!(encryption.elements(&FOUR_ELEMENTS), Ok(Element::ALL.to_vec()));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn encryption_as_tencent_has_it() {
     assert_eq!(encryption.iv, None);
     assert!(encryption.tag_list.is_empty());
     use Element::{BankCard, IdCard, Name, Phone};
-    assert_eq!(encryption.elements(), Ok(vec![IdCard, Name, Phone, BankCard]));
+    assert_eq!(encryption.elements(&FOUR_ELEMENTS), Ok(vec![IdCard, Name, Phone, BankCard]));
 }
 
 #[test]
@@ -208,6 +208,8 @@ fn encryption_wrong() {
     }
 }
 
+const NAMES: [&str; 4] = ["name", "bank_card", "phone", "id_card"];
+
 #[test]
 fn unknown_listed_names_are_kept() {
     let encryption = encryption(r#""encryption":{"encrypt_list":["name","CertType","bankCard"]}"#);
@@ -216,7 +218,7 @@ fn unknown_listed_names_are_kept() {
         encryption.encrypt_list,
         [Listed::Known(Element::Name), unknown("CertType"), unknown("bankCard")]
     );
-    assert_eq!(encryption.elements(), Err(Fault::not_encryptable("CertType")));
+    assert_eq!(encryption.elements(&FOUR_ELEMENTS), Err(Fault::not_encryptable("CertType", &NAMES)));
 }
 
 #[test]
@@ -226,6 +228,6 @@ fn elements_do_not_print() {
     let printed = format!("{:?}", read(&body).unwrap());
     assert_eq!(
         printed,
-        "CheckFourElements { cert_type: 0, encryption: Some(Encryption { encrypt_list: [Phone, Unknown(***)], .. }), .. }"
+        "Check { cert_type: 0, encryption: Some(Encryption { encrypt_list: [Phone, Unknown(***)], .. }), .. }"
     );
 }

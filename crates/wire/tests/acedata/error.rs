@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use wire::acedata::{Element, ErrorCode, Fault, failure};
+use wire::acedata::{ErrorCode, Fault, failure};
 
 const TRACE_ID: &str = "2efa9340-b21b-4e26-9e14-4aac95f343ab";
 const URL: &str = "https://card4e.example";
@@ -161,21 +161,21 @@ fn every_worded_fault() {
         ),
         (Fault::algorithm_unsupported(), bad_request("encryption.algorithm must be AES-256-CBC or SM4-GCM.")),
         (
-            Fault::not_encryptable("cert_type"),
+            Fault::not_encryptable("cert_type", &["name", "bank_card", "phone", "id_card"]),
             bad_request(
                 "encryption.encrypt_list has an entry `cert_type` that cannot be encrypted; \
                  name, bank_card, phone and id_card can.",
             ),
         ),
         (
-            Fault::not_encryptable("6222020000000000000"),
+            Fault::not_encryptable("6222020000000000000", &["name", "bank_card", "phone", "id_card"]),
             bad_request(
                 "encryption.encrypt_list has an entry that cannot be encrypted; \
                  name, bank_card, phone and id_card can.",
             ),
         ),
         (
-            Fault::encryption_required(Element::Phone),
+            Fault::encryption_required("phone"),
             bad_request("phone must be encrypted: list it in encryption.encrypt_list."),
         ),
         (

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use wire::acedata::{Accept, CheckFourElements, ErrorCode, Fault, failure, success};
+use wire::Language;
+use wire::acedata::code::CheckCode;
+use wire::acedata::{Accept, Check, Endpoint, ErrorCode, Extra, FOUR_ELEMENTS, Fault, failure, success};
 
 /// JSON with the wire's own member names in likely and unlikely places.
 fn almost_a_body() -> impl Strategy<Value = String> {
@@ -15,6 +17,11 @@ fn almost_a_body() -> impl Strategy<Value = String> {
         "encryption",
         "encrypt_list",
         "algorithm",
+        "mobile",
+        "iv",
+        "ciphertext_blob",
+        "verify_mode",
+        "validity_begin",
         "x",
     ]);
     let leaf = prop_oneof![
@@ -38,20 +45,22 @@ fn almost_a_body() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn read_never_panics_on_bytes(body: Vec<u8>) {
-        let _ = CheckFourElements::read(&body);
+        let _ = Check::read(&FOUR_ELEMENTS, &body);
     }
 
     #[test]
     fn read_never_panics_on_json(body in almost_a_body(), cut in 0_usize..64) {
-        let _ = CheckFourElements::read(body.as_bytes());
-        let _ = CheckFourElements::read(&body.as_bytes()[..cut.min(body.len())]);
+        for endpoint in Endpoint::ALL {
+            let _ = Check::read(endpoint.takes(), body.as_bytes()).map(|check| check.envelope());
+        }
+        let _ = Check::read(&FOUR_ELEMENTS, &body.as_bytes()[..cut.min(body.len())]);
     }
 
     #[test]
     fn elements_come_through(name: String, bank_card: String, phone: String, id_card: String) {
         let body = json!({"name": name, "bank_card": bank_card, "phone": phone, "id_card": id_card});
         let body = body.to_string();
-        let call = CheckFourElements::read(body.as_bytes()).unwrap();
+        let call = Check::read(&FOUR_ELEMENTS, body.as_bytes()).unwrap();
         prop_assert_eq!(call.name, name.trim_ascii());
         prop_assert_eq!(call.bank_card, bank_card.trim_ascii());
         prop_assert_eq!(call.phone, phone.trim_ascii());
@@ -59,11 +68,17 @@ proptest! {
     }
 
     #[test]
-    fn success_is_json(number: i8, text: String) {
-        let body = success(number, &text, Accept::Ndjson);
+    fn success_is_json(bank: String, kind: i64, code in prop::sample::select(CheckCode::ALL.to_vec())) {
+        let extra = Extra::Card { account_bank: &bank, account_type: kind };
+        let body = success(code.row(), Language::English, extra, Accept::Ndjson);
         prop_assert_eq!(body.iter().filter(|byte| **byte == b'\n').count(), 1);
         let read: Value = serde_json::from_slice(&body).unwrap();
-        prop_assert_eq!(read, json!({"result": number.to_string(), "description": text}));
+        let description = code.text(Language::English);
+        prop_assert_eq!(
+            read,
+            json!({"result": code.number().to_string(), "description": description, "account_bank": bank,
+                "account_type": kind})
+        );
     }
 
     #[test]

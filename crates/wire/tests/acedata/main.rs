@@ -8,7 +8,7 @@ mod request;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use wire::Incoming;
-use wire::acedata::{CheckFourElements, Fault};
+use wire::acedata::{Check, FOUR_ELEMENTS, Fault};
 
 /// A request as a transcript shows it: request line, headers, an empty line, the body.
 pub(crate) struct Transcript {
@@ -50,6 +50,6 @@ pub(crate) fn with_headers(headers: &str) -> Transcript {
     Transcript::new(&format!("POST /identity/bankcard/check-4e HTTP/1.1\n{headers}"))
 }
 
-pub(crate) fn read(body: &str) -> Result<CheckFourElements<'_>, Fault> {
-    CheckFourElements::read(body.as_bytes())
+pub(crate) fn read(body: &str) -> Result<Check<'_>, Fault> {
+    Check::read(&FOUR_ELEMENTS, body.as_bytes())
 }

@@ -1,7 +1,8 @@
 //! The eighteen documented results, as they stand on the wire.
 
 use wire::Language;
-use wire::acedata::{Accept, CheckCode, success};
+use wire::acedata::code::{CardInformationCode, CheckCode, PhoneCode};
+use wire::acedata::{Accept, Extra, success};
 
 /// Number, whether it is charged, the body in English and in Chinese.
 const RESULTS: [(i8, bool, &str, &str); 18] = [
@@ -121,7 +122,7 @@ fn every_documented_result() {
         assert_eq!(code.number(), number);
         assert_eq!(code.charged(), charged, "{number}");
         let body =
-            |language| String::from_utf8(success(code.number(), code.text(language), Accept::Json)).unwrap();
+            |language| String::from_utf8(success(code.row(), language, Extra::None, Accept::Json)).unwrap();
         assert_eq!(body(Language::English), english);
         assert_eq!(body(Language::Chinese), chinese);
     }
@@ -129,11 +130,23 @@ fn every_documented_result() {
 
 #[test]
 fn ndjson_is_the_same_object_as_a_line() {
-    let body = success(0, "Authentication passed", Accept::Ndjson);
+    let body = success(CheckCode::Passed.row(), Language::English, Extra::None, Accept::Ndjson);
     assert_eq!(body, b"{\"result\":\"0\",\"description\":\"Authentication passed\"}\n");
 }
 
 #[test]
-fn another_numbering_with_texts_of_its_own() {
-    assert_eq!(success(-21, "a \"b\"\n", Accept::Json), br#"{"result":"-21","description":"a \"b\"\n"}"#);
+fn some_endpoints_add_members() {
+    let text =
+        |code, extra| String::from_utf8(success(code, Language::English, extra, Accept::Json)).unwrap();
+    assert_eq!(
+        text(
+            CardInformationCode::Found.row(),
+            Extra::Card { account_bank: "Industrial and Commercial Bank of China", account_type: 1 }
+        ),
+        r#"{"result":"0","description":"Query successful","account_bank":"Industrial and Commercial Bank of China","account_type":1}"#
+    );
+    assert_eq!(
+        text(PhoneCode::Consistent.row(), Extra::Phone { isp: "Mobile", result_detail: None }),
+        r#"{"result":"0","description":"Verification result is consistent","isp":"Mobile","result_detail":null}"#
+    );
 }

@@ -2,7 +2,7 @@
 
 use wire::Language;
 use wire::acedata::{
-    Accept, CheckFourElements, Endpoint, ErrorCode, Fault, bearer, endpoint, idempotency_key, language,
+    Accept, Check, Endpoint, ErrorCode, FOUR_ELEMENTS, Fault, bearer, endpoint, idempotency_key, language,
     route, trace_id,
 };
 
@@ -52,11 +52,11 @@ content-type: application/json
 fn guides_curl_snippet() {
     let request = Transcript::new(CURL);
     let request = request.incoming();
-    assert_eq!(route(&request), Ok(Endpoint::Check4E));
+    assert_eq!(route(&request), Ok(Endpoint::BankCard4E));
     assert_eq!(bearer(&request).unwrap().secret(), "0123456789abcdef0123456789abcdef");
     assert_eq!(Accept::of(&request), Accept::Json);
     assert_eq!(language(&request), Language::English);
-    let call = CheckFourElements::read(request.body).unwrap();
+    let call = Check::read(&FOUR_ELEMENTS, request.body).unwrap();
     assert_eq!(
         [&*call.name, &*call.phone, &*call.id_card, &*call.bank_card],
         ["胡印福", "***", "***", "***"]
@@ -70,7 +70,7 @@ fn guides_python_snippet() {
     let request = Transcript::new(REQUESTS);
     let request = request.incoming();
     assert_eq!(request.body.len(), 84);
-    assert_eq!(route(&request), Ok(Endpoint::Check4E));
+    assert_eq!(route(&request), Ok(Endpoint::BankCard4E));
     let fault = bearer(&request).unwrap_err();
     assert_eq!(fault.status, 401);
     assert_eq!(
@@ -78,7 +78,7 @@ fn guides_python_snippet() {
         "The specified token is invalid or wrong. \
          `{token}` is a placeholder: put your API key in its place."
     );
-    let call = CheckFourElements::read(request.body).unwrap();
+    let call = Check::read(&FOUR_ELEMENTS, request.body).unwrap();
     assert_eq!(
         [&*call.name, &*call.phone, &*call.id_card, &*call.bank_card],
         ["胡印福", "***", "***", "***"]
@@ -89,10 +89,10 @@ fn guides_python_snippet() {
 fn typescript_sdk() {
     let request = Transcript::new(NODE);
     let request = request.incoming();
-    assert_eq!(route(&request), Ok(Endpoint::Check4E));
+    assert_eq!(route(&request), Ok(Endpoint::BankCard4E));
     assert_eq!(Accept::of(&request), Accept::Json);
     assert_eq!(language(&request), Language::English);
-    let call = CheckFourElements::read(request.body).unwrap();
+    let call = Check::read(&FOUR_ELEMENTS, request.body).unwrap();
     assert_eq!(call.name, "张三");
     assert_eq!(call.phone, "13800000000");
     assert_eq!(call.id_card, "11010119900307888X");
@@ -101,13 +101,15 @@ fn typescript_sdk() {
 
 #[test]
 fn paths() {
-    assert_eq!(endpoint("/identity/bankcard/check-4e"), Some(Endpoint::Check4E));
-    assert_eq!(endpoint("/identity/bankcard/check-4e/"), Some(Endpoint::Check4E));
+    assert_eq!(endpoint("/identity/bankcard/check-4e"), Some(Endpoint::BankCard4E));
+    assert_eq!(endpoint("/identity/bankcard/check-4e/"), Some(Endpoint::BankCard4E));
     for path in [
         "",
         "/",
         "/identity/",
-        "/identity/bankcard/check-3e",
+        "/identity/bankcard/check-5e",
+        "/identity/idcard/ocr",
+        "/identity/phone/check-1e",
         "/identity/bankcard/check-4e//",
         "//identity/bankcard/check-4e",
         "/identity/bankcard/check-4E",
@@ -115,6 +117,47 @@ fn paths() {
     ] {
         assert_eq!(endpoint(path), None, "{path}");
     }
+}
+
+#[test]
+fn every_endpoint_has_a_path_of_its_own() {
+    for one in Endpoint::ALL {
+        assert_eq!(endpoint(one.path()), Some(one));
+        assert!(one.path().ends_with(one.name()));
+    }
+}
+
+/// The guide says `mobile` here and `phone` there, and one endpoint has its encryption flattened.
+#[test]
+fn naming_traps() {
+    let read = |endpoint: Endpoint, body: &'static str| Check::read(endpoint.takes(), body.as_bytes());
+    let mobile = read(Endpoint::Phone2E, r#"{"name":"a","mobile":"1"}"#).unwrap();
+    assert_eq!(mobile.phone, "1");
+    assert_eq!(
+        read(Endpoint::Phone2E, r#"{"name":"a","phone":"1"}"#).unwrap_err().message,
+        "Required and missing: mobile."
+    );
+    assert_eq!(
+        read(Endpoint::Phone3E, r#"{"name":"a","mobile":"1","id_card":"2"}"#).unwrap_err().message,
+        "Required and missing: phone."
+    );
+    assert_eq!(
+        read(Endpoint::IdCard2E, r#"{"name":"a","id_card":"2"}"#).unwrap_err().message,
+        "Required and missing: validity_begin, validity_end."
+    );
+    let flat = r#"{"name":"a","phone":"1","id_card":"2","verify_mode":"1","encrypt_list":["phone","Name"],"iv":"x"}"#;
+    let flat = read(Endpoint::Phone3E, flat).unwrap();
+    assert!(flat.detailed);
+    assert_eq!(flat.envelope().unwrap_err().message, "Required and missing: ciphertext_blob.");
+    // Elsewhere these are members nobody knows.
+    let four =
+        r#"{"name":"a","bank_card":"3","phone":"1","id_card":"2","encrypt_list":["phone"],"iv":1e999}"#;
+    assert!(read(Endpoint::BankCard4E, four).unwrap().encryption.is_none());
+    let not_taken = r#"{"bank_card":"3","encryption":{"encrypt_list":["phone"]}}"#;
+    assert_eq!(
+        read(Endpoint::BankCard1E, not_taken).unwrap().envelope().unwrap_err().message,
+        "encryption.encrypt_list has an entry `phone` that cannot be encrypted; bank_card can."
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the official clients really send, verified with the key they were given.
 
 use wire::Language;
-use wire::tencent::action::{Action, Algorithm, FourElements};
+use wire::tencent::action::{Action, Algorithm, Elements};
 use wire::tencent::claims;
 use wire::tencent::signature::{DEFAULT_PUBLIC_NAMES, HostMatch, Match, Mismatch, Proof, verify};
 
@@ -66,7 +66,7 @@ fn every_client_sends_the_same_sample() {
     for (text, ..) in verifiable() {
         let request = Request::parse(text);
         let call = request.read().unwrap();
-        let elements = FourElements::read(&call).unwrap();
+        let elements = Elements::read(Action::BankCard4EVerification, &call).unwrap();
         // Go and PHP were given a name with characters that need escaping.
         assert!(elements.name.starts_with("韦小宝"), "{text}");
         assert_eq!(elements.bank_card, "6225768888888888");
@@ -80,7 +80,7 @@ fn every_client_sends_the_same_sample() {
 fn escapes_survive() {
     let go = Request::parse(capture!("go-v1-form"));
     let call = go.read().unwrap();
-    let elements = FourElements::read(&call).unwrap();
+    let elements = Elements::read(Action::BankCard4EVerification, &call).unwrap();
     assert_eq!(elements.name, "韦小宝 <&>");
     let encryption = elements.encryption.unwrap();
     assert_eq!(encryption.encrypt_list, ["Name", "IdCard"]);
@@ -91,7 +91,7 @@ fn escapes_survive() {
 
     let node_like = Request::parse(capture!("go-tc3-post"));
     let call = node_like.read().unwrap();
-    assert_eq!(FourElements::read(&call).unwrap().name, "韦小宝 <&>");
+    assert_eq!(Elements::read(Action::BankCard4EVerification, &call).unwrap().name, "韦小宝 <&>");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_nested_get_is_rebuilt() {
     let request = Request::parse(capture!("python-tc3-get-nested"));
     let call = request.read().unwrap();
     assert!(call.flattened);
-    let encryption = FourElements::read(&call).unwrap().encryption.unwrap();
+    let encryption = Elements::read(Action::BankCard4EVerification, &call).unwrap().encryption.unwrap();
     assert_eq!(encryption.encrypt_list, ["Name", "IdCard"]);
     assert_eq!(encryption.ciphertext_blob, "QUJD+/==");
     assert_eq!(encryption.iv, "AAECAwQFBgcICQoLDA0ODw==");
@@ -144,7 +144,7 @@ fn nothing_printable_holds_an_element() {
     for (text, ..) in verifiable() {
         let request = Request::parse(text);
         let call = request.read().unwrap();
-        let elements = FourElements::read(&call).unwrap();
+        let elements = Elements::read(Action::BankCard4EVerification, &call).unwrap();
         let printed = format!("{call:?} {elements:?}");
         let printed = match &call.proof {
             Proof::V1(v1) => printed + &format!("{v1:?}"),

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
-use wire::tencent::action::{Action, FourElements};
+use wire::tencent::action::{Action, Elements};
 use wire::tencent::error::Fault;
 use wire::tencent::flatten::{flatten, pairs, unflatten};
 use wire::tencent::signature::{
@@ -88,7 +88,7 @@ proptest! {
         language(&incoming, wire::Language::Chinese);
         if let Ok(call) = request.read() {
             let _ = Action::requested(&call);
-            let _ = FourElements::read(&call);
+            let _ = Elements::read(Action::BankCard4EVerification, &call);
             let _ = verify(&call, &incoming, "key", &DEFAULT_PUBLIC_NAMES);
             let evidence = Evidence {
                 call: &call,

@@ -1,13 +1,13 @@
 //! The members of `BankCard4EVerification`: what is missing, what is of the wrong type.
 
-use wire::tencent::action::{Action, Algorithm, FourElements};
+use wire::tencent::action::{Action, Algorithm, Elements};
 
 use crate::support::{Request, SAMPLE, refusal, signed_tc3};
 
 fn refused(body: &str) -> String {
     let request = signed_tc3(body);
     let call = request.read().unwrap();
-    refusal(&FourElements::read(&call).unwrap_err())
+    refusal(&Elements::read(Action::BankCard4EVerification, &call).unwrap_err())
 }
 
 /// The sample with a member changed or added; `null` stands for itself.
@@ -58,7 +58,7 @@ fn blanks_around_an_element_are_taken_off() {
     let body = SAMPLE.replace("\"1120", "\" 1120").replace("\"6225", "\" 6225");
     let request = signed_tc3(&body);
     let call = request.read().unwrap();
-    let elements = FourElements::read(&call).unwrap();
+    let elements = Elements::read(Action::BankCard4EVerification, &call).unwrap();
     assert_eq!(elements.id_card, "11204416541220243X");
     assert_eq!(elements.bank_card, "6225768888888888");
 }
@@ -67,14 +67,14 @@ fn blanks_around_an_element_are_taken_off() {
 fn an_empty_element_is_present() {
     let request = signed_tc3(r#"{"Name":" ","BankCard":"","Phone":"","IdCard":""}"#);
     let call = request.read().unwrap();
-    assert_eq!(FourElements::read(&call).unwrap().name, "");
+    assert_eq!(Elements::read(Action::BankCard4EVerification, &call).unwrap().name, "");
 }
 
 #[test]
 fn cert_type_may_be_text_only_where_everything_is() {
     let json = signed_tc3(&sample_with("CertType", "1"));
     let call = json.read().unwrap();
-    assert_eq!(FourElements::read(&call).unwrap().cert_type, 1);
+    assert_eq!(Elements::read(Action::BankCard4EVerification, &call).unwrap().cert_type, 1);
 
     let query = "Name=a&BankCard=b&Phone=c&IdCard=d&CertType=";
     for (text, cert_type) in [("0", Some(0)), ("2", Some(2)), ("x", None), ("", None)] {
@@ -82,7 +82,7 @@ fn cert_type_may_be_text_only_where_everything_is() {
         request.method = http::Method::GET;
         request.query = format!("{query}{text}");
         let call = request.read().unwrap();
-        let elements = FourElements::read(&call);
+        let elements = Elements::read(Action::BankCard4EVerification, &call);
         assert_eq!(elements.ok().map(|elements| elements.cert_type), cert_type);
     }
 }
@@ -99,7 +99,7 @@ fn nothing_is_encrypted() {
     ] {
         let request = signed_tc3(&sample_with("Encryption", json));
         let call = request.read().unwrap();
-        assert_eq!(FourElements::read(&call).unwrap().encryption, None, "{json}");
+        assert_eq!(Elements::read(Action::BankCard4EVerification, &call).unwrap().encryption, None, "{json}");
     }
 }
 
@@ -108,7 +108,7 @@ fn envelopes() {
     let json = r#"{"EncryptList":["Phone","Name"],"CiphertextBlob":"b","Iv":"i"}"#;
     let request = signed_tc3(&sample_with("Encryption", json));
     let call = request.read().unwrap();
-    let encryption = FourElements::read(&call).unwrap().encryption.unwrap();
+    let encryption = Elements::read(Action::BankCard4EVerification, &call).unwrap().encryption.unwrap();
     assert_eq!(encryption.algorithm, Algorithm::Aes256Cbc);
     assert_eq!(encryption.encrypt_list, ["Phone", "Name"]);
     assert!(!format!("{encryption:?}").contains("\"b\""));
@@ -152,7 +152,9 @@ fn versions_and_actions() {
     assert_eq!(
         asked(&request),
         "InvalidAction: The request `Action` is invalid or not found. \
-         Supported: `BankCard4EVerification`."
+         Supported: `BankCard4EVerification`, `BankCardVerification`, \
+         `BankCard2EVerification`, `CheckBankCardInformation`, `IdCardVerification`, `PhoneVerification`, \
+         `PhoneVerificationCMCC`, `PhoneVerificationCUCC`, `PhoneVerificationCTCC`, `CheckPhoneAndName`."
     );
     let request = request.having("X-TC-Version", "2018-07-24");
     assert_eq!(

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use wire::Language::{Chinese, English};
-use wire::tencent::action::BankCard4ECode;
+use wire::tencent::code::{BankCard4ECode, CardInformationCode, PhoneCode};
 use wire::tencent::error::{ErrorCode, Fault};
-use wire::tencent::{CONTENT_TYPE, failure, success};
+use wire::tencent::{CONTENT_TYPE, Extra, failure, success};
 
 use crate::support::NOW;
 
@@ -19,12 +19,32 @@ fn text(bytes: Vec<u8>) -> String {
 fn an_answer_is_the_documented_sample() {
     assert_eq!(CONTENT_TYPE, "application/json");
     assert_eq!(
-        text(success(REQUEST_ID, BankCard4ECode::Passed, Chinese)),
+        text(success(REQUEST_ID, BankCard4ECode::Passed.row(), Chinese, Extra::None)),
         r#"{"Response":{"Result":"0","Description":"认证通过","RequestId":"74e742e8-f91d-49c3-9744-c20f3baca117"}}"#
     );
     assert_eq!(
-        text(success(REQUEST_ID, BankCard4ECode::HolderMismatch, English)),
+        text(success(REQUEST_ID, BankCard4ECode::HolderMismatch.row(), English, Extra::None)),
         r#"{"Response":{"Result":"-6","Description":"Cardholder information is incorrect","RequestId":"74e742e8-f91d-49c3-9744-c20f3baca117"}}"#
+    );
+}
+
+/// Tencent's own samples of actions that answer more than a result.
+#[test]
+fn some_actions_add_members() {
+    let card = Extra::Card { account_bank: "招商银行信用卡", account_type: 2 };
+    assert_eq!(
+        text(success(REQUEST_ID, CardInformationCode::Found.row(), Chinese, card)),
+        r#"{"Response":{"Result":"0","Description":"查询成功","AccountBank":"招商银行信用卡","AccountType":2,"RequestId":"74e742e8-f91d-49c3-9744-c20f3baca117"}}"#
+    );
+    let phone = Extra::Phone { isp: "联通", result_detail: None };
+    assert_eq!(
+        text(success(REQUEST_ID, PhoneCode::Inconsistent.row(), Chinese, phone)),
+        r#"{"Response":{"Result":"-4","Description":"信息不一致","Isp":"联通","RequestId":"74e742e8-f91d-49c3-9744-c20f3baca117"}}"#
+    );
+    let phone = Extra::Phone { isp: "", result_detail: Some("PhoneNameMismatch") };
+    assert_eq!(
+        text(success(REQUEST_ID, PhoneCode::Inconsistent.row(), English, phone)),
+        r#"{"Response":{"Result":"-4","Description":"Three-element information inconsistency.","Isp":"","ResultDetail":"PhoneNameMismatch","RequestId":"74e742e8-f91d-49c3-9744-c20f3baca117"}}"#
     );
 }
 

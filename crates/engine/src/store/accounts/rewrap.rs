@@ -6,6 +6,7 @@
 //! finds it exactly once. Nothing else is written to the accounts meanwhile.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use zeroize::Zeroizing;
 
 use super::{AccountRow, Accounts, Keys, SCHEMA, StoreError, authentic, read};
 use crate::vault::{AccountKeys, Unwrapped};
@@ -100,9 +101,10 @@ impl Accounts {
         for (row, mac) in batch {
             let row = authentic(row, mac, keys)?;
             let inner = row.unwrapped(old);
-            digest = digest.wrapping_add(inner.fingerprint(&row.rest()));
+            digest = digest.wrapping_add(inner.fingerprint(&row.rest(old)));
             let (index, verifiers) = new.wrapped(&inner);
-            moved.push((row.index, AccountRow { index, verifiers, keys: target, ..row }));
+            let person = row.person.rewrapped(old, new);
+            moved.push((row.index, AccountRow { index, verifiers, keys: target, person, ..row }));
         }
         is.rows += moved.len() as u64;
         // In order each page of the file is touched once.
@@ -110,10 +112,14 @@ impl Accounts {
         let write = || {
             let mut moving = transaction.prepare_cached(
                 "UPDATE account SET idx = ?2, name_exact = ?3, name_loose = ?4, id = ?5, mobile = ?6, mac = ?7,
-                   keys = ?8 WHERE idx = ?1",
+                   keys = ?8, by_id = ?9, by_id_name = ?10, by_id_validity = ?11, by_mobile = ?12,
+                   by_mobile_name = ?13, by_mobile_id = ?14 WHERE idx = ?1",
             )?;
             for (from, row) in &moved {
                 let v = &row.verifiers;
+                let person = row.person.columns();
+                let [by_id, by_id_name, by_id_validity, by_mobile, by_mobile_name, by_mobile_id] =
+                    person.each_ref().map(|column| column.as_ref().map(|bytes| &bytes[..]));
                 moving.execute(params![
                     &from.0[..],
                     &row.index.0[..],
@@ -123,6 +129,12 @@ impl Accounts {
                     row.has_mobile.then_some(&v.mobile.0[..]),
                     &row.mac(keys).unwrap_or_default()[..],
                     row.keys,
+                    by_id,
+                    by_id_name,
+                    by_id_validity,
+                    by_mobile,
+                    by_mobile_name,
+                    by_mobile_id,
                 ])?;
             }
             let after = last.map_or(after, |last| last.0.to_vec());
@@ -159,7 +171,7 @@ impl Accounts {
                 if row.keys != target {
                     return Err(changed("a row is still under the old keys"));
                 }
-                found = found.wrapping_add(row.unwrapped(new).fingerprint(&row.rest()));
+                found = found.wrapping_add(row.unwrapped(new).fingerprint(&row.rest(new)));
                 rows += 1;
                 last = row.index.0.to_vec();
             }
@@ -183,9 +195,15 @@ impl AccountRow {
         if self.has_mobile { inner } else { inner.without_mobile() }
     }
 
-    /// What is not wrapped.
-    fn rest(&self) -> [u8; 3] {
-        [u8::from(self.has_mobile), self.state.code(), self.kind.code()]
+    /// What else must stay as it is: what is not wrapped, and the element index without its wrapping.
+    fn rest(&self, keys: &AccountKeys) -> Zeroizing<Vec<u8>> {
+        let plain =
+            [u8::from(self.has_mobile), self.state.code(), self.kind.code(), self.person.there()];
+        let mut rest = Zeroizing::new(plain.to_vec());
+        for column in self.person.columns().into_iter().flatten() {
+            rest.extend_from_slice(&keys.person_unwrapped(column));
+        }
+        rest
     }
 }
 
@@ -202,10 +220,8 @@ fn progress(db: &Connection) -> rusqlite::Result<(Rewrap, u128, Vec<u8>)> {
 
 /// Rows that were moved stand anywhere, so it is their version that tells them apart.
 fn batch(db: &Connection, after: &[u8], version: u32) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
-    let mut find = db.prepare_cached(
-        "SELECT name_exact, name_loose, id, mobile, state, kind, keys, mac, idx FROM account
-         WHERE idx > ?1 AND keys = ?2 ORDER BY idx LIMIT ?3",
-    )?;
+    let find = concat!(select!(), " WHERE idx > ?1 AND keys = ?2 ORDER BY idx LIMIT ?3");
+    let mut find = db.prepare_cached(find)?;
     find.query_map(params![after, version, BATCH_ROWS], read)?.collect()
 }
 

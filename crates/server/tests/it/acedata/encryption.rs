@@ -31,7 +31,8 @@ fn whole(algorithm: Algorithm) -> Value {
 }
 
 fn element_name(element: Element) -> &'static str {
-    wire::acedata::Element::as_str(element)
+    let elements = wire::acedata::FOUR_ELEMENTS.elements.iter();
+    elements.clone().find(|(known, _)| *known == element).unwrap().1
 }
 
 fn passes(sandbox: &Sandbox, body: &Value) {

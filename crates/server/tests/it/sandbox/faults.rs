@@ -16,7 +16,7 @@ fn a_rule_matches_wire_action_and_card() {
         (String::new(), "-16", "-18"),
         (r#""wire":"acedata","#.into(), "-16", "0"),
         (r#""wire":"tencent","#.into(), "0", "-18"),
-        (r#""action":"check-4e","#.into(), "-16", "0"),
+        (r#""action":"bankcard/check-4e","#.into(), "-16", "0"),
         (r#""action":"BankCard4EVerification","#.into(), "0", "-18"),
         (r#""card":"6217000000000000012","#.into(), "-16", "-18"),
         (r#""card":"6217000000000000020","#.into(), "0", "0"),

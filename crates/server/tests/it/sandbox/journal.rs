@@ -21,7 +21,7 @@ fn an_entry_tells_what_became_of_a_request() {
             "at": null,
             "request_id": trace(&reply),
             "wire": "acedata",
-            "action": "check-4e",
+            "action": "bankcard/check-4e",
             "application": "public",
             "elements": {
                 "name": "张*",

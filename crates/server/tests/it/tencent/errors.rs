@@ -71,25 +71,30 @@ fn common_errors_on_demand() {
     }
 }
 
+/// As the message lists them.
+pub const ACTIONS: &str = "`BankCard4EVerification`, `BankCardVerification`, `BankCard2EVerification`, \
+    `CheckBankCardInformation`, `IdCardVerification`, `PhoneVerification`, `PhoneVerificationCMCC`, \
+    `PhoneVerificationCUCC`, `PhoneVerificationCTCC`, `CheckPhoneAndName`";
+
 #[test]
 fn an_unknown_action_is_told_which_there_are() {
     let sandbox = Sandbox::start();
     for action in
-        ["BankCardVerification", "IdCardVerification", "bankcard4everification", "DescribeInstances"]
+        ["BankCard5EVerification", "IdCardOCRVerification", "bankcard4everification", "DescribeInstances"]
     {
         assert_eq!(
             post(SAMPLE).action(action).said(&sandbox),
-            refused("InvalidAction", "请求的 `Action` 无效或不存在，当前支持：`BankCard4EVerification`。")
+            refused("InvalidAction", &format!("请求的 `Action` 无效或不存在，当前支持：{ACTIONS}。"))
         );
         assert_eq!(
             post(SAMPLE).action(action).english().said(&sandbox),
             refused(
                 "InvalidAction",
-                "The request `Action` is invalid or not found. Supported: `BankCard4EVerification`."
+                &format!("The request `Action` is invalid or not found. Supported: {ACTIONS}.")
             )
         );
         let form = form(&SAMPLE_MEMBERS).with("Action", action).with("Language", "en-US");
-        assert!(form.said(&sandbox).contains("Supported: `BankCard4EVerification`."));
+        assert!(form.said(&sandbox).contains(&format!("Supported: {ACTIONS}.")));
     }
 }
 

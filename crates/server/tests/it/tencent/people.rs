@@ -14,7 +14,8 @@ fn everybody_on_record() {
     let sandbox = Sandbox::start();
     let mut asked = 0;
     for line in SEEDED.lines().skip(1).filter(|line| !line.starts_with('#')) {
-        let [card, name, kind, id, phone, status] = line.split(',').collect::<Vec<_>>().try_into().unwrap();
+        let columns: Vec<_> = line.split(',').take(6).collect();
+        let [card, name, kind, id, phone, status] = columns.try_into().unwrap();
         let expected = match (status, kind) {
             ("seized", _) => answered(-8, "此卡被没收"),
             ("fraud", _) => answered(-12, "作弊卡、吞卡"),

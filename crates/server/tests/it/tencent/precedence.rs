@@ -6,6 +6,7 @@ use super::client::{
     Ask, EVENING, Key, PASSED, SAMPLE, SAMPLE_MEMBERS, Signed, answered, form, freeze, key_of, post, public,
     refused,
 };
+use super::errors::ACTIONS;
 
 /// A request that is wrong in every way is mended one error at a time.
 #[test]
@@ -77,7 +78,7 @@ fn a_request_wrong_in_every_way() {
     let version = "The specified api version=`1999-12-31` does not exist in service=`faceid`.";
     expect(&ask, "NoSuchVersion", version);
     let ask = ask.version("2018-03-01");
-    let action = "The request `Action` is invalid or not found. Supported: `BankCard4EVerification`.";
+    let action = &format!("The request `Action` is invalid or not found. Supported: {ACTIONS}.");
     expect(&ask, "InvalidAction", action);
     let ask = ask.action("BankCard4EVerification");
     expect(&ask, "UnauthorizedOperation.Nonactivated", "The service has not been activated.");
@@ -150,8 +151,8 @@ fn the_action_before_the_state_of_the_account() {
     let sandbox = Sandbox::start();
     for application in ["NotActivated", "Arrears", "Suspended", "Unconfirmed"] {
         assert_eq!(
-            post(SAMPLE).key(key_of(application)).action("BankCardVerification").said(&sandbox),
-            refused("InvalidAction", "请求的 `Action` 无效或不存在，当前支持：`BankCard4EVerification`。"),
+            post(SAMPLE).key(key_of(application)).action("BankCard5EVerification").said(&sandbox),
+            refused("InvalidAction", &format!("请求的 `Action` 无效或不存在，当前支持：{ACTIONS}。")),
             "{application}"
         );
     }
