@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness import PUBLIC, need_module, need_tool, client_environment
 
@@ -20,6 +20,10 @@ class Answer:
     result: str
     description: str
     request_id: str
+    reply: dict = field(default_factory=dict)  # the whole of it
+
+
+FOUR = "BankCard4EVerification"
 
 
 class Refused(Exception):
@@ -85,23 +89,23 @@ class PythonSync:
         key = credential.Credential(secret_id, secret_key, token)
         return faceid_client.FaceidClient(key, "", profile)
 
-    def call(self, address, elements, *, headers=None, **options):
+    def call(self, address, elements, *, headers=None, action=FOUR, **options):
         client = self.client(address, **options)
-        return self.send(client, elements, headers)
+        return self.send(client, elements, headers, action)
 
-    def send(self, client, elements, headers=None):
+    def send(self, client, elements, headers=None, action=FOUR):
         from tencentcloud.common.exception import TencentCloudSDKException
 
         try:
-            reply = client.BankCard4EVerification(self.request(elements, headers))
+            reply = getattr(client, action)(self.request(elements, headers, action))
         except TencentCloudSDKException as error:
             raise refusal(error) from error
-        return Answer(reply.Result, reply.Description, reply.RequestId)
+        return answer(reply)
 
-    def request(self, elements, headers=None):
+    def request(self, elements, headers=None, action=FOUR):
         from tencentcloud.faceid.v20180301 import models
 
-        request = models.BankCard4EVerificationRequest()
+        request = getattr(models, f"{action}Request")()
         for member, value in elements.items():
             setattr(request, member, value)
         if headers:
@@ -114,11 +118,11 @@ class PythonAsync(PythonSync):
 
     name = "python-async"
 
-    def call(self, address, elements, *, headers=None, **options):
+    def call(self, address, elements, *, headers=None, action=FOUR, **options):
         need_module("httpx")
-        return asyncio.run(self.call_async(address, elements, headers, options))
+        return asyncio.run(self.call_async(address, elements, headers, action, options))
 
-    async def call_async(self, address, elements, headers, options):
+    async def call_async(self, address, elements, headers, action, options):
         from tencentcloud.common.exception import TencentCloudSDKException
         from tencentcloud.faceid.v20180301 import faceid_client_async
 
@@ -127,10 +131,10 @@ class PythonAsync(PythonSync):
             profiled.credential, "", profiled.profile
         ) as client:
             try:
-                reply = await client.BankCard4EVerification(self.request(elements, headers))
+                reply = await getattr(client, action)(self.request(elements, headers, action))
             except TencentCloudSDKException as error:
                 raise refusal(error) from error
-        return Answer(reply.Result, reply.Description, reply.RequestId)
+        return answer(reply)
 
 
 class Tccli:
@@ -153,8 +157,9 @@ class Tccli:
         proxy=None,
         scheme="http",
         environment=None,
+        action=FOUR,
     ):
-        command = [need_tool("tccli"), "faceid", "BankCard4EVerification"]
+        command = [need_tool("tccli"), "faceid", action]
         # It has no option for the scheme: https is what it makes of a bare address.
         endpoint = f"http://{address}" if scheme == "http" else address
         command += ["--endpoint", endpoint, "--timeout", str(TIMEOUT)]
@@ -162,7 +167,7 @@ class Tccli:
             command += ["--language", language]
         if proxy:
             command += ["--https-proxy", proxy]
-        if set(elements) >= {"Name", "BankCard", "Phone", "IdCard"}:
+        if action != FOUR or set(elements) >= {"Name", "BankCard", "Phone", "IdCard"}:
             for member, value in elements.items():
                 command += [f"--{member}", str(value)]
         else:
@@ -187,11 +192,16 @@ class Tccli:
         )
         if done.returncode == 0:
             reply = json.loads(done.stdout)
-            return Answer(reply["Result"], reply["Description"], reply["RequestId"])
+            return Answer(reply["Result"], reply["Description"], reply["RequestId"], reply)
         said = re.search(r"code:(\S+) message:(.*) requestId:(\S+)", done.stderr, re.DOTALL)
         assert said, f"tccli ended {done.returncode}: {done.stdout} {done.stderr}"
         code, message, request_id = said.groups()
         raise Refused(code, message, None if request_id == "None" else request_id, done)
+
+
+def answer(reply):
+    whole = json.loads(reply.to_json_string())
+    return Answer(reply.Result, reply.Description, reply.RequestId, whole)
 
 
 def refusal(error):

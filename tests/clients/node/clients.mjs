@@ -16,6 +16,8 @@ export const available = existsSync(join(installed, "node_modules", "tencentclou
 export const skip = noServer
   || (available || requireAll ? false : "the Node SDKs are missing (./test installs them)");
 
+const FOUR = "BankCard4EVerification";
+
 const require = createRequire(join(installed, "package.json"));
 
 /** tencentcloud-sdk-nodejs: TC3 unless told otherwise; signs its host without the port. */
@@ -37,8 +39,8 @@ export const domestic = {
         },
       },
     });
-    const reply = await client.BankCard4EVerification(elements, { headers: options.headers });
-    return { result: reply.Result, description: reply.Description, requestId: reply.RequestId };
+    const reply = await client[options.action ?? FOUR](elements, { headers: options.headers });
+    return { result: reply.Result, description: reply.Description, requestId: reply.RequestId, reply };
   },
 };
 
@@ -65,9 +67,9 @@ export const international = {
     );
     const reply = { deserialize(data) { Object.assign(this, data); } };
     return new Promise((done, failed) => {
-      client.request("BankCard4EVerification", elements, reply, (error) => {
+      client.request(options.action ?? FOUR, elements, reply, (error) => {
         if (error) failed(error);
-        else done({ result: reply.Result, description: reply.Description, requestId: reply.RequestId });
+        else done({ result: reply.Result, description: reply.Description, requestId: reply.RequestId, reply });
       });
     });
   },
