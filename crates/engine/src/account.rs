@@ -278,7 +278,9 @@ impl AccountText<'_> {
                 by_id: kind
                     .counts_as_resident_id()
                     .then(|| keys.by_id(&id, name.e1(), validity.as_ref().map(Validity::as_str), newest)),
-                by_mobile: mobile.as_ref().map(|mobile| keys.by_mobile(mobile.as_str(), name.e1(), &id, newest)),
+                by_mobile: mobile
+                    .as_ref()
+                    .map(|mobile| keys.by_mobile(mobile.as_str(), name.e1(), &id, newest)),
             },
             false => Person::default(),
         };

@@ -338,9 +338,7 @@ impl Shared {
         tally.times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         let number_of = |outcome| match self.wire {
             Wire::Tencent => projection::tencent(Name::BankCard4EVerification, outcome),
-            Wire::Acedata => {
-                projection::acedata(AceDataNumbering::Documented, Endpoint::BankCard4E, outcome)
-            }
+            Wire::Acedata => projection::acedata(AceDataNumbering::Documented, Endpoint::BankCard4E, outcome),
         };
         let expected = claim.expected.and_then(number_of).map(|code| code.number);
         tally.wrong += u64::from(expected.is_some_and(|expected| number != expected.to_string()));

@@ -22,9 +22,9 @@ use engine::store::StoreError;
 use engine::subject::CardNumber;
 use engine::verify::new_request_id;
 use tokio::sync::Semaphore;
-use wire::{Incoming, Language};
 use wire::acedata::{ErrorCode, Fault};
 use wire::envelope::{CannotOpen, Envelope, Opened};
+use wire::{Incoming, Language};
 
 use crate::config::Settings;
 use crate::front::envelopes::Unopened;

@@ -80,7 +80,8 @@ fn diff(out: &mut impl Write, file: &Path, json: bool) -> anyhow::Result<()> {
     let (rows, table, sources) = (read(file)?, Issuers::built_in(), provenance());
     let mut same = 0;
     for row in &rows {
-        let known = table.all().iter().find(|known| (&known.prefix, known.length) == (&row.prefix, row.length));
+        let known =
+            table.all().iter().find(|known| (&known.prefix, known.length) == (&row.prefix, row.length));
         let differs = match known {
             Some(known) if known == row => {
                 same += 1;

@@ -445,7 +445,10 @@ fn export(file: &Path, which: &Which, place: &Place) -> anyhow::Result<()> {
 /// Writes a header and a line an answer; gives the number of answers.
 fn write_csv(part: &Part, out: &mut impl Write) -> anyhow::Result<u64> {
     let mut rows = 0;
-    write!(out, "time,request_id,caller,credential,wire,action,outcome,row,purpose,charged,balance,elapsed_us\r\n")?;
+    write!(
+        out,
+        "time,request_id,caller,credential,wire,action,outcome,row,purpose,charged,balance,elapsed_us\r\n"
+    )?;
     part.answers(|answer| {
         rows += 1;
         let is = Listed::of(answer, part);

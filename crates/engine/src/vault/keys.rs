@@ -8,7 +8,9 @@ use ed25519_dalek::{Signer, SigningKey};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{BlindIndex, ById, ByMobile, Cmac, Column, Elements, KeyRing, KeyUse, KeyedRef, Seal, Unsealed, Verifier};
+use super::{
+    BlindIndex, ById, ByMobile, Cmac, Column, Elements, KeyRing, KeyUse, KeyedRef, Seal, Unsealed, Verifier,
+};
 use super::{Verifiers, nonce};
 
 /// All keys of one moment: of each use the newest version first, then those that only read.

@@ -277,8 +277,9 @@ fn the_element_index_is_the_operators_choice() {
     let metrics = server.get("/metrics").text();
     assert!(metrics.contains("action=\"phone-2e\",outcome=\"PASS\"} 1"), "{metrics}");
     server.stop();
+    bank.run(&["keys", "rotate"]);
     let server = Sandbox::serving(&bank.config);
-    assert_eq!(ask(&server).json()["result"], "0", "after a restart");
+    assert_eq!(ask(&server).json()["result"], "0", "after a restart, under other keys");
     server.stop();
     let listed = Command::new(env!("CARGO_BIN_EXE_card4e"))
         .args(["ledger", "list", "--json", "--config", bank.config.to_str().unwrap()])
@@ -318,9 +319,14 @@ fn issuers_are_checked_and_compared() {
         (done.status.code(), text(done.stdout), text(done.stderr))
     };
     let cmb = "622576,16,招商银行,China Merchants Bank,credit,true,true\n";
-    let rows = &format!("{cmb}622202,19,某行,Some Bank,debit,false,true\n629999,,新行,New Bank,prepaid,true,true\n");
+    let rows =
+        &format!("{cmb}622202,19,某行,Some Bank,debit,false,true\n629999,,新行,New Bank,prepaid,true,true\n");
     let (code, said, _) = run(rows, &["check"]);
-    assert_eq!((code, said.contains("3 rows of 3 banks, 1 of them not verifying")), (Some(0), true), "{said}");
+    assert_eq!(
+        (code, said.contains("3 rows of 3 banks, 1 of them not verifying")),
+        (Some(0), true),
+        "{said}"
+    );
     let (code, said, _) = run(rows, &["diff"]);
     assert_eq!(code, Some(0));
     assert_eq!(

@@ -103,7 +103,7 @@ fn states(bank: &Installation) -> BTreeSet<String> {
 fn every_key_is_listed_and_no_value() {
     let bank = Installation::new(&[]);
     let states = states(&bank);
-    assert_eq!(states.len(), 16);
+    assert_eq!(states.len(), 17);
     assert!(states.contains("inner 1 active") && states.contains("wrap-mobile 1 active"), "{states:?}");
     let table = card4e(&["keys", "list", "--config", bank.config.to_str().unwrap()]);
     let table = String::from_utf8(table.stdout).unwrap();

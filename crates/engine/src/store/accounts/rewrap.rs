@@ -197,8 +197,7 @@ impl AccountRow {
 
     /// What else must stay as it is: what is not wrapped, and the element index without its wrapping.
     fn rest(&self, keys: &AccountKeys) -> Zeroizing<Vec<u8>> {
-        let plain =
-            [u8::from(self.has_mobile), self.state.code(), self.kind.code(), self.person.there()];
+        let plain = [u8::from(self.has_mobile), self.state.code(), self.kind.code(), self.person.there()];
         let mut rest = Zeroizing::new(plain.to_vec());
         for column in self.person.columns().into_iter().flatten() {
             rest.extend_from_slice(&keys.person_unwrapped(column));
