@@ -634,7 +634,7 @@ mod tests {
                 .into_iter()
                 .filter(asks)
                 .filter(|action| !(about_card && action.needs_element_index()))
-                .filter(|action| !(about_person && !action.needs_element_index()))
+                .filter(|action| !about_person || action.needs_element_index())
                 .filter(|action| decision.row.0 != 34 || *action == Action::NameAndId)
                 .map(|action| format!("`{}`", action.name()))
                 .collect();
