@@ -13,10 +13,14 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&next, path)?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
+    sync_folder_of(path)
+}
+
+/// Makes durable what was made, renamed or removed in the folder of a file.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    // A relative path of one part has an empty parent.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn private(path: &Path) -> io::Result<File> {

@@ -85,6 +85,11 @@ impl Engine {
         lock(&self.ring).ring.list()
     }
 
+    /// Seals the key ring with another root key; see [`RingFile::replace_root`](crate::vault::RingFile).
+    pub fn replace_root_key(&self, root: &[u8; 32]) -> Result<(), RingError> {
+        lock(&self.ring).replace_root(root)
+    }
+
     /// How far the rotation is.
     pub fn rotation(&self) -> RotationStatus {
         self.rotating.status().clone()

@@ -224,7 +224,7 @@ fn signed(manifest: &[u8]) -> Vec<u8> {
 pub fn restore(options: &Restore) -> anyhow::Result<()> {
     let settings = Settings::read(&options.config)?;
     let base = options.config.parent().unwrap_or(Path::new(""));
-    let root_key = custody::root_key(&settings.keys, base)?;
+    let root_key = custody::root_key(&settings, base)?;
     let data = base.join(&settings.server.data);
     let src = &options.src;
     let text = std::fs::read(src.join(MANIFEST))

@@ -56,7 +56,7 @@ pub enum Command {
     /// Look after keys: list and replace them.
     #[command(subcommand)]
     Keys(crate::keys::Command),
-    /// Give a locked server its passphrase.
+    /// Give a locked server its passphrase, or the PIN of its token.
     Unseal(crate::locked::Unseal),
     /// Erase people.
     #[command(subcommand)]

@@ -74,19 +74,44 @@ pub struct KeySettings {
     pub root_key_env: String,
     /// `passphrase`: file with the sealed root key. Default `root.sealed`.
     pub sealed_key_file: PathBuf,
+    /// `pkcs11`: the library of the token. There is no default.
+    pub pkcs11_module: Option<PathBuf>,
+    /// `pkcs11`: label of the token; needed if there are several.
+    pub pkcs11_token: Option<String>,
+    /// `pkcs11`: or the number of its slot.
+    pub pkcs11_slot: Option<u64>,
+    /// `pkcs11`: label of the AES-256 key that seals the root key. Default `card4e-root`.
+    pub pkcs11_key: String,
+    /// `pkcs11`: file with the root key that the token sealed. Default `root.token`.
+    pub pkcs11_key_file: PathBuf,
 }
 
 /// Who keeps the root key, which opens all other keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Custody {
     /// A file, in plain text.
     #[default]
     File,
     /// A variable of the environment, in plain text.
+    #[value(skip)]
     Environment,
     /// A person who knows a passphrase; the file alone opens nothing.
     Passphrase,
+    /// A key that never leaves a PKCS#11 token, and who knows the token's PIN; the file alone opens nothing.
+    Pkcs11,
+}
+
+impl Custody {
+    /// The word for it in the settings.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Custody::File => "file",
+            Custody::Environment => "environment",
+            Custody::Passphrase => "passphrase",
+            Custody::Pkcs11 => "pkcs11",
+        }
+    }
 }
 
 impl Default for KeySettings {
@@ -96,6 +121,11 @@ impl Default for KeySettings {
             root_key_file: "root.key".into(),
             root_key_env: "CARD4E_ROOT_KEY".into(),
             sealed_key_file: "root.sealed".into(),
+            pkcs11_module: None,
+            pkcs11_token: None,
+            pkcs11_slot: None,
+            pkcs11_key: "card4e-root".into(),
+            pkcs11_key_file: "root.token".into(),
         }
     }
 }
@@ -353,7 +383,8 @@ impl Settings {
         Ok(settings)
     }
 
-    fn parse(text: &str) -> anyhow::Result<Settings> {
+    /// Reads settings and sees that they make sense.
+    pub fn parse(text: &str) -> anyhow::Result<Settings> {
         let settings: Settings = toml::from_str(text).map_err(|wrong| match nearest(wrong.message()) {
             Some(nearest) => anyhow::anyhow!("{wrong}did you mean `{nearest}`?"),
             None => wrong.into(),

@@ -160,7 +160,7 @@ fn look_at_root_key(
     findings: &mut Findings,
 ) -> Option<Zeroizing<[u8; 32]>> {
     let keys = &settings.keys;
-    let key = match custody::root_key(keys, base) {
+    let key = match custody::root_key(settings, base) {
         Ok(key) => key,
         Err(wrong) => {
             findings.problem("root key", format!("{wrong:#}"), "put back the copy that is kept elsewhere");
@@ -173,8 +173,12 @@ fn look_at_root_key(
             findings.ok("root key", format!("from the variable {}", keys.root_key_env));
             return Some(key);
         }
-        Custody::Passphrase => {
-            findings.ok("root key", format!("{}, by its passphrase", keys.sealed_key_file.display()));
+        Custody::Passphrase | Custody::Pkcs11 => {
+            let found = match keys.custody {
+                Custody::Pkcs11 => format!("{}, by the token", keys.pkcs11_key_file.display()),
+                _ => format!("{}, by its passphrase", keys.sealed_key_file.display()),
+            };
+            findings.ok("root key", found);
             let plain = base.join(&keys.root_key_file);
             if plain.exists() {
                 let found = format!("{} is there in plain text, too", plain.display());

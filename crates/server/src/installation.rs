@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
-use engine::vault::{KeyRing, ListedKey, Vault};
+use engine::store::Folder;
+use engine::vault::{KeyRing, ListedKey, RingFile, Vault};
 use engine::{Engine, Policy, Running, Seed};
+use zeroize::Zeroizing;
 
 use crate::config::Settings;
-use crate::custody;
-use crate::sandbox;
+use crate::manage::{self, Hidden, Request};
+use crate::{custody, sandbox};
 
 /// Which installation a command is about.
 #[derive(Args, Clone)]
@@ -49,16 +51,49 @@ impl Place {
         }
     }
 
+    /// The settings, without opening any key.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        match &self.config {
+            Some(config) => Settings::read(config),
+            None => Ok(Settings::default()),
+        }
+    }
+
+    /// The data folder, without opening any key.
+    pub fn folder(&self) -> anyhow::Result<PathBuf> {
+        match (&self.config, &self.data) {
+            (Some(config), _) => {
+                there(config.parent().unwrap_or(Path::new(".")).join(self.settings()?.server.data))
+            }
+            (None, Some(folder)) => there(folder.clone()),
+            (None, None) => Err(nowhere()),
+        }
+    }
+
     /// Reads the settings and opens the keys. The data folder itself is not taken: a server may work in it.
     pub fn open(&self) -> anyhow::Result<Installation> {
         match (&self.config, &self.data) {
             (Some(config), _) => Installation::configured(config),
             (None, Some(folder)) => Installation::of_sandbox(folder),
-            (None, None) => {
-                anyhow::bail!("say which installation: --config FILE, or --data DIR of a sandbox")
-            }
+            (None, None) => Err(nowhere()),
         }
     }
+}
+
+/// A folder that has keys: opening the ring would make new ones, which open nothing that is there.
+fn there(folder: PathBuf) -> anyhow::Result<PathBuf> {
+    let keys = folder.join("keys.json");
+    ensure!(
+        keys.exists(),
+        "{} is missing: without it nothing in the folder can be read; `card4e init DIR` makes an installation, \
+         `card4e sandbox --data DIR` a sandbox's folder",
+        keys.display()
+    );
+    Ok(folder)
+}
+
+fn nowhere() -> anyhow::Error {
+    anyhow::anyhow!("say which installation: --config FILE, or --data DIR of a sandbox")
 }
 
 impl Installation {
@@ -67,7 +102,7 @@ impl Installation {
         let settings = Settings::read(config)?;
         let base = config.parent().unwrap_or(Path::new("."));
         let folder = base.join(&settings.server.data);
-        let root_key = custody::root_key(&settings.keys, base)?;
+        let root_key = custody::root_key(&settings, base)?;
         let policy = settings.serve_policy()?;
         Installation::open(folder, *root_key, policy, settings)
     }
@@ -92,21 +127,27 @@ impl Installation {
         policy: Policy,
         settings: Settings,
     ) -> anyhow::Result<Installation> {
-        let keys = folder.join("keys.json");
-        // Opening the ring would make a new one, which opens nothing that is there.
-        ensure!(
-            keys.exists(),
-            "{} is missing: without it nothing in the folder can be read; `card4e init DIR` makes an installation, \
-             `card4e sandbox --data DIR` a sandbox's folder",
-            keys.display()
-        );
-        let ring = KeyRing::open(&keys, &root_key)?;
+        let folder = there(folder)?;
+        let ring = KeyRing::open(&folder.join("keys.json"), &root_key)?;
         Ok(Installation { folder, vault: Vault::new(&ring), keys: ring.list(), policy, settings, root_key })
     }
 
     /// Opens a copy of the key ring.
     pub fn ring(&self, keys: &Path) -> anyhow::Result<KeyRing> {
         Ok(KeyRing::open_or_create(keys, &self.root_key)?)
+    }
+
+    /// Seals the key ring with another root key: the running server does, or this process when none runs.
+    pub fn replace_root_key(&self, new: &[u8; 32]) -> anyhow::Result<()> {
+        let root = Hidden(Zeroizing::new(engine::file::hex(new)));
+        match manage::ask_running(&self.folder, &Request::ReplaceRootKey { root }) {
+            Some(told) => told.map(|_| ()),
+            None => {
+                let folder = Folder::take(&self.folder)?;
+                let mut ring = RingFile::open_or_create(&folder.file("keys.json"), &self.root_key)?;
+                Ok(ring.replace_root(new)?)
+            }
+        }
     }
 
     /// Takes the data folder and sets an engine to work in it.

@@ -4,17 +4,18 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use engine::rotate::RotationStatus;
-use engine::vault::{KeyGroup, ListedKey};
+use engine::vault::{KeyGroup, random};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::config::{Custody, Settings};
 use crate::custody;
 use crate::installation::{Installation, Place};
-use crate::manage::{Answering, Request};
+use crate::manage::{self, Answering, Request};
 
 /// `card4e keys`
 #[derive(Subcommand)]
@@ -28,15 +29,27 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Seal the root key with a passphrase, or with another one.
+    /// Seal the root key with a passphrase or a PKCS#11 token; or replace it by a new one.
     ///
-    /// The passphrase is asked for on the terminal, or read as docs/keys.md says. Writes the file of
-    /// `keys.sealed_key_file` and changes nothing else.
+    /// To another custody than the one in the settings, the root key moves: the file of that custody is
+    /// written and nothing else is changed. To the same custody, a new root key takes its place, under a new
+    /// passphrase, or under the token's key that the settings name, while the server answers: who had the
+    /// old one can open nothing that is written from now on. The old file is kept as FILE.old for backups
+    /// made until now.
     #[command(after_help = "\
-Example:
-  card4e keys seal --config card4e.toml
-  then: custody = \"passphrase\" under [keys]; see that `card4e keys list` still works; destroy root.key")]
+Passphrase and PIN are asked for on the terminal, or given as docs/keys.md says.
+
+Examples:
+  card4e keys seal --config card4e.toml               custody = \"file\": seals root.key with a passphrase
+  card4e keys seal --to pkcs11 --config card4e.toml   with the key keys.pkcs11_key of a token; made if need be
+  then: set custody under [keys]; see that `card4e keys list` works after a restart; destroy root.key
+
+  card4e keys seal --config card4e.toml               custody = \"passphrase\": a new root key and passphrase
+  card4e keys seal --to file --config card4e.toml     custody = \"file\": a new root.key")]
     Seal {
+        /// Who shall keep it; by default whoever does, or a passphrase where it is in plain text.
+        #[arg(long, value_enum, value_name = "CUSTODY")]
+        to: Option<Custody>,
         /// The settings file.
         #[arg(long, value_name = "FILE", env = "CARD4E_CONFIG")]
         config: PathBuf,
@@ -85,60 +98,113 @@ fn group(word: &str) -> Result<KeyGroup, String> {
 /// Runs one of them.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::List { place, json } => list(place.open()?, json),
-        Command::Seal { config } => seal(&config),
+        Command::List { place, json } => list(&place, json),
+        Command::Seal { to, config } => seal(&config, to),
         Command::Rotate { groups, place, json } => {
             let groups = if groups.is_empty() { KeyGroup::ALL.to_vec() } else { groups };
-            rotate(place.open()?, &groups, json)
+            rotate(&place, &groups, json)
         }
     }
 }
 
-fn list(installation: Installation, json: bool) -> anyhow::Result<()> {
+fn list(place: &Place, json: bool) -> anyhow::Result<()> {
+    let keys = match manage::ask_running(&place.folder()?, &Request::ListKeys) {
+        Some(told) => told?,
+        None => json!(place.open()?.keys),
+    };
     let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{}", json!(installation.keys))?;
+        writeln!(out, "{keys}")?;
         return Ok(());
     }
     writeln!(out, "{:<16} {:>7}  {:<10} {:<21} replaced", "use", "version", "state", "created")?;
-    for ListedKey { usage, version, state, created, replaced } in &installation.keys {
-        let (usage, state) = (json!(usage), json!(state));
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let replaced = replaced.as_deref().unwrap_or("-");
-        writeln!(out, "{:<16} {version:>7}  {:<10} {created:<21} {replaced}", text(&usage), text(&state))?;
+    for key in keys.as_array().into_iter().flatten() {
+        let text = |member: &str| key[member].as_str().unwrap_or("-");
+        let (usage, version, state) = (text("use"), &key["version"], text("state"));
+        let (created, replaced) = (text("created"), text("replaced"));
+        writeln!(out, "{usage:<16} {version:>7}  {state:<10} {created:<21} {replaced}")?;
     }
     Ok(())
 }
 
-fn seal(config: &Path) -> anyhow::Result<()> {
+fn seal(config: &Path, to: Option<Custody>) -> anyhow::Result<()> {
     let settings = Settings::read(config)?;
     let base = config.parent().unwrap_or(Path::new("."));
-    let root_key = custody::root_key(&settings.keys, base)?;
+    let root_key = custody::root_key(&settings, base)?;
     // The right one, or nothing is written.
-    Installation::unlocked(config, &root_key)?;
-    let path = base.join(&settings.keys.sealed_key_file);
-    let sealed = custody::seal(&root_key)?;
-    engine::file::write_durably(&path, sealed.as_bytes())
+    let installation = Installation::unlocked(config, &root_key)?;
+    let is = settings.keys.custody;
+    let is_plain = matches!(is, Custody::File | Custody::Environment);
+    let to = to.unwrap_or(if is_plain { Custody::Passphrase } else { is });
+    let path = custody::place(&settings.keys, base, to).context(
+        "card4e cannot write the environment; seal the root key: card4e keys seal --to passphrase",
+    )?;
+    if to == is {
+        replace(&path, &settings, base, &installation)
+    } else {
+        move_to(to, &path, config, &root_key)
+    }
+}
+
+/// The same root key, kept by somebody else once the settings say so.
+fn move_to(to: Custody, path: &Path, config: &Path, root_key: &[u8; 32]) -> anyhow::Result<()> {
+    let settings = Settings::read(config)?;
+    let base = config.parent().unwrap_or(Path::new("."));
+    let is = settings.keys.custody;
+    ensure!(
+        custody::place(&settings.keys, base, is).as_deref() != Some(path),
+        "{} is what keeps the root key now; give each custody a file of its own under [keys]",
+        path.display()
+    );
+    let (text, how) = custody::sealed(root_key, &settings.keys, base, to)?;
+    engine::file::write_durably(path, text.as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
-    let path = path.display();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{path} holds the root key, sealed. Keep a copy of it, and the passphrase, elsewhere.")?;
-    if settings.keys.custody != Custody::Passphrase {
-        writeln!(
-            out,
-            "\nNext: set custody = \"passphrase\" under [keys] in {}, see that `card4e keys list` works,\n\
-             and destroy the plain root key: shred -u {}",
-            config.display(),
-            base.join(&settings.keys.root_key_file).display()
-        )?;
+    let shown = path.display();
+    writeln!(out, "{shown} holds the root key, {how}. Keep a copy of it elsewhere, and what opens it.")?;
+    let word = to.word();
+    writeln!(
+        out,
+        "\nNext: set custody = \"{word}\" under [keys] in {}, see that `card4e keys list` works",
+        config.display()
+    )?;
+    match custody::place(&settings.keys, base, is) {
+        Some(old) if is == Custody::File => {
+            writeln!(out, "after a restart, and destroy the plain root key: shred -u {}", old.display())?
+        }
+        _ => writeln!(out, "after a restart, and destroy what kept the root key before.")?,
     }
     Ok(())
 }
 
-fn rotate(installation: Installation, groups: &[KeyGroup], json: bool) -> anyhow::Result<()> {
+/// Another root key in its place, in force at once.
+fn replace(path: &Path, settings: &Settings, base: &Path, installation: &Installation) -> anyhow::Result<()> {
+    let old = custody::former(path);
+    let shown = old.display();
+    ensure!(
+        !old.exists(),
+        "{shown} is the root key before this one: put it where the backups are that need it, or destroy it \
+         (shred -u {shown}); then do this again"
+    );
+    let new = Zeroizing::new(random::<32>());
+    let (text, how) = custody::sealed(&new, &settings.keys, base, settings.keys.custody)?;
+    custody::replace(path, &text, || installation.replace_root_key(&new))?;
+    let mut out = std::io::stdout().lock();
+    let path = path.display();
+    writeln!(out, "{path} holds a new root key, {how}; it is in force. Keep a copy of it elsewhere.")?;
+    writeln!(
+        out,
+        "\n{shown} is the old one. Backups made until now open with nothing else: keep it with them, away\n\
+         from here, or make a new backup and destroy it: shred -u {shown}\n\
+         If somebody had the old one and a copy of keys.json, replace the keys too: card4e keys rotate"
+    )?;
+    Ok(())
+}
+
+fn rotate(place: &Place, groups: &[KeyGroup], json: bool) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_millis(100);
     let began = Instant::now();
-    let mut answering = Answering::of(installation)?;
+    let mut answering = Answering::of(place)?;
     let bar = bar();
     let follow = |answering: &mut Answering| -> anyhow::Result<RotationStatus> {
         let mut told = answering.ask(Request::RotateKeys { groups: groups.to_vec() })?;

@@ -19,7 +19,7 @@ use indicatif::HumanCount;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::installation::{Installation, Place};
+use crate::installation::Place;
 use crate::table::{self, Heading, count};
 
 /// `card4e ledger`
@@ -169,7 +169,7 @@ struct Part {
 
 impl Part {
     fn open(place: &Place, which: &Which) -> anyhow::Result<Part> {
-        let Installation { folder, .. } = place.open()?;
+        let folder = place.folder()?;
         let ledger = LedgerReader::open(&folder.join("ledger.db"))?;
         let callers = ledger.callers()?;
         let caller = match &which.caller {

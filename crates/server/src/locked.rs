@@ -1,4 +1,4 @@
-//! A server whose root key is sealed and whose passphrase nobody has given yet: it answers `/healthz`,
+//! A server whose root key is sealed and whose passphrase, or whose token's PIN, nobody has given yet: it answers `/healthz`,
 //! `/readyz`, `/metrics` and `card4e unseal`, and tells everybody else that it is unavailable.
 
 use std::convert::Infallible;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use engine::store::Folder;
-use engine::vault::custody::{CustodyError, open_root_key};
 use engine::verify::new_request_id;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -26,6 +25,7 @@ use wire::{Incoming, Language};
 use zeroize::Zeroizing;
 
 use crate::config::Settings;
+use crate::custody::{Kept, RootKey, Secret};
 use crate::front::{acedata, tencent};
 use crate::http::{OnThisCore, Reply, connection_bound, shake_hands};
 use crate::manage::{Hidden, Request as Asked, socket};
@@ -37,7 +37,8 @@ use crate::{custody, told_to_stop};
 #[command(after_help = "\
 Examples:
   card4e unseal --config card4e.toml                                        asks on the terminal
-  CARD4E_PASSPHRASE_FD=3 card4e unseal --config card4e.toml 3< passphrase   reads the first line of a file")]
+  CARD4E_PASSPHRASE_FD=3 card4e unseal --config card4e.toml 3< passphrase   reads the first line of a file
+  CARD4E_PIN_FD=3 card4e unseal --config card4e.toml 3< pin                 with a token as custody")]
 pub struct Unseal {
     /// The settings file.
     #[arg(long, value_name = "FILE", env = "CARD4E_CONFIG")]
@@ -47,7 +48,7 @@ pub struct Unseal {
     json: bool,
 }
 
-/// Gives a locked server its passphrase.
+/// Gives a locked server its passphrase, or the PIN of its token.
 pub fn unseal(options: &Unseal) -> anyhow::Result<()> {
     /// The passphrase is stretched on purpose; on a small machine that takes seconds.
     const PATIENCE: Duration = Duration::from_secs(120);
@@ -56,8 +57,8 @@ pub fn unseal(options: &Unseal) -> anyhow::Result<()> {
     let stream = UnixStream::connect(socket(&folder))
         .with_context(|| format!("no server works in {}; start `card4e serve` first", folder.display()))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let passphrase = Hidden(custody::passphrase("Passphrase: ")?);
-    let mut line = Zeroizing::new(serde_json::to_vec(&Asked::Unseal { passphrase })?);
+    let secret = Hidden(custody::secret(settings.keys.custody)?.text);
+    let mut line = Zeroizing::new(serde_json::to_vec(&Asked::Unseal { secret })?);
     line.push(b'\n');
     (&stream).write_all(&line)?;
     let mut told = String::new();
@@ -80,20 +81,20 @@ struct Locked {
     connections: Arc<Semaphore>,
 }
 
-/// Answers until somebody gives the passphrase; `None` when it is told to stop instead.
+/// Answers until somebody gives passphrase or PIN; `None` when it is told to stop instead.
 pub fn until_unsealed(
-    sealed: String,
+    kept: Kept,
     listener: &std::net::TcpListener,
     settings: &Settings,
     config: &Path,
     tls: Option<Arc<Tls>>,
-) -> anyhow::Result<Option<Zeroizing<[u8; 32]>>> {
+) -> anyhow::Result<Option<RootKey>> {
     let data = config.parent().unwrap_or(Path::new(".")).join(&settings.server.data);
     // Another server's control socket must not be taken away.
     let _folder = Folder::take(&data)?;
     let unseal = format!("card4e unseal --config {}", config.display());
     let (give, given) = oneshot::channel();
-    listen(&data, sealed, give, unseal.clone())?;
+    listen(&data, kept, give, unseal.clone())?;
     let locked = Arc::new(Locked {
         tls,
         language: settings.tencent.language,
@@ -120,12 +121,7 @@ pub fn until_unsealed(
 }
 
 /// One attempt at a time, each of which stretches the passphrase.
-fn listen(
-    folder: &Path,
-    sealed: String,
-    give: oneshot::Sender<Zeroizing<[u8; 32]>>,
-    unseal: String,
-) -> anyhow::Result<()> {
+fn listen(folder: &Path, kept: Kept, give: oneshot::Sender<RootKey>, unseal: String) -> anyhow::Result<()> {
     let path = socket(folder);
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)
@@ -133,7 +129,7 @@ fn listen(
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     std::thread::Builder::new().name("card4e-locked".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            match attempt(&stream, &sealed) {
+            match attempt(&stream, &kept) {
                 Ok(Some(root)) => {
                     // Whoever waits for it may have been told to stop.
                     let _ = give.send(root);
@@ -145,8 +141,9 @@ fn listen(
                     let _ = (&stream).write_all(format!("{}\n", json!({ "error": refused })).as_bytes());
                 }
                 Err(wrong) => {
+                    let wrong = format!("{wrong:#}");
                     tracing::warn!(%wrong, "an attempt to unseal failed");
-                    let wrong = json!({ "error": wrong.to_string() });
+                    let wrong = json!({ "error": wrong });
                     let _ = (&stream).write_all(format!("{wrong}\n").as_bytes());
                 }
             }
@@ -155,7 +152,7 @@ fn listen(
     Ok(())
 }
 
-fn attempt(stream: &UnixStream, sealed: &str) -> Result<Option<Zeroizing<[u8; 32]>>, CustodyError> {
+fn attempt(stream: &UnixStream, kept: &Kept) -> anyhow::Result<Option<RootKey>> {
     const LINE_MAX_BYTES: u64 = 8 << 10;
     const PATIENCE: Duration = Duration::from_secs(10);
     let mut line = Zeroizing::new(String::with_capacity(LINE_MAX_BYTES as usize));
@@ -163,7 +160,9 @@ fn attempt(stream: &UnixStream, sealed: &str) -> Result<Option<Zeroizing<[u8; 32
     let _ = stream.set_read_timeout(Some(PATIENCE));
     let _ = BufReader::new(stream.take(LINE_MAX_BYTES)).read_line(&mut line);
     match serde_json::from_str(&line) {
-        Ok(Asked::Unseal { passphrase }) => open_root_key(sealed, &passphrase.0).map(Some),
+        Ok(Asked::Unseal { secret: Hidden(text) }) => {
+            kept.open(Some(&Secret { text, is_attended: true })).map(Some)
+        }
         _ => Ok(None),
     }
 }
@@ -238,7 +237,7 @@ fn answer(locked: &Locked, incoming: &Incoming<'_>) -> Reply {
             Reply::new(StatusCode::SERVICE_UNAVAILABLE, "application/json", format!("{body:#}\n"))
         }
         "/metrics" => {
-            let text = "# HELP card4e_locked Whether the server waits for its passphrase.\n\
+            let text = "# HELP card4e_locked Whether the server waits for its passphrase or PIN.\n\
                         # TYPE card4e_locked gauge\ncard4e_locked 1\n";
             Reply::new(StatusCode::OK, "text/plain; version=0.0.4", text)
         }

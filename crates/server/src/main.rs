@@ -16,6 +16,7 @@ mod keys;
 mod ledger;
 mod locked;
 mod manage;
+mod pkcs11;
 mod process;
 mod receipt;
 mod register;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use engine::caller::{Action, AddressRange, Purpose, Standing};
+use engine::file::unhex;
 use engine::ledger::Credits;
 use engine::register::{Kind, Terms, Wish};
 use engine::settle::Desk;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::installation::Installation;
+use crate::installation::Place;
 use crate::verify::{self, Elements};
 
 /// What can be asked of a server from its own machine.
@@ -63,15 +64,19 @@ pub enum Request {
     RotateKeys { groups: Vec<KeyGroup> },
     /// How far that is.
     KeyRotation,
+    /// Every version of every key, without its value.
+    ListKeys,
+    /// Seal the key ring with another root key: 64 hex digits.
+    ReplaceRootKey { root: Hidden },
     /// Begin to erase everything about a card.
     Erase { card: Hidden },
     /// How far that is.
     Erasure,
-    /// The passphrase of a locked server.
-    Unseal { passphrase: Hidden },
+    /// The passphrase, or the PIN of the token, for a locked server.
+    Unseal { secret: Hidden },
 }
 
-/// A card number or a passphrase on its way to the server. Does not print.
+/// A card number, passphrase or key on its way to the server. Does not print.
 #[derive(Serialize, Deserialize)]
 pub struct Hidden(pub Zeroizing<String>);
 
@@ -135,6 +140,14 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
         }
         Request::RotateKeys { groups } => Ok(json!(engine.rotate_keys(&groups)?)),
         Request::KeyRotation => Ok(json!(engine.rotation())),
+        Request::ListKeys => Ok(json!(engine.list_keys())),
+        Request::ReplaceRootKey { root } => {
+            let root = unhex(&root.0).map(Zeroizing::new).context("a root key has 64 hex digits")?;
+            let root =
+                Zeroizing::new(<[u8; 32]>::try_from(&root[..]).context("a root key has 64 hex digits")?);
+            engine.replace_root_key(&root)?;
+            Ok(json!({ "replaced": true }))
+        }
         Request::Erase { card } => Ok(json!(engine.erase(&card.0)?)),
         Request::Erasure => Ok(json!(engine.erasure())),
         Request::Unseal { .. } => Err(anyhow!("this server is not locked")),
@@ -209,8 +222,8 @@ fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &mut Option<Desk>) -> 
 }
 
 /// Asks the running server, or does it here when none runs.
-pub fn ask(installation: Installation, request: Request) -> anyhow::Result<Value> {
-    let mut answering = Answering::of(installation)?;
+pub fn ask(place: &Place, request: Request) -> anyhow::Result<Value> {
+    let mut answering = Answering::of(place)?;
     let done = answering.ask(request);
     answering.stop();
     done
@@ -225,11 +238,13 @@ pub enum Answering {
 }
 
 impl Answering {
-    /// Looks whether a server runs.
-    pub fn of(mut installation: Installation) -> anyhow::Result<Answering> {
-        if UnixStream::connect(socket(&installation.folder)).is_ok() {
-            return Ok(Answering::Server(installation.folder));
+    /// Looks whether a server runs; only if none does are the keys opened.
+    pub fn of(place: &Place) -> anyhow::Result<Answering> {
+        let folder = place.folder()?;
+        if UnixStream::connect(socket(&folder)).is_ok() {
+            return Ok(Answering::Server(folder));
         }
+        let mut installation = place.open()?;
         // The log is grown by a server, which has the time.
         installation.policy.log_bytes = 0;
         Ok(Answering::Here(installation.start()?))

@@ -198,10 +198,9 @@ fn time(milliseconds: i64) -> String {
 pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
     match command {
         CallerCommand::Create { name, unlimited, operator, whose } => {
-            let installation = whose.place.open()?;
-            let free = installation.settings.free_quota()?;
+            let free = whose.place.settings()?.free_quota()?;
             let told =
-                ask(installation, Request::CreateCaller { name: name.clone(), operator, unlimited, free })?;
+                ask(&whose.place, Request::CreateCaller { name: name.clone(), operator, unlimited, free })?;
             let kind = if operator { "platform" } else { "tencent" };
             let place = whose.place.as_typed();
             whose.print(&told, |out, _| {
@@ -209,7 +208,7 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
             })
         }
         CallerCommand::List { whose } => {
-            let told = ask(whose.place.open()?, Request::ListCallers)?;
+            let told = ask(&whose.place, Request::ListCallers)?;
             whose.print(&told, callers)
         }
         CallerCommand::Suspend { name, whose } => standing(name, Standing::Suspended, &whose),
@@ -220,7 +219,7 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
             let actions = (!action.is_empty()).then_some(action);
             let terms =
                 Terms { price, requests_per_second, encryption_required, reasons, unlimited, actions };
-            let told = ask(whose.place.open()?, Request::SetTerms { name, terms })?;
+            let told = ask(&whose.place, Request::SetTerms { name, terms })?;
             whose.print(&told, |out, told| {
                 writeln!(out, "{}", text(&told["name"]))?;
                 let own = |member: &str| match &told[member] {
@@ -238,7 +237,7 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
             })
         }
         CallerCommand::Recharge { name, amount, whose } => {
-            let told = ask(whose.place.open()?, Request::Recharge { name: name.clone(), amount })?;
+            let told = ask(&whose.place, Request::Recharge { name: name.clone(), amount })?;
             whose.print(&told, |out, told| match told["balance"].as_str() {
                 Some(balance) => writeln!(out, "caller {name} has {balance} credits now"),
                 None => writeln!(
@@ -251,7 +250,7 @@ pub fn caller(command: CallerCommand) -> anyhow::Result<()> {
 }
 
 fn standing(name: String, standing: Standing, whose: &Whose) -> anyhow::Result<()> {
-    let told = ask(whose.place.open()?, Request::SetStanding { name: name.clone(), standing })?;
+    let told = ask(&whose.place, Request::SetStanding { name: name.clone(), standing })?;
     let word = if standing == Standing::Active { "may ask again" } else { "is suspended" };
     whose.print(&told, |out, _| writeln!(out, "caller {name} {word}"))
 }
@@ -279,15 +278,15 @@ pub fn credential(command: CredentialCommand) -> anyhow::Result<()> {
                 actions: action,
                 purpose: purpose.zip(consent).map(|(code, consent)| Purpose { code, consent }),
             };
-            let told = ask(whose.place.open()?, request)?;
+            let told = ask(&whose.place, request)?;
             whose.print(&told, secret)
         }
         CredentialCommand::List { caller, whose } => {
-            let told = ask(whose.place.open()?, Request::ListCredentials { caller })?;
+            let told = ask(&whose.place, Request::ListCredentials { caller })?;
             whose.print(&told, credentials)
         }
         CredentialCommand::Rotate { id, overlap, whose } => {
-            let told = ask(whose.place.open()?, Request::Rotate { id, overlap_ms: overlap })?;
+            let told = ask(&whose.place, Request::Rotate { id, overlap_ms: overlap })?;
             whose.print(&told, |out, told| {
                 secret(out, told)?;
                 match overlap {
@@ -297,7 +296,7 @@ pub fn credential(command: CredentialCommand) -> anyhow::Result<()> {
             })
         }
         CredentialCommand::Revoke { id, whose } => {
-            let told = ask(whose.place.open()?, Request::Revoke { id })?;
+            let told = ask(&whose.place, Request::Revoke { id })?;
             whose.print(&told, |out, _| writeln!(out, "credential {id} is no longer valid"))
         }
     }

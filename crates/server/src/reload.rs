@@ -19,6 +19,11 @@ const AT_START: &[&str] = &[
     "keys.root_key_file",
     "keys.root_key_env",
     "keys.sealed_key_file",
+    "keys.pkcs11_module",
+    "keys.pkcs11_token",
+    "keys.pkcs11_slot",
+    "keys.pkcs11_key",
+    "keys.pkcs11_key_file",
     "http.connections_max",
 ];
 
@@ -150,7 +155,12 @@ mod tests {
         next.keys.root_key_file = "other.key".into();
         next.keys.root_key_env = "KEY".into();
         next.keys.sealed_key_file = "other.sealed".into();
-        next.keys.custody = crate::config::Custody::Passphrase;
+        next.keys.custody = crate::config::Custody::Pkcs11;
+        next.keys.pkcs11_module = Some("other.so".into());
+        next.keys.pkcs11_token = Some("other".into());
+        next.keys.pkcs11_slot = Some(1);
+        next.keys.pkcs11_key = "other".into();
+        next.keys.pkcs11_key_file = "other.token".into();
         next.http.connections_max = 1;
         next.policy.price = "2".into();
         for _ in 0..2 {

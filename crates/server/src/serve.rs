@@ -11,8 +11,10 @@ use engine::ledger::Credits;
 use engine::register::{Kind, Wish};
 use engine::vault::random;
 use engine::{Engine, Policy, Seed};
+use zeroize::Zeroizing;
 
-use crate::config::Settings;
+use crate::config::{Custody, Settings};
+use crate::custody::Kept;
 use crate::front::{Server, envelopes};
 use crate::installation::Installation;
 use crate::tls::Tls;
@@ -23,7 +25,14 @@ pub const TEMPLATE: &str = include_str!("card4e.toml");
 
 /// `card4e init`
 #[derive(Args)]
-#[command(after_help = "Example:\n  card4e init ./bank && card4e serve --config ./bank/card4e.toml")]
+#[command(after_help = "\
+Examples:
+  card4e init ./bank && card4e serve --config ./bank/card4e.toml
+  card4e init ./bank --custody passphrase
+  card4e init ./bank --custody pkcs11 --pkcs11-module /usr/lib/softhsm/libsofthsm2.so --pkcs11-token bank
+
+A passphrase or a token's PIN is asked for on the terminal, or given as docs/keys.md says. The token's key is
+made if it is not there.")]
 pub struct Init {
     /// The folder to make; it must not hold an installation yet.
     dir: PathBuf,
@@ -31,6 +40,18 @@ pub struct Init {
     /// Where the data goes, if not into the same folder: from there, or beginning with /.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+
+    /// Who keeps the root key.
+    #[arg(long, value_enum, default_value = "file")]
+    custody: Custody,
+
+    /// The PKCS#11 library of the token.
+    #[arg(long, value_name = "FILE", required_if_eq("custody", "pkcs11"))]
+    pkcs11_module: Option<PathBuf>,
+
+    /// Label of the token, if there are several.
+    #[arg(long, value_name = "LABEL")]
+    pkcs11_token: Option<String>,
 }
 
 /// `card4e serve`
@@ -70,19 +91,19 @@ pub enum LogFormat {
 /// Makes settings, keys, an empty data folder and the first operator.
 pub fn init(options: &Init) -> anyhow::Result<()> {
     let dir = &options.dir;
-    let (config, root) = (dir.join("card4e.toml"), dir.join("root.key"));
+    let config = dir.join("card4e.toml");
+    let text = options.settings();
+    let keys = Settings::parse(&text)?.keys;
+    let root = custody::place(&keys, dir, keys.custody).context("a root key has a file")?;
     for path in [&config, &root] {
         ensure!(!path.exists(), "{} is there already; nothing was changed", path.display());
     }
+    let root_key = Zeroizing::new(random::<32>());
+    // First: a token or a passphrase that is refused leaves nothing behind.
+    let (kept, how) = custody::sealed(&root_key, &keys, dir, keys.custody)?;
     engine::file::create_private_dir(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let root_key: [u8; 32] = random();
-    engine::file::write_durably(&root, format!("{}\n", engine::file::hex(&root_key)).as_bytes())?;
-    let mut settings = TEMPLATE.to_owned();
-    if let Some(data) = &options.data {
-        let quoted = toml::Value::from(data.display().to_string());
-        settings = settings.replacen("data = \"data\"", &format!("data = {quoted}"), 1);
-    }
-    std::fs::write(&config, settings).with_context(|| format!("cannot write {}", config.display()))?;
+    engine::file::write_durably(&root, kept.as_bytes())?;
+    std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
     let settings = Settings::read(&config)?;
     let data = dir.join(&settings.server.data);
     // The log is grown by the first server, which has the time.
@@ -99,7 +120,7 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
 {dir} is an installation now:
 
   card4e.toml  every setting and what it means
-  root.key     opens all other keys; keep a copy elsewhere: without it nothing can be read
+  {root:<11}  opens all other keys{how}; keep a copy elsewhere: without it nothing can be read
   {shown:<11}  keys, accounts, ledger
 
 The operator's token, shown once:
@@ -113,10 +134,32 @@ Next:
   card4e credential create shop --kind tencent --config {config}
   card4e serve --config {config}",
         dir = dir.display(),
+        root = root.file_name().unwrap_or_default().to_string_lossy(),
+        how = if keys.custody == Custody::File { String::new() } else { format!(" ({how})") },
         shown = options.data.as_deref().unwrap_or(Path::new("data/")).display(),
         token = token.secret,
     )?;
     Ok(())
+}
+
+impl Init {
+    /// The settings file to write: the template, with what was said on the command line.
+    fn settings(&self) -> String {
+        let quoted = |text: String| toml::Value::from(text).to_string();
+        let mut settings = TEMPLATE.to_owned();
+        let mut set = |name: &str, of: &str, to: Option<String>| {
+            if let Some(to) = to {
+                settings = settings.replacen(of, &format!("{name} = {}", quoted(to)), 1);
+            }
+        };
+        let path = |path: &PathBuf| path.display().to_string();
+        set("data", "data = \"data\"", self.data.as_ref().map(path));
+        set("custody", "custody = \"file\"", Some(self.custody.word().into()));
+        let module = "# pkcs11_module = \"/usr/lib/softhsm/libsofthsm2.so\"";
+        set("pkcs11_module", module, self.pkcs11_module.as_ref().map(path));
+        set("pkcs11_token", "# pkcs11_token = \"bank\"", self.pkcs11_token.clone());
+        settings
+    }
 }
 
 /// Serves until it is told to stop.
@@ -129,15 +172,17 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
     announced.forget();
     let base = options.config.parent().unwrap_or(Path::new(""));
     let settings = Settings::read(&options.config)?;
-    let (installation, listener, tls) = match custody::locked(&settings.keys, base)? {
-        None => {
-            let installation = Installation::configured(&options.config)?;
+    let kept = Kept::read(&settings, base)?;
+    let (installation, listener, tls) = match kept.is_locked() {
+        false => {
+            let root_key = kept.open(kept.ask()?.as_ref())?;
+            let installation = Installation::unlocked(&options.config, &root_key)?;
             (installation, http::listen(settings.server.listen)?, None)
         }
-        Some(sealed) => {
+        true => {
             let listener = http::listen(settings.server.listen)?;
             let tls = Tls::open(&settings.tls, base)?.map(Arc::new);
-            let given = locked::until_unsealed(sealed, &listener, &settings, &options.config, tls.clone())?;
+            let given = locked::until_unsealed(kept, &listener, &settings, &options.config, tls.clone())?;
             let Some(root_key) = given else { return Ok(()) };
             (Installation::unlocked(&options.config, &root_key)?, listener, tls)
         }

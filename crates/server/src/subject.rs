@@ -42,9 +42,8 @@ Backups made before still have it, and so has the file it was imported from.")]
 /// Runs it.
 pub fn run(Command::Erase { place, json }: Command) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_millis(50);
-    let installation = place.open()?;
     let card = card()?;
-    let mut answering = Answering::of(installation)?;
+    let mut answering = Answering::of(&place)?;
     let erase = |answering: &mut Answering| -> anyhow::Result<ErasureStatus> {
         let mut told = answering.ask(Request::Erase { card: Hidden(card) })?;
         loop {

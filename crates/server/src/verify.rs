@@ -160,7 +160,6 @@ fn said(refusal: Refusal) -> anyhow::Error {
 
 /// Runs `card4e verify`.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let installation = options.place.open()?;
     let purpose = options.purpose.clone().zip(options.consent.clone());
     let request = Request::Verify {
         caller: options.caller.clone(),
@@ -168,7 +167,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         elements: elements(options.action)?,
         purpose: purpose.map(|(code, consent)| Purpose { code, consent }),
     };
-    let told = ask(installation, request)?;
+    let told = ask(&options.place, request)?;
     let outcome =
         told["outcome"].as_str().and_then(Outcome::named).context("the server's answer cannot be read")?;
     let mut out = std::io::stdout().lock();

@@ -541,9 +541,20 @@ impl RingFile {
     /// Opens the ring in `path`, or makes one there when the file does not exist.
     pub fn open_or_create(path: &Path, root: &[u8; 32]) -> Result<RingFile, RingError> {
         let ring = KeyRing::open_or_create(path, root)?;
-        let root = Box::new(Zeroizing::new(*root));
-        keep_out_of_swap(&root[..]);
-        Ok(RingFile { path: path.to_owned(), root, ring })
+        Ok(RingFile { path: path.to_owned(), root: kept(root), ring })
+    }
+
+    /// Seals the ring with another root key, in one step: after a crash one of the two opens it.
+    ///
+    /// # Errors
+    /// One of the two opens it all the same; which, only trying tells.
+    pub fn replace_root(&mut self, root: &[u8; 32]) -> Result<(), RingError> {
+        let written = self.ring.write(&self.path, root);
+        // Whatever is on the disk now is whole, and is what counts.
+        if written.is_ok() || KeyRing::open(&self.path, root).is_ok() {
+            self.root = kept(root);
+        }
+        written
     }
 
     /// Makes a change durable; if that fails, the ring is as it was.
@@ -556,6 +567,12 @@ impl RingFile {
         }
         written
     }
+}
+
+fn kept(root: &[u8; 32]) -> Key {
+    let root = Box::new(Zeroizing::new(*root));
+    keep_out_of_swap(&root[..]);
+    root
 }
 
 /// Binds a sealed key to its use, so that two of them cannot be swapped in the file.
@@ -622,6 +639,25 @@ mod tests {
         assert_eq!(state(KeyUse::Side, 1), KeyState::Reads);
         assert_eq!(state(KeyUse::Audit, 1), KeyState::Verifies);
         assert_eq!(ring.public_keys(KeyUse::Audit).len(), 2);
+    }
+
+    #[test]
+    fn another_root_key_opens_the_same_keys_and_goes_on_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.json");
+        let mut file = RingFile::open_or_create(&path, &[7; 32]).unwrap();
+        let before = *file.ring.newest(KeyUse::Inner).1;
+        file.replace_root(&[8; 32]).unwrap();
+        assert!(matches!(KeyRing::open(&path, &[7; 32]), Err(RingError::OtherRoot { .. })));
+        file.change(|ring| ring.add(KeyGroup::Side, 86_400_000)).unwrap();
+        let ring = KeyRing::open(&path, &[8; 32]).unwrap();
+        assert_eq!((ring.newest(KeyUse::Inner).1, ring.newest(KeyUse::Side).0), (&before, 2));
+        // What cannot be written changes nothing.
+        std::fs::create_dir(dir.path().join("keys.next")).unwrap();
+        assert!(file.replace_root(&[9; 32]).is_err());
+        std::fs::remove_dir(dir.path().join("keys.next")).unwrap();
+        file.change(|ring| ring.add(KeyGroup::Side, 86_400_000)).unwrap();
+        assert_eq!(KeyRing::open(&path, &[8; 32]).unwrap().newest(KeyUse::Side).0, 3);
     }
 
     #[test]
