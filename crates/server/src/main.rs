@@ -41,6 +41,9 @@ use clap::{CommandFactory, Parser};
 use engine::Engine;
 use engine::clock::Clock;
 use engine::store::{Check, LedgerFile};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{Audit, Cli, Command, Data};
 use crate::config::Settings;
@@ -72,7 +75,13 @@ fn main() -> ExitCode {
 fn start_log(json: bool) {
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
-    if json { log.json().flatten_event(true).init() } else { log.init() }
+    // It complains of each mechanism of a token that it has no name for; our errors tell the rest.
+    let quiet = Targets::new().with_default(LevelFilter::INFO).with_target("cryptoki", LevelFilter::OFF);
+    if json {
+        log.json().flatten_event(true).finish().with(quiet).init()
+    } else {
+        log.finish().with(quiet).init()
+    }
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -69,7 +69,12 @@ pub struct Sealed {
 pub fn seal(root: &[u8; 32], settings: &KeySettings, base: &Path, pin: &Secret) -> anyhow::Result<Sealed> {
     at_token(settings, base, pin, |token| {
         let label = &settings.pkcs11_key;
-        let sealing = token.sealing()?;
+        let sealing = token.sealing.with_context(|| {
+            format!(
+                "the token `{}` has neither AES-GCM nor AES key wrap; it cannot keep the root key",
+                token.label()
+            )
+        })?;
         let (key, made) = match token.find(label)? {
             Some(key) => (key, "sealed by the AES-256 key"),
             None => (token.make(label, sealing)?, "sealed by a new AES-256 key"),
@@ -118,7 +123,8 @@ pub fn open(
 struct Token {
     session: Session,
     info: TokenInfo,
-    mechanisms: Vec<MechanismType>,
+    /// The best it can do.
+    sealing: Option<Sealing>,
 }
 
 fn at_token<T>(
@@ -144,9 +150,15 @@ fn at_token<T>(
         .with_context(|| format!("the PKCS#11 library {shown} does not start; see its own settings"))?;
     let done = find_token(&library, settings).and_then(|(slot, info)| {
         let mechanisms = library.get_mechanism_list(slot)?;
+        let has = |mechanism| mechanisms.contains(&mechanism);
+        let sealing = match () {
+            () if has(MechanismType::AES_GCM) => Some(Sealing::AesGcm),
+            () if has(MechanismType::AES_KEY_WRAP) => Some(Sealing::AesKeyWrap),
+            () => None,
+        };
         // A session that may write: the key may have to be made.
         let session = library.open_rw_session(slot)?;
-        let token = Token { session, info, mechanisms };
+        let token = Token { session, info, sealing };
         token.log_in(pin)?;
         let done = run(&token);
         // The session is closed in any case, which logs out too.
@@ -175,10 +187,12 @@ fn find_token(library: &Pkcs11, settings: &KeySettings) -> anyhow::Result<(Slot,
     });
     match tokens.len() {
         1 => tokens.pop().context("a token"),
-        0 => bail!(
-            "the token is not there: keys.pkcs11_token is {label:?}, keys.pkcs11_slot is {slot:?}, and there is {there}; \
-             is it plugged in, and may this user get at it?"
-        ),
+        0 => {
+            let label =
+                label.as_ref().map_or("no token there".to_owned(), |label| format!("no token `{label}`"));
+            let slot = slot.map_or(String::new(), |slot| format!(" in slot {slot}"));
+            bail!("there is {label}{slot}, there is {there}; is it plugged in, and may this user get at it?")
+        }
         _ => bail!("several tokens would do: {there}; set keys.pkcs11_token or keys.pkcs11_slot"),
     }
 }
@@ -203,20 +217,6 @@ impl Token {
             Err(Error::Pkcs11(why, _)) => Err(anyhow!(refused(&why, label))),
             Err(other) => Err(other).context("the token does not let anybody log in"),
         }
-    }
-
-    /// How this token can seal.
-    fn sealing(&self) -> anyhow::Result<Sealing> {
-        let has = |mechanism| self.mechanisms.contains(&mechanism);
-        if has(MechanismType::AES_GCM) {
-            return Ok(Sealing::AesGcm);
-        }
-        ensure!(
-            has(MechanismType::AES_KEY_WRAP),
-            "the token `{}` has neither AES-GCM nor AES key wrap; it cannot keep the root key",
-            self.label()
-        );
-        Ok(Sealing::AesKeyWrap)
     }
 
     fn find(&self, label: &str) -> anyhow::Result<Option<ObjectHandle>> {
@@ -311,8 +311,7 @@ impl Token {
     fn encrypt(&self, key: ObjectHandle, plain: &[u8]) -> anyhow::Result<([u8; 12], Vec<u8>)> {
         let mut iv: [u8; 12] = random();
         let gcm = Mechanism::AesGcm(GcmParams::new(&mut iv, PLACE, TAG_BITS.into())?);
-        let sealed =
-            self.session.encrypt(&gcm, key, plain).context("the token does not encrypt with that key")?;
+        let sealed = self.session.encrypt(&gcm, key, plain).with_context(|| self.unable("encrypt"))?;
         Ok((iv, sealed))
     }
 
@@ -321,13 +320,20 @@ impl Token {
         self.session.decrypt(&gcm, key, sealed)
     }
 
+    fn unable(&self, what: &str) -> String {
+        format!(
+            "the token `{}` does not {what} with that key; name another one in keys.pkcs11_key (it is made if it is not there)",
+            self.label()
+        )
+    }
+
     fn wrap(&self, key: ObjectHandle, plain: &[u8; 32]) -> anyhow::Result<Vec<u8>> {
         let value = Attribute::Value(plain.to_vec());
         let template = [of_session(), vec![value]].concat();
         let root = self.session.create_object(&template).context("the token takes no key to wrap")?;
         let wrapped = self.session.wrap_key(&Mechanism::AesKeyWrap, key, root);
         self.session.destroy_object(root)?;
-        wrapped.context("the token does not wrap with that key")
+        wrapped.with_context(|| self.unable("wrap"))
     }
 
     fn unwrap(&self, key: ObjectHandle, wrapped: &[u8]) -> Result<Vec<u8>, Error> {

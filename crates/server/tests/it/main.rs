@@ -23,4 +23,5 @@ mod serve;
 mod support;
 mod tencent;
 mod tls;
+mod token;
 mod traces;

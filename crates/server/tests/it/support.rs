@@ -72,10 +72,16 @@ impl Sandbox {
 
     /// `card4e serve` on an installation that waits for its passphrase, at this address.
     pub fn locked(config: &Path, address: &str) -> Sandbox {
+        Sandbox::locked_with(config, address, &[])
+    }
+
+    /// The same, with these variables.
+    pub fn locked_with(config: &Path, address: &str, variables: &[(&str, &str)]) -> Sandbox {
         let folder = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_card4e"))
             .args(["serve", "--config", config.to_str().unwrap()])
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
