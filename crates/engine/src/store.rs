@@ -15,7 +15,7 @@ mod usage;
 
 pub use accounts::{
     AccountRow, Accounts, Census, Change as AccountChange, Done as AccountDone, Import,
-    Order as AccountOrder, Person, Rewrap, Source,
+    Order as AccountOrder, Person, Rewrap, Source, Spot as AccountSpot,
 };
 pub use ledger::{Check, Commit, LedgerFile, LedgerReader, Newest, Opened, Unerased};
 pub use usage::{UsageFile, UsageRow};

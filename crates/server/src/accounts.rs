@@ -10,9 +10,9 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use engine::account::{AccountState, AccountText};
 use engine::file::hex;
-use engine::store::{AccountDone, AccountOrder, AccountRow, Accounts, Census};
+use engine::store::{AccountDone, AccountOrder, AccountRow, AccountSpot, Accounts, Census};
 use engine::subject::CardNumber;
-use engine::vault::{BlindIndex, Vault};
+use engine::vault::Vault;
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -111,20 +111,20 @@ pub enum Op {
 
 impl Plain {
     fn order(&self, rules: &Rules<'_>) -> Result<AccountOrder, String> {
-        let index = || {
+        let spot = || {
             let card = CardNumber::parse(&self.bank_card).ok_or("bank_card: not 13 to 19 digits")?;
-            Ok::<_, String>(rules.vault.index(card.as_str()))
+            Ok::<_, String>(AccountSpot::of(card.as_str(), rules.vault))
         };
         let holder = [&self.name, &self.id_number, &self.phone, &self.id_validity]
             .map(Option::is_some)
             .contains(&true);
         let holder = [holder, self.id_type.is_some()];
         match (self.op, holder.contains(&true)) {
-            (Op::Delete, false) if self.status.is_none() => Ok(AccountOrder::Delete(index()?)),
+            (Op::Delete, false) if self.status.is_none() => Ok(AccountOrder::Delete(spot()?)),
             (Op::Delete, _) => Err("op: delete takes nothing but bank_card".into()),
             (Op::Upsert, false) => match &self.status {
                 Some(status) => {
-                    Ok(AccountOrder::SetState(index()?, state(status).map_err(|e| e.to_string())?))
+                    Ok(AccountOrder::SetState(spot()?, state(status).map_err(|e| e.to_string())?))
                 }
                 None => Err("say what to put: a status, or name, id_number and phone".into()),
             },
@@ -220,7 +220,7 @@ fn put(card: &Card, status: Option<&str>) -> anyhow::Result<()> {
     let vault = &installation.vault;
     let given = card_text(&card.card)?;
     let order = match (status, given.starts_with('{')) {
-        (Some(status), false) => AccountOrder::SetState(index(&given, vault)?, state(status)?),
+        (Some(status), false) => AccountOrder::SetState(spot(&given, vault)?, state(status)?),
         (None, true) => read(given.as_bytes(), &Rules::of(&installation)).map_err(anyhow::Error::msg)?,
         (Some(_), true) => bail!("give --status or an account as JSON, not both"),
         (None, false) => bail!(
@@ -233,8 +233,8 @@ fn put(card: &Card, status: Option<&str>) -> anyhow::Result<()> {
 
 fn delete(card: &Card) -> anyhow::Result<()> {
     let installation = card.place.open()?;
-    let index = index(&card_text(&card.card)?, &installation.vault)?;
-    print(&one(&installation, AccountOrder::Delete(index))?, card.json)
+    let spot = spot(&card_text(&card.card)?, &installation.vault)?;
+    print(&one(&installation, AccountOrder::Delete(spot))?, card.json)
 }
 
 fn one(installation: &Installation, order: AccountOrder) -> anyhow::Result<AccountDone> {
@@ -304,8 +304,8 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
 
 const NOBODY: &str = "there is no account of that card";
 
-fn index(card: &str, vault: &Vault) -> anyhow::Result<BlindIndex> {
-    Ok(vault.index(card_number(card)?.as_str()))
+fn spot(card: &str, vault: &Vault) -> anyhow::Result<AccountSpot> {
+    Ok(AccountSpot::of(card_number(card)?.as_str(), vault))
 }
 
 fn found(accounts: &Accounts, card: &CardNumber, vault: &Vault) -> anyhow::Result<AccountRow> {

@@ -103,18 +103,24 @@ impl Kept {
         if is_in_force {
             return root;
         }
-        let next = self.opened(next, secret).map_err(|wrong| match root {
-            Ok(_) => wrong.context("the root key was replaced, and what opens the new one is needed"),
-            Err(wrong) => wrong,
-        })?;
-        if opens(&next)
-            && let Some(path) = place(&self.settings, &self.base, self.custody())
-            && let Err(error) = put_in_place(&path)
-        {
+        match (root, self.opened(next, secret)) {
+            (_, Ok(next)) if opens(&next) => {
+                self.end_replacement();
+                Ok(next)
+            }
+            (Ok(_), Err(wrong)) => {
+                Err(wrong.context("the root key was replaced, and what opens the new one is needed"))
+            }
+            (root, _) => root,
+        }
+    }
+
+    fn end_replacement(&self) {
+        let Some(path) = place(&self.settings, &self.base, self.custody()) else { return };
+        if let Err(error) = put_in_place(&path) {
             // The next one who may write there does it.
             tracing::warn!(%error, path = %path.display(), "the new root key is in force, but not in its place yet");
         }
-        Ok(next)
     }
 
     fn opened(&self, text: &str, secret: Option<&Secret>) -> anyhow::Result<RootKey> {

@@ -12,11 +12,13 @@ macro_rules! select {
 }
 
 mod import;
+mod order;
 mod rewrap;
 
 pub use rewrap::Rewrap;
 
 pub use import::{Change, Import, Source};
+pub use order::{Done, Order, Spot};
 
 use std::cell::Cell;
 use std::fs::File;
@@ -199,28 +201,6 @@ pub struct Accounts {
     _lock: Option<File>,
 }
 
-/// One change of one account.
-#[derive(Clone, Debug)]
-pub enum Order {
-    /// Adds the account, or replaces the one of the same card.
-    Put(AccountRow),
-    /// Gives the account that is there another state; its holder stays.
-    SetState(BlindIndex, AccountState),
-    /// Removes the account.
-    Delete(BlindIndex),
-}
-
-/// What became of an order.
-#[derive(Clone, Debug)]
-pub enum Done {
-    /// The account is like this now.
-    Is(AccountRow),
-    /// The account is gone.
-    Deleted,
-    /// There is no account of that card; nothing was changed.
-    Absent,
-}
-
 /// What all accounts come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Census {
@@ -344,46 +324,9 @@ impl Accounts {
         self.change(Some(keys.accounts().version), |db| put_all(db, rows, &keys))
     }
 
-    /// Carries out orders, in their turn and in one commit; waits for an import's batch if need be.
-    ///
-    /// # Errors
-    /// Nothing was changed.
-    pub fn carry_out(&mut self, orders: &[Order], vault: &Vault) -> Result<Vec<Done>, StoreError> {
-        let keys = vault.keys();
-        let found = |db: &Connection, index: &BlindIndex| -> Result<Option<AccountRow>, StoreError> {
-            let found = find_in(db, [index, index]).map_err(|cause| SCHEMA.error(cause))?;
-            found.map(|(row, mac)| authentic(row, mac, &keys)).transpose()
-        };
-        let _next = self.next_in_turn()?;
-        let begin = self.db.transaction_with_behavior(TransactionBehavior::Immediate);
-        let transaction = begin.map_err(|cause| SCHEMA.error(cause))?;
-        writable(&transaction, Some(keys.accounts().version)).map_err(|cause| SCHEMA.error(cause))??;
-        let mut done = Vec::with_capacity(orders.len());
-        for order in orders {
-            let put = |row: AccountRow| {
-                let put = put_all(&transaction, std::slice::from_ref(&row), &keys);
-                put.map(|()| Done::Is(row)).map_err(|cause| SCHEMA.error(cause))
-            };
-            done.push(match order {
-                Order::Put(row) => put(row.clone())?,
-                Order::SetState(index, state) => match found(&transaction, index)? {
-                    Some(row) => put(AccountRow { state: *state, ..row })?,
-                    None => Done::Absent,
-                },
-                Order::Delete(index) => match delete_in(&transaction, index) {
-                    Ok(0) => Done::Absent,
-                    Ok(_) => Done::Deleted,
-                    Err(cause) => return Err(SCHEMA.error(cause)),
-                },
-            });
-        }
-        transaction.commit().map_err(|cause| SCHEMA.error(cause))?;
-        Ok(done)
-    }
-
-    /// The turn to write. Orders keep it until they are done, an import passes it before each batch:
-    /// SQLite lets whoever happens to ask first write, and an import asks again at once, so that an order
-    /// could wait until its end.
+    /// The turn to write. Orders keep it until they are done, an import or a rotation passes it before each
+    /// batch: SQLite lets whoever happens to ask first write, and they ask again at once, so that an order
+    /// could wait until their end.
     fn next_in_turn(&self) -> Result<File, StoreError> {
         let path = self.path.with_file_name("accounts.turn");
         let turn = File::options().create(true).truncate(false).write(true).open(&path);

@@ -94,6 +94,13 @@ impl AccountKeys {
         Unwrapped(Zeroizing::new((open(&self.index, index.0), columns)))
     }
 
+    /// An index under these keys as it is under others.
+    pub(crate) fn index_under(&self, index: &BlindIndex, other: &AccountKeys) -> BlindIndex {
+        let mut block = Array::from(index.0);
+        self.index.decrypt_block(&mut block);
+        BlindIndex(wrapped(&other.index, block.into()))
+    }
+
     /// Wraps them again, with these keys.
     pub(crate) fn wrapped(&self, inner: &Unwrapped) -> (BlindIndex, Verifiers) {
         let (index, [name_exact, name_loose, id, mobile]) = *inner.0;

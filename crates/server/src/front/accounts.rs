@@ -84,8 +84,9 @@ fn wrong_method(is_lookup: bool) -> Fault {
 }
 
 fn failed(error: StoreError) -> Fault {
-    if matches!(error, StoreError::Rewrapping) {
-        let why = "The keys of the accounts are being replaced and nothing was changed; send it again later.";
+    if matches!(error, StoreError::OtherKeys) {
+        let why =
+            "The keys of the accounts were replaced at that moment and nothing was changed; send it again.";
         return Fault::with_message(ErrorCode::ApiError, why);
     }
     tracing::error!(%error, "an account could not be changed");
@@ -113,7 +114,7 @@ fn operator(
     Ok(credential)
 }
 
-/// Writing may wait for an import's batch, which must not hold up a core.
+/// Writing may wait for the batch of an import or a rotation, which must not hold up a core.
 async fn off_the_core<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

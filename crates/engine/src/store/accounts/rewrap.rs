@@ -3,7 +3,8 @@
 //!
 //! The blind index is the primary key, so a row that is wrapped again moves to another place. It leaves
 //! the old one and enters the new one in one commit: a look-up that asks for both in one statement
-//! finds it exactly once. Nothing else is written to the accounts meanwhile.
+//! finds it exactly once. Meanwhile changes of single accounts are written between two batches
+//! (`order.rs`), and nothing else.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use zeroize::Zeroizing;
@@ -62,8 +63,8 @@ impl Accounts {
         Err(StoreError::Damaged { file: SCHEMA.file, what })
     }
 
-    /// Begins to bring all rows under the newest keys, or goes on with it. From here on nothing else is
-    /// written to the accounts.
+    /// Begins to bring all rows under the newest keys, or goes on with it. From here on nothing but orders
+    /// is written to the accounts.
     pub fn begin_rewrap(&mut self, keys: &Keys) -> Result<(), StoreError> {
         let newest = keys.accounts().version;
         let begin = |db: &mut rusqlite::Connection| {
@@ -88,6 +89,7 @@ impl Accounts {
     /// Moves some rows; all of them or none.
     pub fn rewrap(&mut self, keys: &Keys) -> Result<Rewrap, StoreError> {
         let failed = |cause| SCHEMA.error(cause);
+        drop(self.next_in_turn()?);
         let transaction =
             self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let (version, target) = versions(&transaction).map_err(failed)?;
@@ -102,9 +104,7 @@ impl Accounts {
             let row = authentic(row, mac, keys)?;
             let inner = row.unwrapped(old);
             digest = digest.wrapping_add(inner.fingerprint(&row.rest(old)));
-            let (index, verifiers) = new.wrapped(&inner);
-            let person = row.person.rewrapped(old, new);
-            moved.push((row.index, AccountRow { index, verifiers, keys: target, person, ..row }));
+            moved.push((row.index, row.wrapped(&inner, old, new)));
         }
         is.rows += moved.len() as u64;
         // In order each page of the file is touched once.
@@ -155,13 +155,17 @@ impl Accounts {
         let (version, target) = versions(&self.db).map_err(failed)?;
         let Some(target) = target else { return self.count() };
         let (_, new) = both(keys, version, target)?;
-        let (is, digest, _) = progress(&self.db).map_err(failed)?;
         // Who still looks at an older state of the file could look for a row under its old name.
+        let turn = self.next_in_turn()?;
         let is_looked_at: bool =
             self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(failed)?;
+        drop(turn);
         if is_looked_at {
             return Err(StoreError::LogInUse(SCHEMA.file));
         }
+        // One look at all rows and at what they must add up to; orders go on meanwhile.
+        let look = self.db.unchecked_transaction().map_err(failed)?;
+        let (is, digest, _) = progress(&look).map_err(failed)?;
         let (mut rows, mut found, mut last) = (0u64, 0u128, Vec::new());
         loop {
             let page = self.page(&last, PAGE_ROWS).map_err(failed)?;
@@ -171,7 +175,7 @@ impl Accounts {
                 if row.keys != target {
                     return Err(changed("a row is still under the old keys"));
                 }
-                found = found.wrapping_add(row.unwrapped(new).fingerprint(&row.rest(new)));
+                found = found.wrapping_add(row.fingerprint(new));
                 rows += 1;
                 last = row.index.0.to_vec();
             }
@@ -179,6 +183,7 @@ impl Accounts {
                 break;
             }
         }
+        look.commit().map_err(failed)?;
         if (rows, found) != (is.rows, digest) {
             return Err(changed(
                 "the accounts under the new keys are not those that were under the old ones",
@@ -193,6 +198,22 @@ impl AccountRow {
     fn unwrapped(&self, keys: &AccountKeys) -> Unwrapped {
         let inner = keys.unwrapped(&self.index, &self.verifiers);
         if self.has_mobile { inner } else { inner.without_mobile() }
+    }
+
+    /// A number that this account has under any keys.
+    pub(super) fn fingerprint(&self, keys: &AccountKeys) -> u128 {
+        self.unwrapped(keys).fingerprint(&self.rest(keys))
+    }
+
+    /// The same account, wrapped by other keys.
+    pub(super) fn under(&self, old: &AccountKeys, new: &AccountKeys) -> AccountRow {
+        self.wrapped(&self.unwrapped(old), old, new)
+    }
+
+    fn wrapped(&self, inner: &Unwrapped, old: &AccountKeys, new: &AccountKeys) -> AccountRow {
+        let (index, verifiers) = new.wrapped(inner);
+        let person = self.person.rewrapped(old, new);
+        AccountRow { index, verifiers, keys: new.version, person, ..*self }
     }
 
     /// What else must stay as it is: what is not wrapped, and the element index without its wrapping.
@@ -210,7 +231,7 @@ fn both(keys: &Keys, version: u32, target: u32) -> Result<(&AccountKeys, &Accoun
     keys.account_version(version).zip(keys.account_version(target)).ok_or(StoreError::OtherKeys)
 }
 
-fn progress(db: &Connection) -> rusqlite::Result<(Rewrap, u128, Vec<u8>)> {
+pub(super) fn progress(db: &Connection) -> rusqlite::Result<(Rewrap, u128, Vec<u8>)> {
     db.prepare_cached("SELECT rows, digest, after FROM rewrap")?.query_row([], |row| {
         let rows: i64 = row.get(0)?;
         Ok((Rewrap { rows: rows as u64, is_moved: false }, u128::from_be_bytes(row.get(1)?), row.get(2)?))
