@@ -46,6 +46,16 @@ impl Frontier {
         self.size
     }
 
+    /// Roots of the perfect subtrees, the largest first.
+    pub fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
+    /// A tree of this many leaves with these peaks; `None` when there cannot be so many of them.
+    pub fn of(size: u64, peaks: Vec<Hash>) -> Option<Frontier> {
+        (peaks.len() == size.count_ones() as usize).then_some(Frontier { size, peaks })
+    }
+
     /// Appends a leaf.
     pub fn push(&mut self, leaf: Hash) {
         let mut top = leaf;

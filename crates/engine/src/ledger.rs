@@ -90,6 +90,16 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Reads the bytes of an entry, all of them; they are what its leaf covers.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Entry, BlockError> {
+        match postcard::take_from_bytes(bytes)? {
+            (entry, []) => Ok(entry),
+            _ => Err(postcard::Error::DeserializeBadEncoding.into()),
+        }
+    }
+}
+
 /// The record of an answered question. Nothing in it tells about whom it was: that is in [`Side`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
@@ -205,7 +215,7 @@ impl Block {
 
     /// The entries, decoded.
     pub fn decoded(&self) -> Result<Vec<Entry>, BlockError> {
-        self.entries.iter().map(|(_, bytes)| Ok(postcard::from_bytes(bytes)?)).collect()
+        self.entries.iter().map(|(_, bytes)| Entry::from_bytes(bytes)).collect()
     }
 
     /// Adds an entry and its leaf.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod acedata;
+mod audit;
 mod backup;
 mod cli;
 mod doctor;
