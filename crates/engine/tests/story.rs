@@ -19,6 +19,7 @@ use engine::erase::ErasureStatus;
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
+use engine::operator::By;
 use engine::outcome::Outcome;
 use engine::settle::{Desk, Settlement, Writing};
 use engine::store::{Check, LedgerFile};
@@ -340,7 +341,7 @@ fn what_is_erased_is_nowhere_and_the_audit_holds() {
     assert_eq!(traces.len(), 4, "two side rows, where the account stands, what it says");
     assert!(!linger(dir.path(), &traces).is_empty());
 
-    running.engine.erase("6217 0000 0000 0000 012").unwrap();
+    running.engine.acting(By::Machine).erase("6217 0000 0000 0000 012").unwrap();
     let is = erased(&running.engine);
     assert_eq!((is.account, is.records, is.masks, is.error), (true, 2, 2, None));
     assert!(running.engine.usage(None, 10).unwrap().iter().all(|row| row.masks.is_none()));
@@ -354,7 +355,7 @@ fn what_is_erased_is_nowhere_and_the_audit_holds() {
     // Erased again, with nothing but the question since; and after a restart nothing is counted twice.
     let running = open(dir.path(), policy());
     assert_eq!(running.engine.totals().charges, 3);
-    running.engine.erase("6217000000000000012").unwrap();
+    running.engine.acting(By::Machine).erase("6217000000000000012").unwrap();
     let is = erased(&running.engine);
     assert_eq!((is.account, is.records, is.masks), (false, 1, 1));
     running.stop();
@@ -373,7 +374,7 @@ fn an_interrupted_erasure_is_gone_on_with() {
     // Somebody in the way of the accounts stops it after it was noted.
     let accounts = rusqlite::Connection::open(dir.path().join("accounts.db")).unwrap();
     accounts.execute_batch("BEGIN IMMEDIATE").unwrap();
-    running.engine.erase("6217000000000000012").unwrap();
+    running.engine.acting(By::Machine).erase("6217000000000000012").unwrap();
     let is = erased(&running.engine);
     assert!(is.error.is_some_and(|error| error.contains("locked")));
     drop(accounts);
@@ -396,7 +397,7 @@ fn a_question_is_known_and_a_card_is_found_under_keys_from_before() {
     let running = open(dir.path(), policy());
     put(&running.engine, "normal");
     assert_eq!(outcome(ask(&running.engine, "16100000001", Some("k"))), Outcome::Pass);
-    running.engine.rotate_keys(&KeyGroup::ALL).unwrap();
+    running.engine.acting(By::Machine).rotate_keys(&KeyGroup::ALL).unwrap();
     while running.engine.rotation().is_running {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -407,7 +408,7 @@ fn a_question_is_known_and_a_card_is_found_under_keys_from_before() {
     let running = open(dir.path(), policy());
     assert!(ask(&running.engine, "16100000001", Some("k")).unwrap().replayed, "after a restart");
     assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
-    running.engine.erase("6217000000000000012").unwrap();
+    running.engine.acting(By::Machine).erase("6217000000000000012").unwrap();
     assert_eq!(erased(&running.engine).records, 2, "one under each key");
     running.stop();
 

@@ -3,6 +3,7 @@
 mod evidence;
 
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -14,11 +15,11 @@ use engine::ledger::Entry;
 use engine::store::{Check, LedgerFile, LedgerReader};
 use engine::vault::Vault;
 use engine::verify::uuid_text;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::installation::{Installation, Place};
 use crate::ledger::Time;
-use crate::table::count;
+use crate::table::{self, Heading, count};
 
 use evidence::{Line, Signed, Stated, VERSION, written};
 
@@ -36,6 +37,27 @@ pub enum Command {
     /// Print the public keys that signed checkpoints, the oldest first. Give them to whoever will check.
     #[command(after_help = "Example:\n  card4e audit key --config ./bank/card4e.toml > audit.keys")]
     Key(Data),
+
+    /// List what operators did, and what else is not an answer; oldest first.
+    #[command(after_help = "\
+Examples:
+  card4e audit log --since 7d --config ./bank/card4e.toml
+  card4e audit log --config ./bank/card4e.toml --json | jq 'select(.by.credential)'
+
+Who is `machine` (a command on the machine itself) or the number of the credential that was presented. An
+act is recorded before it takes effect.")]
+    Log {
+        /// Only from then on: 2026-11-21 (midnight in Beijing), 2026-11-21T08:00:00Z, or 24h ago.
+        #[arg(long, value_name = "TIME", value_parser = Time::parse)]
+        since: Option<Time>,
+
+        /// Only before then; written as for --since.
+        #[arg(long, value_name = "TIME", value_parser = Time::parse)]
+        until: Option<Time>,
+
+        #[command(flatten)]
+        data: Data,
+    },
 
     /// Write all entries of a period with what proves that they were signed and none is missing.
     #[command(after_help = "\
@@ -129,6 +151,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Check(data) => check(data),
         Command::Key(data) => key(data),
+        Command::Log { since, until, data } => log(*since, *until, data),
         Command::Export { since, until, out, place } => export(*since, *until, out, place),
         Command::Prove { request, place } => prove(request, place),
         Command::Checkpoint { since, place } => checkpoint(since.as_deref(), place),
@@ -177,6 +200,62 @@ fn key(data: &Data) -> anyhow::Result<()> {
     Ok(())
 }
 
+const LOG: [Heading; 4] = ["time (UTC)", "by", "what", "details"];
+
+fn log(since: Option<Time>, until: Option<Time>, data: &Data) -> anyhow::Result<()> {
+    let Installation { folder, .. } = data.place.open()?;
+    let ledger = LedgerReader::open(&folder.join("ledger.db"))?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let widths = [20, 12, 18, 0];
+    if !data.json {
+        table::line(&mut out, &LOG, &widths, &LOG.map(|heading| table::name(heading).to_owned()))?;
+    }
+    ledger.entries(&period(since, until)?, |entry| {
+        if matches!(entry, Entry::Answer(_)) {
+            return Ok(());
+        }
+        let says = evidence::says(entry);
+        if data.json {
+            return Ok(writeln!(out, "{says}")?);
+        }
+        anyhow::Ok(table::line(&mut out, &LOG, &widths, &log_row(&says))?)
+    })?;
+    Ok(out.flush()?)
+}
+
+fn log_row(says: &Value) -> [String; 4] {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let by = match &says["by"] {
+        Value::Object(by) => by.iter().map(|(kind, number)| format!("{kind} {number}")).collect(),
+        Value::Null => "-".to_owned(),
+        by => text(by),
+    };
+    // An act is a word, or a word with members.
+    let (what, members) = match &says["act"] {
+        Value::Object(act) => {
+            act.iter().next().map_or_else(Default::default, |(k, m)| (k.clone(), m.clone()))
+        }
+        Value::Null => (text(&says["kind"]), says.clone()),
+        act => (text(act), Value::Null),
+    };
+    let is_shown = |(name, value): &(&String, &Value)| {
+        !value.is_null() && !["kind", "time", "at_ms", "by", "act"].contains(&name.as_str())
+    };
+    let members = members.as_object().cloned().unwrap_or_default();
+    let details: Vec<_> =
+        members.iter().filter(is_shown).map(|(name, value)| format!("{name}={}", text(value))).collect();
+    [text(&says["time"]), by, what.replace('_', " "), details.join(" ")]
+}
+
+/// What lies between two times, Unix milliseconds.
+fn period(since: Option<Time>, until: Option<Time>) -> anyhow::Result<Range<Millis>> {
+    let now = Clock::default().now_ms();
+    let bound = |time: Option<Time>, otherwise| time.map_or(otherwise, |time| time.at_ms(now));
+    let period = bound(since, Millis::MIN)..bound(until, Millis::MAX);
+    ensure!(period.start < period.end, "--since is not before --until; nothing can lie between them");
+    Ok(period)
+}
+
 /// A ledger, and the checkpoint that evidence ends in.
 struct Source {
     ledger: LedgerReader,
@@ -202,17 +281,14 @@ impl Source {
 
 fn export(since: Option<Time>, until: Option<Time>, file: &Path, place: &Place) -> anyhow::Result<()> {
     let source = Source::open(place)?;
-    let now = Clock::default().now_ms();
-    let bound = |time: Option<Time>, otherwise| time.map_or(otherwise, |time| time.at_ms(now));
-    let settled = bound(since, Millis::MIN)..bound(until, Millis::MAX);
-    ensure!(settled.start < settled.end, "--since is not before --until; nothing can lie between them");
+    let settled = period(since, until)?;
     let leaves = source.ledger.leaves_of(&settled, source.newest.size)?;
     let leaves = leaves.context("nothing that was signed lies in this time")?;
-    let text = |time: Option<Time>| time.map(|time| utc_text(time.at_ms(now)));
+    let text = |time: Option<Time>, at| time.map(|_| utc_text(at));
     let begin = |peaks: &[Hash]| Line::Export {
         version: VERSION,
-        since: text(since),
-        until: text(until),
+        since: text(since, settled.start),
+        until: text(until, settled.end),
         first_leaf: leaves.start,
         peaks: written(peaks),
     };
@@ -236,7 +312,7 @@ fn export(since: Option<Time>, until: Option<Time>, file: &Path, place: &Place) 
 /// them, and the proof that they are in the tree that was signed last.
 fn write_export(
     source: &Source,
-    leaves: &std::ops::Range<u64>,
+    leaves: &Range<u64>,
     begin: impl Fn(&[Hash]) -> Line,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {

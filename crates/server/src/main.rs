@@ -147,7 +147,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         envelopes: envelopes::Current::fixed(Envelopes::new(sandbox::opener()?)),
         tls,
         room: http::body_room(),
-        connections: http::connection_bound(settings.http.connections_max),
+        connections: http::connection_bound(process::allow_connections(settings.http.connections_max)),
         port: address.port(),
         diagnoses: Mutex::default(),
         settings: RwLock::new(Arc::new(settings)),

@@ -184,7 +184,26 @@ pub fn says(entry: &Entry) -> Value {
             "records": records,
             "account": account,
         }),
+        Entry::Operator { at_ms, by, act } => json!({
+            "kind": "operator",
+            "time": utc_text(*at_ms),
+            "at_ms": at_ms,
+            "by": by,
+            "act": in_credits(json!(act)),
+        }),
     }
+}
+
+/// Amounts are kept in millionths; people read credits.
+fn in_credits(mut act: Value) -> Value {
+    for member in act.as_object_mut().into_iter().flat_map(|act| act.values_mut()) {
+        for name in ["amount", "price"] {
+            if let Some(millionths) = member[name].as_i64() {
+                member[name] = Credits(millionths).to_string().into();
+            }
+        }
+    }
+    act
 }
 
 fn reason(reason: &Reason) -> String {

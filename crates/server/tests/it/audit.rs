@@ -229,10 +229,171 @@ fn a_tree_that_grew_begins_with_the_one_somebody_kept() {
     let suspicious = Auditor::given(&foreign);
     suspicious.keeps("growth", &std::fs::read_to_string(auditor.path("growth")).unwrap());
     assert!(suspicious.refuses(&["growth"]).contains("not a key you gave"));
-    let said = stranger.refused(&["audit", "checkpoint"]);
-    assert!(said.contains("nothing was signed yet"), "{said}");
     suspicious.keeps("keys", "no key");
     assert!(suspicious.refuses(&["growth"]).contains("64 hex digits"));
+}
+
+#[test]
+fn what_is_erased_and_which_keys_are_replaced_changes_no_proof() {
+    let (bank, moment) = two_months();
+    let old_keys = printed(&bank, &["audit", "key"]);
+    let auditor = Auditor::given(&old_keys);
+    exported(&bank, &["--until", &moment], &auditor.path("october"));
+    let listed = printed(&bank, &["ledger", "list", "--json"]);
+    let first: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    let id = first["request_id"].as_str().unwrap().to_owned();
+
+    bank.run(&["keys", "rotate", "audit"]);
+    assert_eq!(super::traces::erase(&bank, CARD)["records"], 3);
+    exported(&bank, &["--since", &moment], &auditor.path("november"));
+    exported(&bank, &["--until", &moment], &auditor.path("october-again"));
+    auditor.keeps("answer", &printed(&bank, &["audit", "prove", &id]));
+    let said = auditor.refuses(&["november"]);
+    assert!(said.contains("not a key you gave"), "{said}");
+
+    let new_keys = printed(&bank, &["audit", "key"]);
+    assert!(new_keys.starts_with(&old_keys) && new_keys.lines().count() == 2);
+    auditor.keeps("keys", &new_keys);
+    auditor.checks(&["october", "november"]).unwrap();
+    auditor.checks(&["answer"]).unwrap();
+    let entries = |name: &str| {
+        let text = std::fs::read_to_string(auditor.path(name)).unwrap();
+        text.lines().filter(|line| line.contains(r#""is":"entry""#)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(entries("october"), entries("october-again"), "an erasure leaves the entries as they are");
+    // The other way round, the replaced key would have signed the newer tree.
+    let turned: String = new_keys.lines().rev().map(|key| format!("{key}\n")).collect();
+    auditor.keeps("keys", &turned);
+    let said = auditor.refuses(&["october", "november"]);
+    assert!(said.contains("key that was replaced"), "{said}");
+}
+
+/// What is not an answer, as `card4e audit log --json` tells it, without times.
+fn acts(bank: &Installation) -> Vec<Value> {
+    let text = printed(bank, &["audit", "log", "--json"]);
+    let mut all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for says in &mut all {
+        let says = says.as_object_mut().unwrap();
+        assert!(says.remove("at_ms").is_some() && says.remove("time").is_some());
+        if let Some(act) = says.get_mut("act").and_then(Value::as_object_mut)
+            && let Some(members) = act.values_mut().next().and_then(Value::as_object_mut)
+        {
+            members.retain(|_, value| !value.is_null());
+        }
+    }
+    all
+}
+
+#[test]
+fn every_act_of_an_operator_is_in_the_ledger_with_who_did_it() {
+    let bank = Installation::new(&[]);
+    let told = bank.run(&["credential", "create", "operator", "--kind", "platform"]);
+    let platform = format!("Bearer {}", told["secret"].as_str().unwrap());
+    let headers = [("authorization", platform.as_str())];
+    let people = bank.config.with_file_name("people.csv");
+    let file = people.to_str().unwrap();
+    assert!(card4e(&["synth", "--accounts", "3", "--out", file]).status.success());
+    bank.run(&["caller", "create", "shop"]);
+    let server = Sandbox::serving(&bank.config);
+    bank.run(&["credential", "create", "shop", "--kind", "acedata", "--expires", "90d"]);
+    bank.run(&["credential", "rotate", "3", "--overlap", "0s"]);
+    bank.run(&["credential", "revoke", "3"]);
+    bank.run(&["caller", "suspend", "shop"]);
+    bank.run(&["caller", "resume", "shop"]);
+    bank.run(&["caller", "set", "shop", "--price", "0.5", "--unlimited", "true"]);
+    bank.run(&["caller", "recharge", "shop", "2.5"]);
+    bank.run(&["import", "accounts", file]);
+    let csv = std::fs::read_to_string(&people).unwrap();
+    let card = csv.lines().nth(1).unwrap().split(',').next().unwrap();
+    bank.run(&["accounts", "put", card, "--status", "lost"]);
+    let lost = format!(r#"{{"bank_card":"{card}","status":"lost"}}"#);
+    assert_eq!(server.request("PUT", "/api/v1/accounts", &headers, lost.as_bytes()).status, 200);
+    let gone = format!(r#"{{"bank_card":"{card}"}}"#);
+    assert_eq!(server.request("DELETE", "/api/v1/accounts", &headers, gone.as_bytes()).status, 200);
+    let lines = format!("{lost}\n{{\"op\":\"delete\",\"bank_card\":\"{card}\"}}\n");
+    let streamed = server.bytes("POST", "/api/v1/accounts/stream", &headers, lines.as_bytes());
+    assert!(streamed_lines(&server, &streamed).contains("\"line\":2"));
+    bank.run(&["keys", "rotate", "audit", "receipts"]);
+    super::traces::erase(&bank, card);
+    server.stop();
+    bank.refused(&["caller", "suspend", "nobody"]);
+    bank.refused(&["accounts", "put", card, "--status", "nonsense"]);
+
+    let by = |by: Value, act: Value| json!({ "kind": "operator", "by": by, "act": act });
+    let machine = |act: Value| by("machine".into(), act);
+    let changed = |put: u32, state_set: u32, deleted: u32| json!({ "accounts_changed": { "put": put, "state_set": state_set, "deleted": deleted } });
+    let issued = |id: u32, of: u32, kind: &str| {
+        machine(json!({ "credential_issued": { "credential": id, "application": of, "kind": kind } }))
+    };
+    let mut all = acts(&bank);
+    let expiring = all[6]["act"]["credential_issued"].as_object_mut().unwrap();
+    let expires = expiring.remove("expires_at_ms").unwrap();
+    let terms = json!({
+        "application": 2, "actions": all[11]["act"]["terms_set"]["actions"], "unlimited": true, "price": "0.5",
+        "encryption_required": false, "reasons": false,
+    });
+    assert_eq!(
+        all,
+        [
+            machine(json!({ "caller_added": { "caller": 1, "operator": true, "unlimited": false } })),
+            issued(1, 1, "platform"),
+            issued(2, 1, "platform"),
+            machine(json!({ "caller_added": { "caller": 2, "operator": false, "unlimited": false } })),
+            machine(json!({ "recharged": { "application": 2, "amount": "10" } })),
+            json!({ "kind": "grant", "application": 2, "amount": "10" }),
+            issued(3, 2, "acedata"),
+            machine(json!({ "credential_changed": { "credential": 3, "expires_at_ms": expires } })),
+            machine(json!({ "credential_revoked": { "credential": 3 } })),
+            machine(json!({ "standing_set": { "caller": 2, "standing": "suspended" } })),
+            machine(json!({ "standing_set": { "caller": 2, "standing": "active" } })),
+            machine(json!({ "terms_set": terms })),
+            machine(json!({ "recharged": { "application": 2, "amount": "2.5" } })),
+            json!({ "kind": "grant", "application": 2, "amount": "2.5" }),
+            machine(json!({ "imported": { "replaces": false } })),
+            machine(changed(0, 1, 0)),
+            by(json!({ "credential": 2 }), changed(0, 1, 0)),
+            by(json!({ "credential": 2 }), changed(0, 0, 1)),
+            by(json!({ "credential": 2 }), changed(0, 1, 1)),
+            machine(json!({ "keys_rotated": { "groups": ["audit", "receipts"] } })),
+            machine("erasure_begun".into()),
+            json!({ "kind": "erased", "records": 0, "account": false }),
+        ]
+    );
+    let shown = printed(&bank, &["audit", "log", "--since", "1h"]);
+    assert!(shown.contains("credential 2  accounts changed    deleted=1 put=0 state_set=1"), "{shown}");
+    assert!(!shown.contains(card) && !shown.contains(told["secret"].as_str().unwrap()));
+    assert_eq!(printed(&bank, &["audit", "log", "--until", "2020-01-01"]).lines().count(), 1);
+    assert_eq!(bank.run(&["audit", "check"])["entries"], 22);
+}
+
+/// All that comes back until the connection ends.
+fn streamed_lines(server: &Sandbox, request: &[u8]) -> String {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(&server.address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.write_all(request).unwrap();
+    let mut text = String::new();
+    let mut part = [0; 4096];
+    while !text.contains("0\r\n\r\n") {
+        let read = socket.read(&mut part).unwrap();
+        assert!(read > 0, "{text}");
+        text += std::str::from_utf8(&part[..read]).unwrap();
+    }
+    text
+}
+
+#[test]
+fn nothing_is_done_that_cannot_be_recorded() {
+    let bank = Installation::new(&[]);
+    // Somebody has the folder, and no control socket answers: nobody can write the ledger.
+    let held = std::fs::File::create(bank.folder().join("data/lock")).unwrap();
+    held.lock().unwrap();
+    let said = bank.refused(&["accounts", "put", CARD, "--status", "lost"]);
+    assert!(said.contains("could not be recorded, so it was not done"), "{said}");
+    let file = bank.config.with_file_name("people.csv");
+    std::fs::write(&file, "bank_card,name,id_type,id_number,phone,status\n").unwrap();
+    let said = bank.refused(&["import", "accounts", file.to_str().unwrap()]);
+    assert!(said.contains("could not be recorded"), "{said}");
 }
 
 /// The files in `docs/audit-vectors`, for whoever writes a checker of their own. With `UPDATE_GOLDEN`
@@ -263,6 +424,7 @@ fn make_vectors(vectors: &Path) {
     exported(&bank, &["--since", &moment], &out);
     let export = std::fs::read_to_string(out).unwrap();
     let entry: Value = serde_json::from_str(export.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(entry["says"]["kind"], "answer");
     let id = entry["says"]["request_id"].as_str().unwrap();
     let inclusion = printed(&bank, &["audit", "prove", id]);
     let checkpoint = printed(&bank, &["audit", "checkpoint"]);

@@ -12,6 +12,7 @@ mod doctor;
 mod envelope;
 mod family;
 mod full_disk;
+mod hardening;
 mod import;
 mod keys;
 mod ledger;
