@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod limit;
 pub mod operator;
 pub mod outcome;
+pub mod overload;
 pub mod projection;
 pub mod register;
 pub mod rotate;

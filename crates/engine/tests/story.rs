@@ -21,6 +21,7 @@ use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
 use engine::operator::By;
 use engine::outcome::Outcome;
+use engine::register::{Kind, Wish};
 use engine::settle::{Desk, Settlement, Writing};
 use engine::store::{Check, LedgerFile};
 use engine::subject::{Date, ParseOptions};
@@ -172,6 +173,44 @@ fn balance_attempts_and_stored_answers_survive_a_restart() {
     assert_eq!(running.engine.totals().charges, 4);
     running.engine.clock.set(Mode::Frozen(NOON + DAY));
     assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass, "a new day");
+    running.stop();
+}
+
+#[test]
+fn a_noisy_caller_cannot_keep_a_quiet_one_from_being_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), Policy { under_way_max: 8, ..policy() });
+    put(&running.engine, "normal");
+    let engine = &running.engine;
+    engine.acting(By::Machine).create_caller("quiet", false, true, Credits::ZERO).unwrap();
+    let issued = engine.acting(By::Machine).issue("quiet", Kind::Bearer, Wish::default()).unwrap();
+    let directory = engine.directory();
+    let quiet = directory.credentials().into_iter().find(|known| known.id.0 == issued.credential).unwrap();
+    let noisy = credential(&engine.vault);
+    // Admitted, and not asked yet: as many as there may be, again and again.
+    let mut under_way = Vec::new();
+    let mut refused = 0;
+    for _ in 0..100 {
+        match engine.admit(&noisy, Action::FourElements, false) {
+            Ok(admission) => under_way.push(admission),
+            Err(Refusal::Overloaded) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((under_way.len(), refused), (4, 96));
+    for _ in 0..20 {
+        assert!(engine.admit(&quiet, Action::FourElements, false).is_ok(), "and given back at once");
+    }
+    assert_eq!(engine.totals().answers, 0, "a refusal never touches the ledger");
+    let balance = engine.balance(&under_way[0].application).unwrap();
+    under_way.clear();
+    assert_eq!(
+        outcome(ask(engine, "16100000001", None)),
+        Outcome::Pass,
+        "who stops asking too much is answered"
+    );
+    assert_eq!(engine.totals().answers, 1);
+    assert_eq!(balance, Credits::whole(100), "what was set aside is not charged");
     running.stop();
 }
 
