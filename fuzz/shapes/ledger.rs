@@ -4,6 +4,7 @@
 //! Used by the fuzz targets, and on every `cargo test` by `crates/engine/tests/shapes.rs`.
 
 use engine::audit::{Frontier, Hash, proof};
+use engine::caller::Action;
 use engine::claim::Claim;
 use engine::ledger::{Block, Entry};
 use engine::subject::{Date, ParseOptions, Subject};
@@ -44,6 +45,6 @@ pub fn elements(bytes: &[u8]) {
     assert!(!is_long || !format!("{claim:?}").contains(card), "a claim prints nothing of itself");
     if let Some(today) = Date::new(2026, 11, 21) {
         let options = ParseOptions { test_land: true, ..ParseOptions::new(today) };
-        let _ = Subject::parse(name, card, id, mobile, 0, &options);
+        Action::ALL.into_iter().for_each(|action| _ = Subject::parse(action, &claim, &options));
     }
 }

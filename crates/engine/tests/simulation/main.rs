@@ -182,7 +182,7 @@ fn seed() -> Seed {
 fn open(folder: &Path) -> Result<Running, engine::OpenError> {
     let policy = Policy {
         test_land: true,
-        requests_per_second: 150,
+        requests_per_second: [150; Action::ALL.len()],
         attempts: AttemptPolicy { per_card: Some(40), ..AttemptPolicy::default() },
         log_bytes: 0,
         under_way_max: 64,
@@ -458,6 +458,7 @@ async fn asked(desk: &Desk, wish: &Wish) -> Settlement {
         idempotency_key: wish.key.as_deref(),
         purpose: None,
         scripted: None,
+        detailed: false,
         request: wish.request,
         began: Instant::now(),
     };
