@@ -3,7 +3,7 @@
 //! Used by the fuzz targets, and on every `cargo test` by `crates/wire/tests/shapes.rs`.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use wire::acedata::{self, CheckFourElements};
+use wire::acedata::{self, Check, Endpoint};
 use wire::native::Verification;
 use wire::tencent::signature::{DEFAULT_PUBLIC_NAMES, Tc3, verify};
 use wire::tencent::{self, flatten};
@@ -45,8 +45,8 @@ fn read(incoming: &Incoming<'_>) {
 
 /// A body of the wires that take JSON.
 pub fn body(bytes: &[u8]) {
-    if let Ok(call) = CheckFourElements::read(bytes) {
-        let _ = call.envelope();
+    for endpoint in Endpoint::ALL {
+        let _ = Check::read(endpoint.takes(), bytes).map(|check| check.envelope());
     }
     let _ = Verification::read(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
