@@ -5,6 +5,8 @@
 //! the commitment, so every leaf, root and proof can still be recomputed, and tells nothing about
 //! whom the entry was about.
 
+pub mod proof;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -42,6 +44,16 @@ impl Frontier {
     /// Number of leaves.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Roots of the perfect subtrees, the largest first.
+    pub fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
+    /// A tree of this many leaves with these peaks; `None` when there cannot be so many of them.
+    pub fn of(size: u64, peaks: Vec<Hash>) -> Option<Frontier> {
+        (peaks.len() == size.count_ones() as usize).then_some(Frontier { size, peaks })
     }
 
     /// Appends a leaf.
@@ -99,7 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// RFC 6962, section 2.1, written as it stands there.
-    fn root_by_definition(leaves: &[Hash]) -> Hash {
+    pub(super) fn root_by_definition(leaves: &[Hash]) -> Hash {
         match leaves {
             [] => digest(&[]),
             [one] => *one,
@@ -110,7 +122,7 @@ mod tests {
         }
     }
 
-    fn leaves(count: usize) -> Vec<Hash> {
+    pub(super) fn leaves(count: usize) -> Vec<Hash> {
         (0..count).map(|i| leaf(&[0; 32], &i.to_be_bytes())).collect()
     }
 

@@ -116,7 +116,7 @@ impl Engine {
     }
 
     /// Begins to erase everything about a card, in the background.
-    pub fn erase(self: &Arc<Engine>, card: &str) -> Result<ErasureStatus, EraseError> {
+    pub(crate) fn erase(self: &Arc<Engine>, card: &str) -> Result<ErasureStatus, EraseError> {
         let card = CardNumber::parse(card).ok_or(EraseError::Card)?;
         let mut status = self.erasing.status();
         if status.is_running {

@@ -15,6 +15,7 @@ use crate::caller::{Action, Application, ApplicationId, CallerId, CredentialId, 
 use crate::claim::Masks;
 use crate::clock::Millis;
 use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
+use crate::operator::{Act, By};
 use crate::outcome::{Class, Outcome, Reason, Row};
 use crate::subject::NameClass;
 use crate::vault::{KeyedRef, nonce};
@@ -88,6 +89,25 @@ pub enum Entry {
         /// Whether there was an account of record.
         account: bool,
     },
+    /// Somebody who looks after the installation did something; written before it takes effect.
+    Operator {
+        /// When, Unix milliseconds.
+        at_ms: Millis,
+        /// Who.
+        by: By,
+        /// What.
+        act: Act,
+    },
+}
+
+impl Entry {
+    /// Reads the bytes of an entry, all of them; they are what its leaf covers.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Entry, BlockError> {
+        match postcard::take_from_bytes(bytes)? {
+            (entry, []) => Ok(entry),
+            _ => Err(postcard::Error::DeserializeBadEncoding.into()),
+        }
+    }
 }
 
 /// The record of an answered question. Nothing in it tells about whom it was: that is in [`Side`].
@@ -205,7 +225,7 @@ impl Block {
 
     /// The entries, decoded.
     pub fn decoded(&self) -> Result<Vec<Entry>, BlockError> {
-        self.entries.iter().map(|(_, bytes)| Ok(postcard::from_bytes(bytes)?)).collect()
+        self.entries.iter().map(|(_, bytes)| Entry::from_bytes(bytes)).collect()
     }
 
     /// Adds an entry and its leaf.
@@ -241,6 +261,8 @@ pub struct Books {
     pub(crate) attempts: Attempts,
     #[serde(skip)]
     pub(crate) memory: Memory,
+    #[serde(skip)]
+    under_way: UnderWay,
     /// Totals since the beginning.
     pub(crate) totals: Totals,
 }
@@ -270,6 +292,36 @@ impl Account {
     }
 }
 
+/// Questions that were admitted and are not settled yet, by application.
+#[derive(Default)]
+#[cfg_attr(test, derive(Clone, Debug, PartialEq))]
+struct UnderWay {
+    all: usize,
+    of: HashMap<ApplicationId, usize>,
+}
+
+impl UnderWay {
+    fn has_room(&self, application: ApplicationId, most: usize) -> bool {
+        let own = self.of.get(&application).copied().unwrap_or(0);
+        let asking = self.of.len() + usize::from(own == 0);
+        self.all < most && own < (most / (asking + 1)).max(1)
+    }
+
+    fn begin(&mut self, application: ApplicationId) {
+        self.all += 1;
+        *self.of.entry(application).or_default() += 1;
+    }
+
+    fn end(&mut self, application: ApplicationId) {
+        let Some(own) = self.of.get_mut(&application) else { return };
+        self.all -= 1;
+        *own -= 1;
+        if *own == 0 {
+            self.of.remove(&application);
+        }
+    }
+}
+
 /// A balance does not cover the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrears;
@@ -289,6 +341,7 @@ impl Books {
     /// Sets the price aside, so that requests in flight cannot overspend a balance.
     pub fn hold(&mut self, application: &Application, price: Credits) -> Result<(), Arrears> {
         if application.unlimited {
+            self.under_way.begin(application.id);
             return Ok(());
         }
         let account = self.accounts.entry(application.id).or_default();
@@ -296,11 +349,20 @@ impl Books {
             return Err(Arrears);
         }
         account.held.0 += price.0;
+        self.under_way.begin(application.id);
         Ok(())
+    }
+
+    /// Whether one more question of an application may be under way, of `most` in all. When many are,
+    /// each application has an equal share, and one share is kept free: whoever asks little is answered
+    /// while somebody else asks too much.
+    pub fn has_room(&self, application: ApplicationId, most: usize) -> bool {
+        self.under_way.has_room(application, most)
     }
 
     /// Gives back what [`Books::hold`] set aside.
     pub fn release(&mut self, application: &Application, price: Credits) {
+        self.under_way.end(application.id);
         if !application.unlimited
             && let Some(account) = self.accounts.get_mut(&application.id)
         {
@@ -316,7 +378,7 @@ impl Books {
                 self.accounts.entry(*application).or_default().granted.0 += amount.0;
             }
             Entry::SandboxReset { .. } => self.reset(),
-            Entry::Erased { .. } => {}
+            Entry::Erased { .. } | Entry::Operator { .. } => {}
         }
     }
 
@@ -334,7 +396,7 @@ impl Books {
     pub fn remember(&mut self, entry: &Entry, side: &Side) {
         match entry {
             Entry::Answer(answer) => self.remember_answer(answer, side),
-            Entry::Grant { .. } | Entry::Erased { .. } => {}
+            Entry::Grant { .. } | Entry::Erased { .. } | Entry::Operator { .. } => {}
             Entry::SandboxReset { .. } => self.forget_all(),
         }
     }
@@ -646,6 +708,33 @@ mod tests {
         settle(&mut books, &mut draft(&app, Outcome::NameInvalid), 0);
         assert_eq!(books.balance(&app), Some(Credits::whole(1)), "rejected input is free");
         assert_eq!(books.hold(&app, Credits::whole(1)), Ok(()));
+    }
+
+    #[test]
+    fn who_asks_too_much_leaves_room_for_who_asks_little() {
+        let app = |id: u32| Application { id: ApplicationId(id), ..(*application(true)).clone() };
+        let (noisy, quiet, other) = (app(1), app(2), app(3));
+        let mut books = Books::default();
+        let ask = |books: &mut Books, of: &Application, times: usize| {
+            let asked = (0..times).filter(|_| {
+                let has_room = books.has_room(of.id, 12);
+                has_room.then(|| books.hold(of, Credits::whole(1)).unwrap()).is_some()
+            });
+            asked.count()
+        };
+        assert_eq!(ask(&mut books, &noisy, 100), 6, "alone, half of all");
+        assert_eq!(ask(&mut books, &quiet, 1), 1);
+        assert_eq!(ask(&mut books, &noisy, 100), 0);
+        assert_eq!(ask(&mut books, &quiet, 100), 3, "two of them, a third each");
+        assert_eq!(ask(&mut books, &other, 100), 2, "and never more than all");
+        books.release(&noisy, Credits::whole(1));
+        assert_eq!(ask(&mut books, &noisy, 100), 0, "still over its share");
+        assert_eq!(ask(&mut books, &other, 100), 1);
+        (0..5).for_each(|_| books.release(&noisy, Credits::whole(1)));
+        (0..4).for_each(|_| books.release(&quiet, Credits::whole(1)));
+        (0..3).for_each(|_| books.release(&other, Credits::whole(1)));
+        assert_eq!(books, Books::default(), "nothing is left of it");
+        assert!(books.has_room(noisy.id, 1) && !books.has_room(noisy.id, 0));
     }
 
     #[test]

@@ -17,7 +17,9 @@ mod golden;
 pub mod issuer;
 pub mod ledger;
 pub mod limit;
+pub mod operator;
 pub mod outcome;
+pub mod overload;
 pub mod projection;
 pub mod register;
 pub mod rotate;
@@ -319,8 +321,9 @@ impl Engine {
         Arc::clone(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes a change of callers durable and known to everybody.
-    pub fn change(&self, change: Change) -> Result<(), StoreError> {
+    /// Makes a change durable and known to everybody. What somebody asked for goes through
+    /// [`operator::Acting`] instead, which records it first.
+    pub(crate) fn change(&self, change: Change) -> Result<(), StoreError> {
         self.queue.change(change)
     }
 

@@ -15,6 +15,7 @@ use crate::clock::Millis;
 use crate::erase::EraseError;
 use crate::file::hex;
 use crate::ledger::{Credits, Entry};
+use crate::operator::{Act, Acting, kind_word};
 use crate::rotate::RotateError;
 use crate::settle::Change;
 use crate::store::StoreError;
@@ -201,7 +202,7 @@ pub struct ListedCredential {
     pub signed_payload_only: bool,
 }
 
-impl Engine {
+impl Acting<'_> {
     /// Adds a caller with its application; `free` is granted to it.
     pub fn create_caller(
         &self,
@@ -269,10 +270,13 @@ impl Engine {
             return Err(RegisterError::Amount);
         }
         let application = ApplicationId(self.caller(name)?.id.0);
+        self.record_act(Act::Recharged { application, amount })?;
         let granted = Entry::Grant { at_ms: self.clock.now_ms(), application, amount };
         Ok(self.record(granted)?)
     }
+}
 
+impl Engine {
     /// All callers.
     pub fn list_callers(&self) -> Vec<ListedCaller> {
         let directory = self.directory();
@@ -297,7 +301,9 @@ impl Engine {
         };
         directory.callers().iter().map(listed).collect()
     }
+}
 
+impl Acting<'_> {
     /// Makes a credential for a caller.
     pub fn issue(&self, name: &str, kind: Kind, wish: Wish) -> Result<Issued, RegisterError> {
         if wish.signed_payload_only && kind != Kind::Signature {
@@ -374,7 +380,9 @@ impl Engine {
         let credential = self.credential(id)?;
         Ok(self.change(Change::Revoked(credential.id))?)
     }
+}
 
+impl Engine {
     /// All credentials, of one caller or of all.
     pub fn list_credentials(&self, of: Option<&str>) -> Result<Vec<ListedCredential>, RegisterError> {
         let only = of.map(|name| self.caller(name)).transpose()?.map(|caller| caller.id);
@@ -410,15 +418,14 @@ impl Engine {
 impl ListedCredential {
     fn of(credential: &Credential, caller: String, now: Millis) -> ListedCredential {
         let utc = |at: Option<Millis>| at.map(crate::clock::utc_text);
-        let (kind, shown) = match &credential.proof {
-            Proof::Signature { secret_id, .. } => ("tencent", secret_id.clone()),
-            Proof::Bearer { last4, .. } => ("acedata", format!("…{last4}")),
-            Proof::Platform { last4, .. } => ("platform", format!("…{last4}")),
+        let shown = match &credential.proof {
+            Proof::Signature { secret_id, .. } => secret_id.clone(),
+            Proof::Bearer { last4, .. } | Proof::Platform { last4, .. } => format!("…{last4}"),
         };
         ListedCredential {
             id: credential.id.0,
             caller,
-            kind,
+            kind: kind_word(&credential.proof),
             shown,
             expires: utc(credential.expires_at_ms),
             overlap_until: utc(credential.proof.overlap_until().filter(|until| *until > now)),

@@ -97,7 +97,10 @@ impl Engine {
 
     /// Begins to replace keys, in the background. If an earlier rotation did not come to its end, goes
     /// on with that one instead. Nothing is begun twice.
-    pub fn rotate_keys(self: &Arc<Engine>, groups: &[KeyGroup]) -> Result<RotationStatus, RotateError> {
+    pub(crate) fn rotate_keys(
+        self: &Arc<Engine>,
+        groups: &[KeyGroup],
+    ) -> Result<RotationStatus, RotateError> {
         let mut status = self.rotating.status();
         if status.is_running {
             return Ok(status.clone());

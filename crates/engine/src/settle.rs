@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use crate::Engine;
 use crate::audit::{Checkpoint, Frontier};
-use crate::caller::{Application, Caller, Credential, CredentialId};
+use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId};
 use crate::erase::ErasureStep;
 use crate::ledger::{Answer, Arrears, Block, Draft, Entry, Pending, Side, encoded};
+use crate::overload::Lateness;
 use crate::store::Commit;
 use crate::store::{Accounts, LedgerFile, StoreError};
 use crate::vault::KeyedRef;
@@ -264,6 +265,7 @@ pub struct Desk {
     /// Handed over in this turn of the core's loop, and not yet with the writer.
     outbox: RefCell<Vec<(Ticket, Draft)>>,
     carrier: RefCell<Option<Waker>>,
+    lateness: RefCell<Lateness>,
 }
 
 enum Awaited {
@@ -284,7 +286,18 @@ impl Desk {
             awaited: RefCell::default(),
             outbox: RefCell::default(),
             carrier: RefCell::default(),
+            lateness: RefCell::default(),
         }
+    }
+
+    /// Whoever runs this core found something ready to have waited so long; see [`Lateness::measured`].
+    pub fn measured(&self, waited: Duration, most: Duration) {
+        self.lateness.borrow_mut().measured(waited, most);
+    }
+
+    /// Whether this core is so far behind that it refuses one more question of this application.
+    pub fn is_too_late_for(&self, application: ApplicationId) -> bool {
+        self.lateness.borrow_mut().refuses(application)
     }
 
     /// Takes questions to the writer, and settlements to those who wait for them, for ever.

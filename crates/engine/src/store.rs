@@ -17,7 +17,7 @@ pub use accounts::{
     AccountRow, Accounts, Census, Change as AccountChange, Done as AccountDone, Import,
     Order as AccountOrder, Person, Rewrap, Source, Spot as AccountSpot,
 };
-pub use ledger::{Check, Commit, LedgerFile, LedgerReader, Newest, Opened, Unerased};
+pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, Newest, Opened, Unerased};
 pub use usage::{UsageFile, UsageRow};
 
 use std::fs::File;

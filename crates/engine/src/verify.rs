@@ -1,7 +1,6 @@
 //! One verification from admission to settlement: the product.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use subtle::Choice;
@@ -134,9 +133,6 @@ impl Engine {
         if self.writing() != Writing::Works {
             return Err(Refusal::Stopped);
         }
-        if self.queue.under_way.load(Ordering::Relaxed) >= self.policy().under_way_max {
-            return Err(Refusal::Overloaded);
-        }
         let (hold, rate) = self.hold_and_count(&application, action);
         match hold {
             Err(refusal) if !may_recall => Err(refusal),
@@ -152,9 +148,14 @@ impl Engine {
         let policy = self.policy();
         let own = application.price.or(policy.prices[action as usize]);
         let price = own.unwrap_or(policy.price);
-        if self.books().hold(application, price).is_err() {
+        let mut books = self.books();
+        if !books.has_room(application.id, policy.under_way_max) {
+            return (Err(Refusal::Overloaded), None);
+        }
+        if books.hold(application, price).is_err() {
             return (Err(Refusal::Arrears), None);
         }
+        drop(books);
         let hold =
             Hold { engine: Arc::clone(self), application: Arc::clone(application), price, kept: false };
         let usual = policy.requests_per_second[action as usize];

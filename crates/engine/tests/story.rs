@@ -19,7 +19,9 @@ use engine::erase::ErasureStatus;
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
+use engine::operator::By;
 use engine::outcome::Outcome;
+use engine::register::{Kind, Wish};
 use engine::settle::{Desk, Settlement, Writing};
 use engine::store::{Check, LedgerFile};
 use engine::subject::{Date, ParseOptions};
@@ -171,6 +173,44 @@ fn balance_attempts_and_stored_answers_survive_a_restart() {
     assert_eq!(running.engine.totals().charges, 4);
     running.engine.clock.set(Mode::Frozen(NOON + DAY));
     assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass, "a new day");
+    running.stop();
+}
+
+#[test]
+fn a_noisy_caller_cannot_keep_a_quiet_one_from_being_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = open(dir.path(), Policy { under_way_max: 8, ..policy() });
+    put(&running.engine, "normal");
+    let engine = &running.engine;
+    engine.acting(By::Machine).create_caller("quiet", false, true, Credits::ZERO).unwrap();
+    let issued = engine.acting(By::Machine).issue("quiet", Kind::Bearer, Wish::default()).unwrap();
+    let directory = engine.directory();
+    let quiet = directory.credentials().into_iter().find(|known| known.id.0 == issued.credential).unwrap();
+    let noisy = credential(&engine.vault);
+    // Admitted, and not asked yet: as many as there may be, again and again.
+    let mut under_way = Vec::new();
+    let mut refused = 0;
+    for _ in 0..100 {
+        match engine.admit(&noisy, Action::FourElements, false) {
+            Ok(admission) => under_way.push(admission),
+            Err(Refusal::Overloaded) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((under_way.len(), refused), (4, 96));
+    for _ in 0..20 {
+        assert!(engine.admit(&quiet, Action::FourElements, false).is_ok(), "and given back at once");
+    }
+    assert_eq!(engine.totals().answers, 0, "a refusal never touches the ledger");
+    let balance = engine.balance(&under_way[0].application).unwrap();
+    under_way.clear();
+    assert_eq!(
+        outcome(ask(engine, "16100000001", None)),
+        Outcome::Pass,
+        "who stops asking too much is answered"
+    );
+    assert_eq!(engine.totals().answers, 1);
+    assert_eq!(balance, Credits::whole(100), "what was set aside is not charged");
     running.stop();
 }
 
@@ -340,7 +380,7 @@ fn what_is_erased_is_nowhere_and_the_audit_holds() {
     assert_eq!(traces.len(), 4, "two side rows, where the account stands, what it says");
     assert!(!linger(dir.path(), &traces).is_empty());
 
-    running.engine.erase("6217 0000 0000 0000 012").unwrap();
+    running.engine.acting(By::Machine).erase("6217 0000 0000 0000 012").unwrap();
     let is = erased(&running.engine);
     assert_eq!((is.account, is.records, is.masks, is.error), (true, 2, 2, None));
     assert!(running.engine.usage(None, 10).unwrap().iter().all(|row| row.masks.is_none()));
@@ -354,7 +394,7 @@ fn what_is_erased_is_nowhere_and_the_audit_holds() {
     // Erased again, with nothing but the question since; and after a restart nothing is counted twice.
     let running = open(dir.path(), policy());
     assert_eq!(running.engine.totals().charges, 3);
-    running.engine.erase("6217000000000000012").unwrap();
+    running.engine.acting(By::Machine).erase("6217000000000000012").unwrap();
     let is = erased(&running.engine);
     assert_eq!((is.account, is.records, is.masks), (false, 1, 1));
     running.stop();
@@ -373,7 +413,7 @@ fn an_interrupted_erasure_is_gone_on_with() {
     // Somebody in the way of the accounts stops it after it was noted.
     let accounts = rusqlite::Connection::open(dir.path().join("accounts.db")).unwrap();
     accounts.execute_batch("BEGIN IMMEDIATE").unwrap();
-    running.engine.erase("6217000000000000012").unwrap();
+    running.engine.acting(By::Machine).erase("6217000000000000012").unwrap();
     let is = erased(&running.engine);
     assert!(is.error.is_some_and(|error| error.contains("locked")));
     drop(accounts);
@@ -396,7 +436,7 @@ fn a_question_is_known_and_a_card_is_found_under_keys_from_before() {
     let running = open(dir.path(), policy());
     put(&running.engine, "normal");
     assert_eq!(outcome(ask(&running.engine, "16100000001", Some("k"))), Outcome::Pass);
-    running.engine.rotate_keys(&KeyGroup::ALL).unwrap();
+    running.engine.acting(By::Machine).rotate_keys(&KeyGroup::ALL).unwrap();
     while running.engine.rotation().is_running {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -407,7 +447,7 @@ fn a_question_is_known_and_a_card_is_found_under_keys_from_before() {
     let running = open(dir.path(), policy());
     assert!(ask(&running.engine, "16100000001", Some("k")).unwrap().replayed, "after a restart");
     assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
-    running.engine.erase("6217000000000000012").unwrap();
+    running.engine.acting(By::Machine).erase("6217000000000000012").unwrap();
     assert_eq!(erased(&running.engine).records, 2, "one under each key");
     running.stop();
 

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use engine::account::{AccountState, AccountText};
 use engine::file::hex;
+use engine::operator::Act;
 use engine::store::{AccountDone, AccountOrder, AccountRow, AccountSpot, Accounts, Census};
 use engine::subject::CardNumber;
 use engine::vault::Vault;
@@ -228,16 +229,30 @@ fn put(card: &Card, status: Option<&str>) -> anyhow::Result<()> {
              on standard input"
         ),
     };
-    print(&one(&installation, order)?, card.json)
+    print(&one(&installation, &card.place, order)?, card.json)
 }
 
 fn delete(card: &Card) -> anyhow::Result<()> {
     let installation = card.place.open()?;
     let spot = spot(&card_text(&card.card)?, &installation.vault)?;
-    print(&one(&installation, AccountOrder::Delete(spot))?, card.json)
+    print(&one(&installation, &card.place, AccountOrder::Delete(spot))?, card.json)
 }
 
-fn one(installation: &Installation, order: AccountOrder) -> anyhow::Result<AccountDone> {
+/// What orders are, for the record: how many of each kind.
+pub fn act(orders: &[AccountOrder]) -> Act {
+    let (mut put, mut state_set, mut deleted) = (0, 0, 0);
+    for order in orders {
+        *match order {
+            AccountOrder::Put(_) => &mut put,
+            AccountOrder::SetState(..) => &mut state_set,
+            AccountOrder::Delete(_) => &mut deleted,
+        } += 1;
+    }
+    Act::AccountsChanged { put, state_set, deleted }
+}
+
+fn one(installation: &Installation, place: &Place, order: AccountOrder) -> anyhow::Result<AccountDone> {
+    crate::manage::record(place, act(std::slice::from_ref(&order)))?;
     let mut accounts = Accounts::open(&installation.folder.join("accounts.db"))?;
     let done = accounts.carry_out(&[order], &installation.vault)?.pop();
     done.filter(|done| !matches!(done, AccountDone::Absent)).context(NOBODY)

@@ -14,8 +14,11 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use engine::clock::{Clock, utc_text};
 use engine::file::{create_private_dir, hex, unhex};
+use engine::issuer::Issuers;
+use engine::operator::{Act, By};
 use engine::store::{Accounts, Check, LedgerFile, LedgerReader};
 use engine::vault::{KeyRing, Vault};
+use engine::{Engine, Policy, Seed};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -263,6 +266,13 @@ pub fn restore(options: &Restore) -> anyhow::Result<()> {
         found.audit == manifest.audit && found.accounts_digest == manifest.accounts_digest,
         "the files hold something else than the manifest says; nothing was restored, take another backup"
     );
+    // Said in the ledger that takes effect: its tree goes on from here, and not from where it was.
+    let policy = Policy { log_bytes: 0, ..settings.serve_policy()? };
+    let running = Engine::open(&unfinished.path, &root_key, policy, Issuers::built_in(), Seed::nobody())?;
+    let recorded =
+        running.engine.acting(By::Machine).record_act(Act::Restored { entries: found.audit.entries });
+    running.stop();
+    recorded?;
     if data.exists() {
         std::fs::remove_dir(&data)
             .with_context(|| format!("cannot put a folder in place of {}", data.display()))?;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::installation::Place;
 use crate::register::{CallerCommand, CredentialCommand};
 use crate::sandbox::PUBLIC_TOKEN;
 use crate::serve::{Init, Serve};
@@ -61,9 +60,9 @@ pub enum Command {
     /// Erase people.
     #[command(subcommand)]
     Subject(crate::subject::Command),
-    /// Check the audit tree.
+    /// Check the audit tree, and give evidence that others can check.
     #[command(subcommand)]
-    Audit(Audit),
+    Audit(crate::audit::Command),
     /// Read the ledger: who asked, what was answered, what it cost.
     #[command(subcommand)]
     Ledger(crate::ledger::Command),
@@ -169,29 +168,6 @@ Examples:
         #[arg(long = "name", value_name = "HOST")]
         names: Vec<String>,
     },
-}
-
-/// `card4e audit`
-#[derive(Subcommand)]
-pub enum Audit {
-    /// Recompute the tree, hold every record, side row and signed checkpoint against it.
-    ///
-    /// Ends with 1 when anything does not hold.
-    #[command(
-        after_help = "Example:\n  card4e audit check --config ./bank/card4e.toml\n  card4e audit check --data ./card4e-data     of a sandbox"
-    )]
-    Check(Data),
-}
-
-/// Which data, and how to print it.
-#[derive(Args)]
-pub struct Data {
-    #[command(flatten)]
-    pub place: Place,
-
-    /// Print JSON, one object a line.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// A line that can be pasted and answers at once.

@@ -323,6 +323,8 @@ pub struct HttpSettings {
     pub connections_max: usize,
     /// Questions under way at most; more are refused. Default 8192.
     pub under_way_max: usize,
+    /// A core that keeps something ready waiting for longer refuses some questions; 0: none. Default 250.
+    pub late_ms_max: u64,
     /// A request's head must have arrived after so many seconds. Default 30.
     pub head_seconds: u64,
     /// A request's body must have arrived after so many seconds. Default 30.
@@ -336,6 +338,7 @@ impl Default for HttpSettings {
         HttpSettings {
             connections_max: 10_000,
             under_way_max: 8192,
+            late_ms_max: 250,
             head_seconds: 30,
             body_seconds: 30,
             drain_seconds: 10,

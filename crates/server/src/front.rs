@@ -13,14 +13,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use engine::Engine;
-use engine::caller::{ApplicationId, Credential, Wire};
+use engine::caller::{Action, ApplicationId, Credential, Wire};
 use engine::issuer::CardKind;
 use engine::ledger::Answer;
 use engine::outcome::Reason;
 use engine::settle::Desk;
 use engine::store::StoreError;
 use engine::subject::CardNumber;
-use engine::verify::new_request_id;
+use engine::verify::{Admission, Refusal, new_request_id};
 use tokio::sync::Semaphore;
 use wire::acedata::{ErrorCode, Fault};
 use wire::envelope::{CannotOpen, Envelope, Opened};
@@ -88,6 +88,16 @@ impl Core {
     pub fn new(server: Arc<Server>) -> Result<Core, StoreError> {
         let desk = server.engine.desk()?;
         Ok(Core { server, desk, keys: RefCell::default() })
+    }
+}
+
+impl Core {
+    /// [`Engine::admit`], unless this core is too far behind to answer in time.
+    fn admit(&self, credential: &Credential, action: Action, may_recall: bool) -> Result<Admission, Refusal> {
+        if self.desk.is_too_late_for(credential.application) {
+            return Err(Refusal::Overloaded);
+        }
+        self.server.engine.admit(credential, action, may_recall)
     }
 }
 

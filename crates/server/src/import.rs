@@ -17,6 +17,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use engine::account::{AccountError, AccountText};
 use engine::clock::Clock;
+use engine::operator::Act;
 use engine::store::{AccountChange, Accounts, Import, Source};
 use engine::subject::{CardNumber, ParseOptions};
 use engine::vault::Vault;
@@ -146,6 +147,7 @@ struct Summary<'a> {
 
 /// Imports the file.
 pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
+    crate::manage::record(&options.place, Act::Imported { replaces: options.replace })?;
     let installation = options.place.open()?;
     let rules = &Rules::of(&installation);
     let mut accounts = Accounts::open_alone(&installation.folder, rules.vault)?;

@@ -101,13 +101,16 @@ pub struct Which {
 
 /// A moment, or so long ago.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Time {
+pub enum Time {
+    /// Then.
     At(Millis),
+    /// So many milliseconds before now.
     Ago(Millis),
 }
 
 impl Time {
-    fn parse(text: &str) -> Result<Time, String> {
+    /// Reads it as `--since` takes it.
+    pub fn parse(text: &str) -> Result<Time, String> {
         let wrong = || format!("`{text}` is no time; write 2026-11-21, 2026-11-21T08:00:00Z, or 24h");
         if let Ok(ago) = crate::register::milliseconds(text) {
             return Ok(Time::Ago(ago));
@@ -116,7 +119,8 @@ impl Time {
         moment(date, time).map(Time::At).ok_or_else(wrong)
     }
 
-    fn at_ms(self, now: Millis) -> Millis {
+    /// In Unix milliseconds.
+    pub fn at_ms(self, now: Millis) -> Millis {
         match self {
             Time::At(at) => at,
             Time::Ago(ago) => now - ago,

@@ -30,7 +30,7 @@ use crate::front::{acedata, tencent};
 use crate::http::{OnThisCore, Reply, connection_bound, shake_hands};
 use crate::manage::{Hidden, Request as Asked, socket};
 use crate::tls::{self, Tls};
-use crate::{custody, told_to_stop};
+use crate::{custody, process, told_to_stop};
 
 /// `card4e unseal`
 #[derive(Args)]
@@ -100,7 +100,7 @@ pub fn until_unsealed(
         language: settings.tencent.language,
         unseal: unseal.clone(),
         head_deadline: Duration::from_secs(settings.http.head_seconds),
-        connections: connection_bound(settings.http.connections_max),
+        connections: connection_bound(process::allow_connections(settings.http.connections_max)),
     });
     let listener = listener.try_clone()?;
     writeln!(std::io::stdout(), "card4e is locked on {}; unlock it: {unseal}", listener.local_addr()?)?;

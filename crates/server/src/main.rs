@@ -1,6 +1,7 @@
 //! The binary: reads the command line, puts the parts together, runs.
 
 mod accounts;
+mod audit;
 mod backup;
 mod bench;
 mod cli;
@@ -40,19 +41,16 @@ use anyhow::{Context, ensure};
 use clap::{CommandFactory, Parser};
 use engine::Engine;
 use engine::clock::Clock;
-use engine::store::{Check, LedgerFile};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::{Audit, Cli, Command, Data};
+use crate::cli::{Cli, Command};
 use crate::config::Settings;
 use crate::front::Server;
 use crate::front::envelopes::{self, Envelopes};
-use crate::installation::Installation;
 use crate::sandbox::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, Sandbox};
 use crate::serve::LogFormat;
-use crate::table::count;
 use crate::tls::Tls;
 use crate::tls::dev_ca::{self, DevCa};
 
@@ -101,7 +99,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Unseal(options) => locked::unseal(&options)?,
         Command::Subject(command) => subject::run(command)?,
         Command::Receipt(command) => receipt::run(&command)?,
-        Command::Audit(Audit::Check(data)) => as_far_as_read(check_audit(&data))?,
+        Command::Audit(command) => as_far_as_read(audit::run(&command))?,
         Command::Ledger(command) => as_far_as_read(ledger::run(&command))?,
         Command::Backup(options) => backup::backup(&options)?,
         Command::Restore(options) => backup::restore(&options)?,
@@ -159,7 +157,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         envelopes: envelopes::Current::fixed(Envelopes::new(sandbox::opener()?)),
         tls,
         room: http::body_room(),
-        connections: http::connection_bound(settings.http.connections_max),
+        connections: http::connection_bound(process::allow_connections(settings.http.connections_max)),
         port: address.port(),
         diagnoses: Mutex::default(),
         settings: RwLock::new(Arc::new(settings)),
@@ -314,29 +312,5 @@ fn write_man_pages(out: &Path) -> anyhow::Result<()> {
     clap_mangen::generate_to(Cli::command(), out).with_context(failed)?;
     let shown = out.display();
     writeln!(std::io::stdout(), "The man pages are in {shown}. Read one: man {shown}/card4e.1")?;
-    Ok(())
-}
-
-fn check_audit(data: &Data) -> anyhow::Result<()> {
-    let Installation { folder, vault, .. } = data.place.open()?;
-    let check = LedgerFile::check(&folder.join("ledger.db"), &vault)?;
-    let mut out = std::io::stdout().lock();
-    if data.json {
-        writeln!(out, "{}", serde_json::to_string(&check)?)?;
-        return Ok(());
-    }
-    let Check { blocks, entries, answers, charges, charged, erased, checkpoints, root, .. } = check;
-    writeln!(out, "The audit holds.\n")?;
-    let entries = count(entries, "entry", "entries");
-    writeln!(
-        out,
-        "  {entries} in {}, {erased} with their side row erased",
-        count(blocks, "block", "blocks")
-    )?;
-    let credits = if charged == "1" { "credit" } else { "credits" };
-    let answers = count(answers, "answer", "answers");
-    writeln!(out, "  {answers}, {charges} of them charged {charged} {credits} in all")?;
-    writeln!(out, "  {}", count(checkpoints, "signed checkpoint", "signed checkpoints"))?;
-    writeln!(out, "  root {root}")?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use anyhow::{Context, anyhow};
 use engine::caller::{Action, AddressRange, Purpose, Standing};
 use engine::file::unhex;
 use engine::ledger::Credits;
+use engine::operator::{Act, By};
 use engine::register::{Kind, Terms, Wish};
 use engine::settle::Desk;
 use engine::vault::KeyGroup;
@@ -72,6 +73,8 @@ pub enum Request {
     Erase { card: Hidden },
     /// How far that is.
     Erasure,
+    /// Something is about to be done beside the server, which keeps the record of it.
+    Record { act: Act },
     /// The passphrase, or the PIN of the token, for a locked server.
     Unseal { secret: Hidden },
 }
@@ -100,6 +103,7 @@ pub enum KindWord {
 
 /// Does what is asked, on an engine that is at work.
 fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyhow::Result<Value> {
+    let acting = engine.acting(By::Machine);
     match request {
         Request::Verify { caller, action, elements, purpose } => {
             // Made once: the engine keeps a letter box for each.
@@ -110,46 +114,51 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
             verify::put(engine, desk, &caller, action, &elements, purpose)
         }
         Request::CreateCaller { name, operator, unlimited, free } => {
-            engine.create_caller(&name, operator, unlimited, free)?;
+            acting.create_caller(&name, operator, unlimited, free)?;
             Ok(json!({ "created": name }))
         }
         Request::ListCallers => Ok(json!(engine.list_callers())),
         Request::SetStanding { name, standing } => {
-            engine.set_standing(&name, standing)?;
+            acting.set_standing(&name, standing)?;
             Ok(json!({ "caller": name, "standing": standing }))
         }
         Request::Recharge { name, amount } => {
-            engine.grant(&name, amount)?;
+            acting.grant(&name, amount)?;
             let left = engine.list_callers().into_iter().find(|caller| caller.name == name);
             Ok(json!({ "caller": name, "balance": left.and_then(|caller| caller.balance) }))
         }
         Request::SetTerms { name, terms } => {
-            engine.set_terms(&name, terms)?;
+            acting.set_terms(&name, terms)?;
             Ok(json!(engine.list_callers().into_iter().find(|caller| caller.name == name)))
         }
         Request::Issue { caller, kind, expires_in_ms, addresses, signed_payload_only, actions, purpose } => {
             let expires_at_ms = expires_in_ms.map(|after| engine.clock.now_ms().saturating_add(after));
             let wish = Wish { expires_at_ms, addresses, signed_payload_only, actions, purpose };
-            Ok(json!(engine.issue(&caller, kind.into(), wish)?))
+            Ok(json!(acting.issue(&caller, kind.into(), wish)?))
         }
         Request::ListCredentials { caller } => Ok(json!(engine.list_credentials(caller.as_deref())?)),
-        Request::Rotate { id, overlap_ms } => Ok(json!(engine.rotate(id, overlap_ms)?)),
+        Request::Rotate { id, overlap_ms } => Ok(json!(acting.rotate(id, overlap_ms)?)),
         Request::Revoke { id } => {
-            engine.revoke(id)?;
+            acting.revoke(id)?;
             Ok(json!({ "revoked": id }))
         }
-        Request::RotateKeys { groups } => Ok(json!(engine.rotate_keys(&groups)?)),
+        Request::RotateKeys { groups } => Ok(json!(acting.rotate_keys(&groups)?)),
         Request::KeyRotation => Ok(json!(engine.rotation())),
         Request::ListKeys => Ok(json!(engine.list_keys())),
         Request::ReplaceRootKey { root } => {
             let root = unhex(&root.0).map(Zeroizing::new).context("a root key has 64 hex digits")?;
             let root =
                 Zeroizing::new(<[u8; 32]>::try_from(&root[..]).context("a root key has 64 hex digits")?);
+            acting.record_act(Act::RootKeyReplaced)?;
             engine.replace_root_key(&root)?;
             Ok(json!({ "replaced": true }))
         }
-        Request::Erase { card } => Ok(json!(engine.erase(&card.0)?)),
+        Request::Erase { card } => Ok(json!(acting.erase(&card.0)?)),
         Request::Erasure => Ok(json!(engine.erasure())),
+        Request::Record { act } => {
+            acting.record_act(act)?;
+            Ok(Value::Null)
+        }
         Request::Unseal { .. } => Err(anyhow!("this server is not locked")),
         Request::Status => {
             let totals = engine.totals();
@@ -227,6 +236,16 @@ pub fn ask(place: &Place, request: Request) -> anyhow::Result<Value> {
     let done = answering.ask(request);
     answering.stop();
     done
+}
+
+/// Records what is about to be done in the data folder itself; when it fails, it must not be done. What
+/// is done to a sandbox nobody has to answer for.
+pub fn record(place: &Place, act: Act) -> anyhow::Result<()> {
+    if place.config.is_none() {
+        return Ok(());
+    }
+    let recorded = ask(place, Request::Record { act });
+    recorded.map(drop).context("what is about to be done could not be recorded, so it was not done")
 }
 
 /// Who does what is asked: the server of an installation, or this process when none runs.

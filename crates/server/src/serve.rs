@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
+use engine::operator::By;
 use engine::register::{Kind, Wish};
 use engine::vault::random;
 use engine::{Engine, Policy, Seed};
@@ -18,7 +19,7 @@ use crate::custody::Kept;
 use crate::front::{Server, envelopes};
 use crate::installation::Installation;
 use crate::tls::Tls;
-use crate::{Announced, answer_until_told, custody, http, locked, manage, sandbox, telemetry};
+use crate::{Announced, answer_until_told, custody, http, locked, manage, process, sandbox, telemetry};
 
 /// The settings file as `init` writes it: every setting with its default and what it means.
 pub const TEMPLATE: &str = include_str!("card4e.toml");
@@ -109,8 +110,9 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
     // The log is grown by the first server, which has the time.
     let policy = Policy { log_bytes: 0, ..settings.serve_policy()? };
     let running = Engine::open(&data, &root_key, policy, Issuers::built_in(), Seed::nobody())?;
-    running.engine.create_caller("operator", true, false, Credits::ZERO)?;
-    let token = running.engine.issue("operator", Kind::Platform, Wish::default())?;
+    let acting = running.engine.acting(By::Machine);
+    acting.create_caller("operator", true, false, Credits::ZERO)?;
+    let token = acting.issue("operator", Kind::Platform, Wish::default())?;
     running.engine.ensure_envelope_keys()?;
     running.stop();
     let config = config.display();
@@ -214,7 +216,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         envelopes: envelopes::Current::of_ring(),
         tls,
         room: http::body_room(),
-        connections: http::connection_bound(settings.http.connections_max),
+        connections: http::connection_bound(process::allow_connections(settings.http.connections_max)),
         port: address.port(),
         diagnoses: Mutex::default(),
         settings: RwLock::new(Arc::new(settings)),

@@ -1,9 +1,11 @@
 //! The ledger file: blocks, their erasable side rows, checkpoints, snapshots, and callers.
 
 mod erasure;
+mod evidence;
 mod reader;
 
 pub use erasure::Unerased;
+pub use evidence::Leaf;
 pub use reader::{LedgerReader, Newest};
 
 use std::path::{Path, PathBuf};

@@ -363,6 +363,11 @@ impl Keys {
         self.idempotency(&[b"opening", request])
     }
 
+    /// The public halves of all keys that ever signed checkpoints, the oldest first.
+    pub fn audit_public_keys(&self) -> Vec<[u8; 32]> {
+        self.audit_public.iter().map(|(_, key)| *key).collect()
+    }
+
     /// The public half of an audit key. Those of replaced keys are kept, to check what they signed.
     pub fn audit_public_key(&self, version: u32) -> Option<[u8; 32]> {
         self.audit_public.iter().find(|(known, _)| *known == version).map(|(_, key)| *key)

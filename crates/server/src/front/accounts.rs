@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use engine::Engine;
 use engine::caller::{Credential, Proof};
+use engine::operator::By;
 use engine::store::{AccountDone, AccountOrder, StoreError};
 use engine::verify::new_request_id;
 use http::{Method, Response, StatusCode};
@@ -18,7 +19,7 @@ use wire::acedata::{self, ErrorCode, Fault};
 
 use super::native::refusal;
 use super::{Core, Server, from_own_pages};
-use crate::accounts::{Op, Told, read, read_as};
+use crate::accounts::{Op, Told, act, read, read_as};
 use crate::http::{Outgoing, Part, Received, Reply, Streamed};
 use crate::import::Rules;
 
@@ -41,7 +42,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
 }
 
 async fn one(server: &Arc<Server>, incoming: &Incoming<'_>, received: &Received) -> Result<Value, Fault> {
-    operator(server, incoming, received.peer)?;
+    let by = By::Credential(operator(server, incoming, received.peer)?.id);
     let is_lookup = incoming.path == LOOKUP_PATH;
     match (incoming.method, is_lookup) {
         (&Method::PUT | &Method::DELETE, false) | (&Method::POST, true) => {}
@@ -56,7 +57,7 @@ async fn one(server: &Arc<Server>, incoming: &Incoming<'_>, received: &Received)
     let op = if incoming.method == Method::DELETE { Op::Delete } else { Op::Upsert };
     let order =
         read_as(incoming.body, Some(op), &Rules::at_work(&server.engine)).map_err(Fault::bad_request)?;
-    let done = carry_out(&server.engine, vec![order]).await.map_err(failed)?;
+    let done = carry_out(&server.engine, by, vec![order]).await.map_err(failed)?;
     match done.first() {
         Some(AccountDone::Is(row)) => Ok(json!(Told::of(row))),
         Some(AccountDone::Deleted) => Ok(json!({ "deleted": true })),
@@ -121,9 +122,21 @@ async fn off_the_core<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Stopped))
 }
 
-async fn carry_out(engine: &Arc<Engine>, orders: Vec<AccountOrder>) -> Result<Vec<AccountDone>, StoreError> {
+/// Records who changes accounts, then does it.
+async fn carry_out(
+    engine: &Arc<Engine>,
+    by: By,
+    orders: Vec<AccountOrder>,
+) -> Result<Vec<AccountDone>, StoreError> {
+    if orders.is_empty() {
+        return Ok(Vec::new());
+    }
     let engine = Arc::clone(engine);
-    off_the_core(move || engine.accounts_to_change()?.carry_out(&orders, &engine.vault)).await
+    off_the_core(move || {
+        engine.acting(by).record_act(act(&orders))?;
+        engine.accounts_to_change()?.carry_out(&orders, &engine.vault)
+    })
+    .await
 }
 
 /// A line is an account; longer ones are a mistake.
@@ -142,17 +155,20 @@ pub fn stream(core: &Rc<Core>, streamed: Streamed) -> Response<Outgoing> {
         headers: &streamed.head.headers,
         body: b"",
     };
-    if let Err(fault) = operator(&core.server, &incoming, streamed.peer) {
-        return refusal(&fault, &new_request_id()).whole();
-    }
+    let by = match operator(&core.server, &incoming, streamed.peer) {
+        Ok(credential) => By::Credential(credential.id),
+        Err(fault) => return refusal(&fault, &new_request_id()).whole(),
+    };
     let (parts, sent) = mpsc::channel(PARTS_MAX);
     let engine = Arc::clone(&core.server.engine);
-    tokio::task::spawn_local(Lines { engine, parts, rest: Vec::new(), line: 0 }.take(streamed));
+    tokio::task::spawn_local(Lines { engine, by, parts, rest: Vec::new(), line: 0 }.take(streamed));
     Reply::streaming("application/x-ndjson", sent)
 }
 
 struct Lines {
     engine: Arc<Engine>,
+    /// Who sends them.
+    by: By,
     parts: mpsc::Sender<Bytes>,
     /// The beginning of a line whose end has not come yet.
     rest: Vec<u8>,
@@ -220,7 +236,7 @@ impl Lines {
         if told.is_empty() {
             return true;
         }
-        match carry_out(&self.engine, orders).await {
+        match carry_out(&self.engine, self.by, orders).await {
             Ok(done) => self.say(replies(told, done)).await,
             Err(error) => {
                 tracing::error!(%error, "accounts could not be changed");

@@ -197,7 +197,7 @@ async fn ask(
     // What a body asks is read before anything is set aside for it; what is wrong with it is told after.
     let asked = Verification::read(incoming.body);
     let action = asked.as_ref().map_or(Action::FourElements, action);
-    let admission = server.engine.admit(&credential, action, may_recall);
+    let admission = core.admit(&credential, action, may_recall);
     if let Err(Refusal::TooFast(exceeded)) = &admission {
         *rate = Some(*exceeded);
     }

@@ -36,7 +36,7 @@ fn each_complaint() {
     let path = |name: &str| bank.config.with_file_name(name);
     finds(&bank, "settings", "warning", "test land");
     finds(&bank, "accounts", "warning", "there are none");
-    finds(&bank, "ledger", "ok", "no checkpoint yet");
+    finds(&bank, "ledger", "ok", "the checkpoint of");
 
     chmod(&path("root.key"), 0o644);
     finds(&bank, "root key", "problem", "everybody");

@@ -5,12 +5,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod acedata;
+mod audit;
 mod backup;
 mod cli;
 mod doctor;
 mod envelope;
 mod family;
 mod full_disk;
+mod hardening;
 mod import;
 mod keys;
 mod ledger;

@@ -12,7 +12,7 @@ use super::serve::{Installation, card4e, error, tencent};
 use super::support::Sandbox;
 
 /// Runs `card4e subject erase` with the card on standard input.
-fn erase(bank: &Installation, card: &str) -> Value {
+pub fn erase(bank: &Installation, card: &str) -> Value {
     let mut child = Command::new(env!("CARGO_BIN_EXE_card4e"))
         .args(["subject", "erase", "--json", "--config", bank.config.to_str().unwrap()])
         .stdin(Stdio::piped())

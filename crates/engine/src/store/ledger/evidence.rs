@@ -1,0 +1,89 @@
+//! What evidence is made of: the leaves of the audit tree in their order, and signed checkpoints.
+
+use std::ops::Range;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Checkpoint, LedgerReader, SCHEMA, StoreError, damaged, page_after, read_checkpoint};
+use crate::audit::{self, Frontier, Hash};
+use crate::clock::Millis;
+use crate::ledger::Entry;
+
+/// A leaf of the audit tree, with what it covers.
+pub struct Leaf<'a> {
+    /// How many are before it.
+    pub place: u64,
+    /// Its hash.
+    pub hash: Hash,
+    /// To the side row.
+    pub commitment: &'a Hash,
+    /// The entry, as it was written.
+    pub bytes: &'a [u8],
+    /// The same, read.
+    pub entry: &'a Entry,
+}
+
+impl LedgerReader {
+    /// Calls `each` for the first `size` leaves. Blocks are held against the roots stored with them.
+    ///
+    /// Reads the ledger from its beginning: a proof needs the hash of what is before, and only the
+    /// blocks have it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when a block does not give its root, or there are not so many leaves.
+    pub fn leaves<E: From<StoreError>>(
+        &self,
+        size: u64,
+        mut each: impl FnMut(Leaf<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut tree, mut after) = (Frontier::default(), 0);
+        while tree.size() < size {
+            let page = page_after(&self.db, after)?;
+            let Some(last) = page.last() else {
+                return Err(damaged(format!("it ends at {} of {size} signed entries", tree.size())).into());
+            };
+            after = last.seq;
+            for read in page {
+                let first = tree.size();
+                let block = read.checked(&mut tree)?;
+                let all = block.block.entries.iter().zip(&block.entries);
+                for (place, ((commitment, bytes), entry)) in (first..size).zip(all) {
+                    let hash = audit::leaf(commitment, bytes);
+                    each(Leaf { place, hash, commitment, bytes, entry })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the leaves are of what was settled in this time, Unix milliseconds: from the first block of
+    /// it to the last, but none beyond the first `size`. A clock that was set back may bring others
+    /// between them. `None` when there are none.
+    pub fn leaves_of(&self, settled: &Range<Millis>, size: u64) -> Result<Option<Range<u64>>, StoreError> {
+        // Entries before a block: those up to the one before it.
+        let find =
+            "SELECT (SELECT coalesce(max(before.size), 0) FROM block before WHERE before.seq < found.low),
+                      (SELECT last.size FROM block last WHERE last.seq = found.high)
+                    FROM (SELECT min(seq) AS low, max(seq) AS high FROM block
+                          WHERE at_ms >= ?1 AND at_ms < ?2 AND size <= ?3) found";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?));
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        let found = self.db.query_row(find, params![settled.start, settled.end, size], read);
+        let (first, end) = found.map_err(|cause| SCHEMA.error(cause))?;
+        Ok(end.map(|end| first as u64..end as u64))
+    }
+
+    /// The first checkpoint of a size in this range.
+    pub fn checkpoint_in(&self, sizes: Range<u64>) -> Result<Option<Checkpoint>, StoreError> {
+        let find = "SELECT size, root, at_ms, signature, key FROM checkpoint WHERE size >= ?1 AND size < ?2 ORDER BY size LIMIT 1";
+        let bound = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+        let found = self
+            .db
+            .prepare_cached(find)
+            .and_then(|mut find| {
+                find.query_row([bound(sizes.start), bound(sizes.end)], read_checkpoint).optional()
+            })
+            .map_err(|cause| SCHEMA.error(cause))?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,502 @@
+//! The engine on a disk that fails and under a clock that jumps, all of it from a seed.
+//!
+//! The seed decides what is asked, when the clock is turned, and when and how the disk breaks; how the threads
+//! take their turns between is the machine's.
+//!
+//! After every step: no answered charge is lost, none is invented, what was refused never touched the
+//! ledger, the books are what the blocks add up to, and the audit holds.
+//!
+//! ```sh
+//! cargo test -p card4e-engine --test simulation                                      # some seconds
+//! CARD4E_SIMULATE=1000000 cargo test --release -p card4e-engine --test simulation -- --nocapture
+//! CARD4E_SEED=7 cargo test -p card4e-engine --test simulation -- --nocapture         # one seed again
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a simulation that cannot go on fails")]
+
+mod disk;
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
+
+use engine::account::AccountText;
+use engine::caller::{
+    Action, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Standing, Wire,
+};
+use engine::claim::Claim;
+use engine::clock::Mode;
+use engine::issuer::Issuers;
+use engine::ledger::{Answer, Credits, Entry};
+use engine::limit::AttemptPolicy;
+use engine::operator::By;
+use engine::outcome::Outcome;
+use engine::settle::{Desk, Settlement, Writing};
+use engine::store::{LedgerFile, LedgerReader, StoreError};
+use engine::subject::{Date, ParseOptions};
+use engine::vault::{KeyRing, Vault};
+use engine::verify::{Question, Refusal, new_request_id, verify};
+use engine::{Engine, Policy, Running, Seed};
+
+use disk::State;
+
+const ROOT: [u8; 32] = [9; 32];
+const NOON: i64 = 1_795_233_600_000; // 2026-11-21 12:00 in Beijing
+const CARDS: [&str; 3] = ["6217000000000000012", "6217000000000101017", "6217000000000202013"];
+
+/// Seeds that are always tried; a seed that ever failed is added.
+const SEEDS: [u64; 4] = [1, 2, 3, 4];
+const STEPS: u32 = 150;
+
+#[test]
+fn nothing_answered_is_lost_and_nothing_is_invented() {
+    disk::install();
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let new: u64 = u64::from_be_bytes(engine::vault::random());
+    let seeds: Box<dyn Iterator<Item = u64>> = match (number("CARD4E_SEED"), number("CARD4E_SIMULATE")) {
+        (Some(seed), _) => Box::new(std::iter::once(seed)),
+        (None, Some(_)) => Box::new((0..).map(|turn| new.wrapping_add(turn))),
+        (None, None) => Box::new(SEEDS.into_iter().chain([new])),
+    };
+    let (mut all, wanted) = (Seen::default(), number("CARD4E_SIMULATE").unwrap_or(u64::MAX));
+    for seed in seeds {
+        let seen = std::panic::catch_unwind(|| World::new(seed).run());
+        let seen = seen.unwrap_or_else(|panic| {
+            eprintln!(
+                "again: CARD4E_SEED={seed} cargo test -p card4e-engine --test simulation -- --nocapture"
+            );
+            std::panic::resume_unwind(panic)
+        });
+        all.add(&seen);
+        if all.asked >= wanted {
+            break;
+        }
+    }
+    println!("{all:?}");
+    assert!(all.answered * 10 > all.asked && all.refused > 0, "{all:?}");
+    assert!(all.faults > 0 && all.restarts > 0 && all.power_cuts > 0 && all.recalled > 0, "{all:?}");
+}
+
+/// What happened, to see that something did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    asked: u64,
+    answered: u64,
+    recalled: u64,
+    refused: u64,
+    /// Refused by a commit that failed, and in the ledger all the same: nobody can know.
+    unknown: u64,
+    faults: u64,
+    restarts: u64,
+    power_cuts: u64,
+}
+
+impl Seen {
+    fn add(&mut self, other: &Seen) {
+        let Seen { asked, answered, recalled, refused, unknown, faults, restarts, power_cuts } = other;
+        self.asked += asked;
+        self.answered += answered;
+        self.recalled += recalled;
+        self.refused += refused;
+        self.unknown += unknown;
+        self.faults += faults;
+        self.restarts += restarts;
+        self.power_cuts += power_cuts;
+    }
+}
+
+/// SplitMix64.
+struct Draws(u64);
+
+impl Draws {
+    /// Less than `below`.
+    fn below(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below.max(1)
+    }
+
+    fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+}
+
+/// One installation through all that happens to it, and what its callers were told.
+struct World {
+    draws: Draws,
+    folder: tempfile::TempDir,
+    running: Option<Running>,
+    desk: Option<Desk>,
+    now: i64,
+    seen: Seen,
+    /// Answers that callers were told, by request.
+    told: HashMap<[u8; 16], Answer>,
+    /// Questions that may be in the ledger although their callers were told nothing.
+    open: HashSet<[u8; 16]>,
+    /// Answers that were told to somebody who joined a question whose asker is not looked at yet.
+    joined: Vec<Answer>,
+    /// Grants that were confirmed, and those that may have happened; whole credits.
+    granted: [i64; 2],
+    perhaps_granted: [i64; 2],
+    /// What the ledger held when it was opened: answers, and charges by application.
+    answers: u64,
+    charged: [i64; 2],
+}
+
+fn application(number: u32) -> Application {
+    let caller = caller(number);
+    Application {
+        actions: vec![Action::FourElements],
+        unlimited: number == 2,
+        ..Application::of(ApplicationId(number), &caller)
+    }
+}
+
+fn caller(number: u32) -> Caller {
+    let name = if number == 1 { "shop" } else { "bank" };
+    Caller { id: CallerId(number), name: name.into(), standing: Standing::Active, operator: false }
+}
+
+fn credential(vault: &Vault, number: u32) -> Credential {
+    let token = format!("token {number}");
+    let proof = Proof::Bearer { hash: vault.token(&token), last4: "oken".into(), previous: None };
+    let (id, application) = (CredentialId(number), ApplicationId(number));
+    let (addresses, actions) = (vec![], vec![]);
+    Credential { id, application, proof, expires_at_ms: None, addresses, actions, purpose: None }
+}
+
+fn seed() -> Seed {
+    Seed {
+        callers: vec![caller(1), caller(2)],
+        applications: vec![(application(1), Credits::whole(500)), (application(2), Credits::ZERO)],
+        credentials: |vault| vec![credential(vault, 1), credential(vault, 2)],
+    }
+}
+
+fn open(folder: &Path) -> Result<Running, engine::OpenError> {
+    let policy = Policy {
+        test_land: true,
+        requests_per_second: [150; Action::ALL.len()],
+        attempts: AttemptPolicy { per_card: Some(40), ..AttemptPolicy::default() },
+        log_bytes: 0,
+        under_way_max: 64,
+        ..Policy::default()
+    };
+    Engine::open(folder, &ROOT, policy, Issuers::built_in(), seed())
+}
+
+fn put_people(engine: &Engine) {
+    let today = Date::new(2026, 11, 21).unwrap();
+    let options = ParseOptions { test_land: true, ..ParseOptions::new(today) };
+    let row = |(at, card): (usize, &&str)| {
+        let state = ["normal", "lost", "normal"][at];
+        let (name, id, mobile) = ("张伟", "99010119610202001X", "16100000001");
+        let text = AccountText { card, name, id, mobile, state, ..AccountText::default() };
+        text.row(&options, &engine.vault).unwrap()
+    };
+    let rows: Vec<_> = CARDS.iter().enumerate().map(row).collect();
+    engine.accounts_to_change().unwrap().put(&rows, &engine.vault).unwrap();
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        disk::mend();
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = World {
+            draws: Draws(seed),
+            folder,
+            running: None,
+            desk: None,
+            now: NOON,
+            seen: Seen::default(),
+            told: HashMap::new(),
+            open: HashSet::new(),
+            joined: Vec::new(),
+            granted: [500, 0],
+            perhaps_granted: [0, 0],
+            answers: 0,
+            charged: [0, 0],
+        };
+        world.start();
+        put_people(world.engine());
+        world
+    }
+
+    fn run(mut self) -> Seen {
+        for _ in 0..STEPS {
+            match self.draws.below(100) {
+                0..80 => self.ask_some(),
+                80..89 => self.turn_the_clock(),
+                89..92 => self.recharge(),
+                92..95 => self.break_something(),
+                95..98 => self.restart(),
+                _ => self.cut_power(),
+            }
+            self.check();
+        }
+        self.restart();
+        self.seen
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        &self.running.as_ref().unwrap().engine
+    }
+
+    /// Many questions at once, so that one commit holds several and some join others.
+    fn ask_some(&mut self) {
+        let count = 1 + self.draws.below(48);
+        let wishes: Vec<Wish> = (0..count).map(|_| self.wish()).collect();
+        let desk = self.desk.take().unwrap();
+        let settlements = wait(&desk, all(wishes.iter().map(|wish| asked(&desk, wish)).collect()));
+        self.desk = Some(desk);
+        for (wish, settlement) in wishes.iter().zip(settlements) {
+            self.seen.asked += 1;
+            match settlement {
+                Ok(settled) => self.take(wish, &settled.answer, settled.replayed),
+                // A commit that failed may be on the disk all the same.
+                Err(Refusal::Stopped) => {
+                    self.seen.refused += 1;
+                    self.open.insert(wish.request);
+                }
+                Err(_) => self.seen.refused += 1,
+            }
+        }
+        for answer in std::mem::take(&mut self.joined) {
+            assert_eq!(self.told.get(&answer.request), Some(&answer), "a twin was told something else");
+        }
+    }
+
+    fn wish(&mut self) -> Wish {
+        Wish {
+            request: new_request_id(),
+            application: 1 + self.draws.below(2) as u32,
+            card: CARDS[self.draws.below(3) as usize],
+            mobile: if self.draws.one_in(4) { "16100000002" } else { "16100000001" },
+            key: self.draws.one_in(3).then(|| format!("key {}", self.draws.below(200))),
+        }
+    }
+
+    fn take(&mut self, wish: &Wish, answer: &Answer, is_replayed: bool) {
+        let index = wish.application as usize - 1;
+        assert_eq!(answer.application, ApplicationId(wish.application));
+        if is_replayed {
+            self.seen.recalled += 1;
+            assert!(wish.key.is_some());
+            // Of a question whose caller was told nothing, or of one that was told the same.
+            match self.told.get(&answer.request) {
+                Some(told) => assert_eq!(told, answer),
+                None => {
+                    assert!(self.open.contains(&answer.request) || self.told.is_empty() || wish.key.is_some())
+                }
+            }
+            return;
+        }
+        assert_eq!(answer.request, wish.request);
+        let expected = match (wish.card == CARDS[1], wish.mobile == "16100000001") {
+            (true, _) => &[Outcome::CardLost, Outcome::HolderMismatch][..],
+            (false, true) => &[Outcome::Pass],
+            (false, false) => &[Outcome::HolderMismatch],
+        };
+        let is_expected = expected.contains(&answer.outcome) || answer.outcome == Outcome::AttemptsExceeded;
+        assert!(is_expected, "{:?} for {} {}", answer.outcome, wish.card, wish.mobile);
+        self.seen.answered += 1;
+        self.answers += 1;
+        self.charged[index] += answer.charged.0;
+        assert!(self.told.insert(answer.request, answer.clone()).is_none(), "answered twice");
+    }
+
+    fn turn_the_clock(&mut self) {
+        let by = match self.draws.below(10) {
+            0 => 26 * 3_600_000,
+            1 => -(self.draws.below(3_600_000) as i64),
+            2..5 => self.draws.below(3_600_000) as i64,
+            _ => self.draws.below(3000) as i64,
+        };
+        self.now += by;
+        self.engine().clock.set(Mode::Frozen(self.now));
+    }
+
+    fn recharge(&mut self) {
+        let amount = 1 + self.draws.below(50) as i64;
+        match self.engine().acting(By::Machine).grant("shop", Credits::whole(amount)) {
+            Ok(()) => self.granted[0] += amount,
+            Err(_) => self.perhaps_granted[0] += amount,
+        }
+    }
+
+    fn break_something(&mut self) {
+        let into = [State::Full, State::SyncFails, State::Torn, State::Dead][self.draws.below(4) as usize];
+        disk::break_after(1 + self.draws.below(40) as u32, into);
+        self.seen.faults += 1;
+    }
+
+    fn restart(&mut self) {
+        self.stop();
+        let is_broken = disk::state() != State::Sound;
+        // A failed sync or a torn write: what was not synced may be gone.
+        if is_broken && self.draws.one_in(2) {
+            disk::lose_unsynced(|below| self.draws.below(below));
+        }
+        disk::mend();
+        self.seen.restarts += 1;
+        self.start();
+    }
+
+    fn cut_power(&mut self) {
+        disk::cut_power();
+        self.ask_some();
+        self.stop();
+        disk::lose_unsynced(|below| self.draws.below(below));
+        disk::mend();
+        self.seen.power_cuts += 1;
+        self.start();
+    }
+
+    fn stop(&mut self) {
+        self.desk = None;
+        self.running.take().unwrap().stop();
+    }
+
+    fn start(&mut self) {
+        let running = open(self.folder.path()).unwrap_or_else(|error| panic!("it does not start: {error}"));
+        running.engine.clock.set(Mode::Frozen(self.now));
+        self.desk = Some(running.engine.desk().unwrap());
+        self.running = Some(running);
+        self.compare_with_ledger();
+        self.check();
+    }
+
+    /// Holds everything in the ledger against what callers were told.
+    fn compare_with_ledger(&mut self) {
+        let path = self.folder.path().join("ledger.db");
+        let (mut answers, mut found) = (Vec::new(), HashSet::new());
+        let mut granted = [0, 0];
+        let ledger = LedgerReader::open(&path).unwrap();
+        let each = |entry: &Entry| {
+            match entry {
+                Entry::Answer(answer) => answers.push(answer.clone()),
+                Entry::Grant { application, amount, .. } => granted[application.0 as usize - 1] += amount.0,
+                _ => {}
+            }
+            Ok::<_, StoreError>(())
+        };
+        ledger.entries(&(i64::MIN..i64::MAX), each).unwrap();
+        self.charged = [0, 0];
+        for answer in &answers {
+            assert!(found.insert(answer.request), "an answer is in the ledger twice");
+            self.charged[answer.application.0 as usize - 1] += answer.charged.0;
+            match self.told.get(&answer.request) {
+                Some(told) => assert_eq!(told, answer, "the ledger has another answer than the caller"),
+                None => {
+                    let is_open = self.open.remove(&answer.request);
+                    assert!(is_open, "the ledger has an answer that nobody asked for, or that was refused");
+                    self.seen.unknown += 1;
+                    self.told.insert(answer.request, answer.clone());
+                }
+            }
+        }
+        let lost = self.told.keys().filter(|request| !found.contains(*request)).count();
+        assert_eq!(lost, 0, "answers that callers were told are not in the ledger");
+        self.answers = answers.len() as u64;
+        for at in 0..2 {
+            let is = granted[at] / 1_000_000;
+            let most = self.granted[at] + self.perhaps_granted[at];
+            assert!((self.granted[at]..=most).contains(&is), "{is} granted, {most} at most");
+            self.granted[at] = is;
+        }
+        self.perhaps_granted = [0, 0];
+        // Nothing that may still come to light is older than a restart.
+        self.open.clear();
+        let keys = self.folder.path().join("keys.json");
+        let vault = Vault::new(&KeyRing::open_or_create(&keys, &ROOT).unwrap());
+        let check = LedgerFile::check(&path, &vault).unwrap_or_else(|error| panic!("the audit: {error}"));
+        assert_eq!(check.answers, self.answers);
+    }
+
+    /// The books are what callers were told, and no more.
+    fn check(&self) {
+        let engine = self.engine();
+        let totals = engine.totals();
+        assert_eq!(totals.answers, self.answers, "answers counted");
+        assert_eq!(totals.charged.0, self.charged[0] + self.charged[1], "charges counted");
+        if self.perhaps_granted[0] == 0 {
+            let balance = engine.balance(&application(1)).unwrap();
+            assert_eq!(balance.0, self.granted[0] * 1_000_000 - self.charged[0], "balance");
+            assert!(balance >= Credits::ZERO);
+        }
+        if disk::state() == State::Sound {
+            assert_eq!(engine.writing(), Writing::Works);
+        }
+    }
+}
+
+/// A question somebody asks.
+struct Wish {
+    request: [u8; 16],
+    application: u32,
+    card: &'static str,
+    mobile: &'static str,
+    key: Option<String>,
+}
+
+async fn asked(desk: &Desk, wish: &Wish) -> Settlement {
+    let engine = &desk.engine;
+    let claim = Claim::new("张伟", wish.card, "99010119610202001X", wish.mobile, 0);
+    let credential = credential(&engine.vault, wish.application);
+    let admission = engine.admit(&credential, Action::FourElements, wish.key.is_some())?;
+    let question = Question {
+        wire: Wire::AceData,
+        action: Action::FourElements,
+        credential: &credential,
+        claim: &claim,
+        idempotency_key: wish.key.as_deref(),
+        purpose: None,
+        scripted: None,
+        detailed: false,
+        request: wish.request,
+        began: Instant::now(),
+    };
+    verify(desk, admission, question).await
+}
+
+/// All of them at once.
+async fn all<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut work: Vec<Pin<Box<_>>> = work.into_iter().map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = work.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (work, done) in work.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
+            if let Poll::Ready(is) = work.as_mut().poll(context) {
+                *done = Some(is);
+            }
+        }
+        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+/// Runs one future beside the desk's mail, on this thread.
+fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
+    loop {
+        let _ = mail.as_mut().poll(&mut context);
+        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+            return done;
+        }
+        std::thread::park();
+    }
+}
