@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::account::AccountState;
 use crate::action::{Action, Element};
-use crate::caller::{Application, Credential, Purpose, Standing, Wire};
+use crate::caller::{Application, Credential, CredentialId, Purpose, Standing, Wire};
 use crate::claim::Claim;
 use crate::issuer::Issuer;
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, Side};
@@ -32,6 +32,8 @@ pub enum Refusal {
     NotConfigured,
     /// The balance does not cover the price.
     Arrears,
+    /// The credential was charged as much as it may be in all.
+    LimitReached,
     /// The operator suspended the caller.
     Suspended,
     /// The operator has not confirmed the caller.
@@ -59,6 +61,7 @@ pub struct Admission {
 struct Hold {
     engine: Arc<Engine>,
     application: Arc<Application>,
+    credential: CredentialId,
     price: Credits,
     kept: bool,
 }
@@ -74,7 +77,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if !self.kept {
-            self.engine.release(&self.application, self.price);
+            self.engine.release(&self.application, self.credential, self.price);
         }
     }
 }
@@ -137,7 +140,7 @@ impl Engine {
         if self.queue.under_way.load(Ordering::Relaxed) >= self.policy().under_way_max {
             return Err(Refusal::Overloaded);
         }
-        let (hold, rate) = self.hold_and_count(&application, action);
+        let (hold, rate) = self.hold_and_count(&application, credential, action);
         match hold {
             Err(refusal) if !may_recall => Err(refusal),
             hold => Ok(Admission { application, rate, hold }),
@@ -147,16 +150,29 @@ impl Engine {
     fn hold_and_count(
         self: &Arc<Engine>,
         application: &Arc<Application>,
+        credential: &Credential,
         action: Action,
     ) -> (Result<Hold, Refusal>, Option<Rate>) {
         let policy = self.policy();
         let own = application.price.or(policy.prices[action as usize]);
         let price = own.unwrap_or(policy.price);
-        if self.books().hold(application, price).is_err() {
-            return (Err(Refusal::Arrears), None);
+        {
+            let mut books = self.books();
+            if books.hold(application, price).is_err() {
+                return (Err(Refusal::Arrears), None);
+            }
+            if books.hold_limit(credential, price).is_err() {
+                books.release(application, price);
+                return (Err(Refusal::LimitReached), None);
+            }
         }
-        let hold =
-            Hold { engine: Arc::clone(self), application: Arc::clone(application), price, kept: false };
+        let hold = Hold {
+            engine: Arc::clone(self),
+            application: Arc::clone(application),
+            credential: credential.id,
+            price,
+            kept: false,
+        };
         let usual = policy.requests_per_second[action as usize];
         let limit = application.requests_per_second.unwrap_or(usual);
         let rate = self.rates().count(application.id, action, limit, self.clock.now_ms());

@@ -17,6 +17,7 @@ mod ledger;
 mod locked;
 mod manage;
 mod pkcs11;
+mod platform;
 mod process;
 mod receipt;
 mod register;
@@ -162,6 +163,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         connections: http::connection_bound(settings.http.connections_max),
         port: address.port(),
         diagnoses: Mutex::default(),
+        guesses: platform::password::Guesses::default(),
         settings: RwLock::new(Arc::new(settings)),
     });
     if let Some(sandbox) = &server.sandbox {

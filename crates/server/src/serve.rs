@@ -18,7 +18,7 @@ use crate::custody::Kept;
 use crate::front::{Server, envelopes};
 use crate::installation::Installation;
 use crate::tls::Tls;
-use crate::{Announced, answer_until_told, custody, http, locked, manage, sandbox, telemetry};
+use crate::{Announced, answer_until_told, custody, http, locked, manage, platform, sandbox, telemetry};
 
 /// The settings file as `init` writes it: every setting with its default and what it means.
 pub const TEMPLATE: &str = include_str!("card4e.toml");
@@ -217,6 +217,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         connections: http::connection_bound(settings.http.connections_max),
         port: address.port(),
         diagnoses: Mutex::default(),
+        guesses: platform::password::Guesses::default(),
         settings: RwLock::new(Arc::new(settings)),
     });
     let data = folder.display();

@@ -236,6 +236,7 @@ pub fn fault_of(refusal: Refusal, public_url: &str) -> Fault {
         Refusal::NotAllowed => Fault::action_not_allowed(),
         Refusal::NotConfigured => Fault::not_configured(),
         Refusal::Arrears => Fault::balance_used_up(public_url),
+        Refusal::LimitReached => Fault::credential_limit_used_up(public_url),
         Refusal::Suspended => Fault::suspended(),
         Refusal::Unconfirmed => Fault::caller_unconfirmed(),
         Refusal::TooFast(rate) => Fault::rate_exceeded(rate.sent.into(), rate.limit.into()),

@@ -191,6 +191,7 @@ fn credential(id: u32, number: u32, name: &str, proof: Proof) -> Credential {
         addresses: Vec::new(),
         actions: Vec::new(),
         purpose: None,
+        limit: None,
     }
 }
 
