@@ -156,6 +156,9 @@ async fn route(core: &Core, incoming: &Incoming<'_>, received: &Received, is_ten
     if let Some(reply) = operate::answer(&core.server, incoming) {
         return reply;
     }
+    if crate::console::owns(incoming.path) {
+        return crate::console::answer(core, incoming, received).await;
+    }
     match &core.server.sandbox {
         Some(sandbox) if Sandbox::owns(incoming.path) => sandbox.control(&core.server, incoming),
         _ if incoming.path.starts_with(API) => api(core, incoming, received).await,

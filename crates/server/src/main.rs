@@ -5,6 +5,7 @@ mod backup;
 mod bench;
 mod cli;
 mod config;
+mod console;
 mod custody;
 mod doctor;
 mod front;

@@ -10,6 +10,9 @@ pub mod openapi;
 pub mod password;
 pub mod shapes;
 mod time;
+
+pub use time::{day_text, parse as parse_time};
+
 pub mod usage;
 
 use std::net::IpAddr;
@@ -135,9 +138,13 @@ impl Refused {
         Refused::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
     }
 
-    fn reply(&self) -> Reply {
+    fn reply(&self, path: &str) -> Reply {
         let trace_id = uuid_text(&new_request_id()).replace('-', "");
-        let body = json!({ "detail": self.detail, "code": self.code, "error": self.code, "trace_id": trace_id });
+        let mut body = json!({ "detail": self.detail, "code": self.code, "trace_id": trace_id });
+        // The pages about usage call the same member `error`.
+        if path.starts_with("/api/v1/usage/") {
+            body["error"] = self.code.into();
+        }
         let mut reply = json_reply(self.status, &body);
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             reply.header("retry-after", 60);
@@ -185,7 +192,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
     let server = &core.server;
     let ask = match read(server, incoming, received) {
         Ok(ask) => ask,
-        Err(refused) => return refused.reply(),
+        Err(refused) => return refused.reply(incoming.path),
     };
     match off_the_core(move || call(&ask)).await {
         Ok(Done::Json(status, body)) => json_reply(status, &body),
@@ -195,7 +202,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
             reply
         }
         Ok(Done::Gone) => Reply::new(StatusCode::NO_CONTENT, "application/json", ""),
-        Err(refused) => refused.reply(),
+        Err(refused) => refused.reply(incoming.path),
     }
 }
 
@@ -275,7 +282,7 @@ pub fn actor_of(engine: &Engine, credential: &Credential, peer: IpAddr) -> Resul
 }
 
 /// One arm for each call.
-fn call(ask: &Ask) -> Answer {
+pub fn call(ask: &Ask) -> Answer {
     if let Some(token) = ask.actor.as_ref().and_then(|actor| actor.token) {
         let engine = ask.engine();
         engine.platform().used(token, engine.clock.now_ms())?;
@@ -380,6 +387,20 @@ fn created(body: Value) -> Answer {
 }
 
 impl Ask {
+    /// A call that comes from a page of the console: `what` is its method and path.
+    pub fn made(
+        server: &Arc<Server>,
+        actor: Option<Actor>,
+        public_url: &str,
+        what: (&str, &str),
+        query: Vec<(String, String)>,
+        body: Value,
+    ) -> Ask {
+        let method = Method::from_bytes(what.0.as_bytes()).unwrap_or_default();
+        let path = format!("/api/v1/{}", what.1);
+        Ask { server: Arc::clone(server), actor, public_url: public_url.to_owned(), method, path, query, body }
+    }
+
     fn engine(&self) -> &Arc<Engine> {
         &self.server.engine
     }

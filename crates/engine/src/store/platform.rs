@@ -139,6 +139,12 @@ impl PlatformFile {
         self.run("INSERT INTO invitation VALUES (?1, ?2)", params![hash(code), until]).map(|_| ())
     }
 
+    /// Whether there is such an invitation.
+    pub fn has_invitation(&self, code: &str, now: Millis) -> Stored<bool> {
+        let find = "SELECT 1 FROM invitation WHERE hash = ?1 AND until_ms > ?2";
+        Ok(self.one(find, params![hash(code), now], |_| Ok(()))?.is_some())
+    }
+
     /// Uses an invitation up; `false` when there is none.
     pub fn take_invitation(&self, code: &str, now: Millis) -> Stored<bool> {
         self.run("DELETE FROM invitation WHERE hash = ?1 AND until_ms > ?2", params![hash(code), now])

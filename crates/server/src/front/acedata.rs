@@ -138,7 +138,10 @@ async fn ask(
     let (action, takes) = (projection::asked_at(endpoint), endpoint.takes());
     note.action = endpoint.name().into();
     let server = &core.server;
-    let credential = authenticate(server, incoming)?;
+    let credential = match &received.asker {
+        Some(asker) => Arc::clone(asker),
+        None => authenticate(server, incoming)?,
+    };
     if !credential.admits(received.peer) {
         let why = "The specified token is not matched with API: it may not be used from this address.";
         return Err(statused(server, Fault::with_message(ErrorCode::TokenMismatched, why)));

@@ -280,7 +280,15 @@ pub fn apis(ask: &Ask) -> Answer {
             && ask.first("service").is_none_or(|id| check_service(id).is_ok())
             && ask.first("stage").is_none_or(|stage| stage == "Production")
     };
-    Ok(ask.paged(Action::ALL.into_iter().filter(wanted).map(|action| api_item(ask, action)).collect()))
+    let item = |action| {
+        let mut item = api_item(ask, action);
+        // Who asks for one path wants its definition: the MCP server looks for it here.
+        if ask.first("path").is_some() {
+            item["definition"] = openapi::document(action, &ask.public_url, &ask.server);
+        }
+        item
+    };
+    Ok(ask.paged(Action::ALL.into_iter().filter(wanted).map(item).collect()))
 }
 
 /// `GET /apis/{uuid}`
