@@ -318,7 +318,7 @@ impl Default for AceDataSettings {
 }
 
 /// `[platform]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlatformSettings {
     /// Who may register in the console. Default `"invitation"`, in the sandbox `"open"`.
@@ -343,7 +343,7 @@ impl Default for PlatformSettings {
 }
 
 /// Who may register in the console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Registration {
     /// Everybody.

@@ -68,7 +68,9 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
     }
     let visit = match read(server, incoming, received).await {
         Ok(visit) => visit,
-        Err(refused) => return dressed(Reply::new(refused.status, "text/plain; charset=utf-8", refused.detail)),
+        Err(refused) => {
+            return dressed(Reply::new(refused.status, "text/plain; charset=utf-8", refused.detail));
+        }
     };
     if visit.path == "/console/try" {
         return dressed(try_it::answer(core, visit, incoming, received).await);
@@ -135,7 +137,8 @@ fn dressed(mut reply: Reply) -> Reply {
 /// sandbox, where everybody is let in, answers to addresses and `localhost` only.
 fn from_own_pages(server: &Server, incoming: &Incoming<'_>) -> Result<(), &'static str> {
     const ELSEWHERE: &str = "This is not done from pages of other sites.";
-    if server.sandbox.is_some() && !crate::sandbox::is_local_name(incoming.header("host").unwrap_or_default()) {
+    if server.sandbox.is_some() && !crate::sandbox::is_local_name(incoming.header("host").unwrap_or_default())
+    {
         return Err("The sandbox is not reached through a name; use localhost or an address.");
     }
     let reads = matches!(*incoming.method, Method::GET | Method::HEAD);
@@ -150,7 +153,8 @@ fn from_own_pages(server: &Server, incoming: &Incoming<'_>) -> Result<(), &'stat
 
 /// Behind a proxy that ends TLS, the browser's origin is the public address.
 fn origin_is_public(server: &Server, incoming: &Incoming<'_>) -> bool {
-    let public = server.settings.acedata.public_url.as_deref().map(|url| url.trim_end_matches('/'));
+    let settings = server.settings();
+    let public = settings.acedata.public_url.as_deref().map(|url| url.trim_end_matches('/'));
     public.is_some() && incoming.header("origin") == public
 }
 
@@ -235,7 +239,9 @@ fn act(visit: &Visit, parts: &[&str]) -> Seen {
         ["auth", "logout"] => session::log_out(visit),
         ["console", "acquire"] => pages::acquire(visit),
         ["console", "keys"] => pages::create_key(visit),
-        ["console", "keys", id, what @ ("rotate" | "delete" | "change")] => pages::change_key(visit, id, what),
+        ["console", "keys", id, what @ ("rotate" | "delete" | "change")] => {
+            pages::change_key(visit, id, what)
+        }
         ["console", "platform-tokens"] => pages::create_token(visit),
         ["console", "platform-tokens", id, "delete"] => pages::delete_token(visit, id),
         ["console", "orders"] => pages::order(visit),
@@ -287,7 +293,8 @@ impl Visit {
     /// A call of the management API in the name of who has the session.
     fn call(&self, method: &str, path: &str, query: &[(&str, &str)], body: Value) -> Result<Value, Refused> {
         let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let ask = Ask::made(&self.server, self.actor().cloned(), &self.public_url, (method, path), query, body);
+        let ask =
+            Ask::made(&self.server, self.actor().cloned(), &self.public_url, (method, path), query, body);
         match platform::call(&ask)? {
             Done::Json(_, value) => Ok(value),
             Done::Csv(_, text) => Ok(Value::String(text)),

@@ -79,7 +79,7 @@ impl Server {
     /// Who may register in the console.
     pub fn registration(&self) -> Registration {
         let usual = if self.sandbox.is_some() { Registration::Open } else { Registration::Invitation };
-        self.settings.platform.registration.unwrap_or(usual)
+        self.settings().platform.registration.unwrap_or(usual)
     }
 }
 

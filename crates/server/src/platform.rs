@@ -398,7 +398,15 @@ impl Ask {
     ) -> Ask {
         let method = Method::from_bytes(what.0.as_bytes()).unwrap_or_default();
         let path = format!("/api/v1/{}", what.1);
-        Ask { server: Arc::clone(server), actor, public_url: public_url.to_owned(), method, path, query, body }
+        Ask {
+            server: Arc::clone(server),
+            actor,
+            public_url: public_url.to_owned(),
+            method,
+            path,
+            query,
+            body,
+        }
     }
 
     fn engine(&self) -> &Arc<Engine> {

@@ -91,7 +91,11 @@ impl PlatformFile {
 
     /// The person with this login.
     pub fn person(&self, login: &str) -> Stored<Option<Person>> {
-        self.one("SELECT caller, login, password, created_at_ms FROM person WHERE login = ?1", [login], person)
+        self.one(
+            "SELECT caller, login, password, created_at_ms FROM person WHERE login = ?1",
+            [login],
+            person,
+        )
     }
 
     /// The person who owns a caller.
@@ -253,13 +257,7 @@ impl PlatformFile {
     }
 
     /// Moves an order on.
-    pub fn set_order(
-        &self,
-        id: &str,
-        state: OrderState,
-        pay_way: Option<PayWay>,
-        now: Millis,
-    ) -> Stored<()> {
+    pub fn set_order(&self, id: &str, state: OrderState, pay_way: Option<PayWay>, now: Millis) -> Stored<()> {
         self.run(
             "UPDATE purchase SET state = ?2, pay_way = coalesce(?3, pay_way), updated_at_ms = ?4,
                finished_at_ms = CASE WHEN ?2 = 'Finished' THEN ?4 ELSE finished_at_ms END WHERE id = ?1",
@@ -330,7 +328,9 @@ impl PlatformFile {
         values: impl rusqlite::Params,
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Stored<Vec<T>> {
-        let run = || -> rusqlite::Result<Vec<T>> { self.db.prepare_cached(sql)?.query_map(values, read)?.collect() };
+        let run = || -> rusqlite::Result<Vec<T>> {
+            self.db.prepare_cached(sql)?.query_map(values, read)?.collect()
+        };
         run().map_err(|cause| SCHEMA.error(cause))
     }
 }
@@ -341,8 +341,8 @@ fn hash(code: &str) -> [u8; 32] {
 }
 
 fn add_order(db: &Connection, order: &Order) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT INTO purchase VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?.execute(
-        params![
+    db.prepare_cached("INSERT INTO purchase VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
+        .execute(params![
             order.id,
             order.caller.0,
             order.package,
@@ -354,8 +354,7 @@ fn add_order(db: &Connection, order: &Order) -> rusqlite::Result<()> {
             order.created_at_ms,
             order.updated_at_ms,
             order.finished_at_ms,
-        ],
-    )?;
+        ])?;
     Ok(())
 }
 

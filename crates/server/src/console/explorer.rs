@@ -82,7 +82,8 @@ fn pasted(text: &str) -> Option<Pasted> {
     let mut lines = head.trim_start().lines();
     let mut first = lines.next()?.split_whitespace();
     let (method, target) = (first.next()?, first.next()?);
-    let target = target.split_once("://").map_or(target, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
+    let target =
+        target.split_once("://").map_or(target, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut headers = HeaderMap::new();
     for line in lines {
@@ -114,7 +115,8 @@ fn checked(visit: &Visit) -> Result<Found, String> {
     let call = tencent::read(&incoming).map_err(|fault| fault.message(visit.language).to_owned())?;
     let directory = visit.server.engine.directory();
     let credential = directory.signing(&call.secret_id);
-    let owner = credential.as_ref().and_then(|credential| directory.owner(credential)).map(|caller| caller.id);
+    let owner =
+        credential.as_ref().and_then(|credential| directory.owner(credential)).map(|caller| caller.id);
     let operator = visit.actor().is_some_and(super::Actor::is_operator);
     let Some(credential) = credential.filter(|_| owner == visit.caller() || operator) else {
         return Err(visit
@@ -122,7 +124,7 @@ fn checked(visit: &Visit) -> Result<Found, String> {
             .to_owned());
     };
     let Proof::Signature { secret_key, .. } = &credential.proof else { return Err(unreadable()) };
-    let names = &visit.server.settings.tencent.public_names;
+    let names = &visit.server.settings().tencent.public_names;
     let lines = canonical_lines(&call, &incoming).map(|server| compared(&server, visit.field("canonical")));
     let lines = lines.unwrap_or_default();
     let now = visit.server.engine.clock.now_ms().div_euclid(1000);
@@ -191,4 +193,3 @@ fn compared(server: &str, yours: &str) -> Vec<Line> {
     };
     server.split('\n').enumerate().map(line).collect()
 }
-

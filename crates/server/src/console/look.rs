@@ -83,7 +83,7 @@ impl Frame {
             operator: visit.actor().is_some_and(super::Actor::is_operator),
             csrf: visit.session.as_ref().map(super::Session::token).unwrap_or_default(),
             sandbox: visit.server.sandbox.is_some(),
-            support: visit.server.settings.platform.support_contact.clone(),
+            support: visit.server.settings().platform.support_contact.clone(),
             target: visit.target(),
             target_encoded: super::form_encoded(&visit.target()),
             query: visit.parameter("q").to_owned(),
@@ -157,25 +157,31 @@ pub fn chart(days: &[DayUse], first: i64, last: i64, label: &str) -> String {
     let totals = (0..count).map(|at| ["pass", "mismatch", "other"].map(|class| of(first + at, class)));
     let totals: Vec<[u64; 3]> = totals.collect();
     let most = totals.iter().map(|day| day.iter().sum()).max().unwrap_or(0).max(1u64);
-    let width = count * 14;
+    const WIDTH: f64 = 760.0;
+    let step = WIDTH / count as f64;
+    let bar = (step * 0.7).min(40.0);
     let mut svg = format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {width} {}\" role=\"img\" aria-label=\"{label}: {}\">",
+        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{label}: {}\">",
         HEIGHT + 16,
         totals.iter().flatten().sum::<u64>()
     );
-    let _ = write!(svg, "<line x1=\"0\" y1=\"{HEIGHT}\" x2=\"{width}\" y2=\"{HEIGHT}\"/>");
+    let _ = write!(svg, "<line x1=\"0\" y1=\"{HEIGHT}\" x2=\"{WIDTH}\" y2=\"{HEIGHT}\"/>");
     for (at, day) in totals.iter().enumerate() {
-        let (x, date) = (at as i64 * 14 + 2, crate::platform::day_text(first + at as i64));
+        let x = at as f64 * step + (step - bar) / 2.0;
+        let date = crate::platform::day_text(first + at as i64);
         let mut top = HEIGHT as f64;
         for (class, answers) in ["pass", "mismatch", "other"].into_iter().zip(day) {
             let height = *answers as f64 * (HEIGHT - 6) as f64 / most as f64;
             top -= height;
             if *answers > 0 {
-                let _ = write!(svg, "<rect class=\"{class}\" x=\"{x}\" y=\"{top:.1}\" width=\"10\" height=\"{height:.1}\"><title>{date}: {answers}</title></rect>");
+                let _ = write!(
+                    svg,
+                    "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{top:.1}\" width=\"{bar:.1}\" height=\"{height:.1}\"><title>{date}: {answers}</title></rect>"
+                );
             }
         }
         if at as i64 % 7 == 0 {
-            let _ = write!(svg, "<text x=\"{x}\" y=\"{}\">{}</text>", HEIGHT + 12, &date[5..]);
+            let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{}\">{}</text>", HEIGHT + 12, &date[5..]);
         }
     }
     svg + "</svg>"

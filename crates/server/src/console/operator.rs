@@ -55,12 +55,15 @@ pub fn page(visit: &Visit, notice: Option<Notice>) -> Seen {
             (visit.says("Answers", "应答总数"), totals.answers.to_string()),
             (visit.says("Charged", "计费总额"), totals.charged.to_string()),
             (visit.says("Under way", "处理中"), engine.under_way().to_string()),
-            (visit.says("Ledger", "账本"), if engine.is_stopped() { "stopped" } else { "ok" }.to_owned()),
+            (
+                visit.says("Ledger", "账本"),
+                if engine.writing() != engine::settle::Writing::Works { "stopped" } else { "ok" }.to_owned(),
+            ),
         ],
         orders: order_rows(&visit.get("orders", &query)?, visit),
         callers: callers(visit),
         packages: package_rows(&visit.get("packages", &[("limit", "100")])?),
-        currency: visit.server.settings.platform.currency.clone(),
+        currency: visit.server.settings().platform.currency.clone(),
     };
     rendered(StatusCode::OK, &page)
 }
@@ -104,20 +107,30 @@ fn done(visit: &Visit, what: &str) -> Result<Notice, Refused> {
     let said = |en: &str, zh: &str| Notice::good(visit.says(en, zh));
     let (order, application) = (visit.field("order"), visit.field("application"));
     match what {
-        "finish" => visit.post(&format!("orders/{order}/finish"), json!({})).map(|_| said("The order is finished.", "订单已确认到账。")),
-        "refund" => visit.post(&format!("orders/{order}/refund"), json!({})).map(|_| said("The order is refunded.", "订单已退款。")),
+        "finish" => visit
+            .post(&format!("orders/{order}/finish"), json!({}))
+            .map(|_| said("The order is finished.", "订单已确认到账。")),
+        "refund" => visit
+            .post(&format!("orders/{order}/refund"), json!({}))
+            .map(|_| said("The order is refunded.", "订单已退款。")),
         "sponsor" => {
             let body = json!({ "amount": visit.field("amount") });
-            visit.post(&format!("applications/{application}/sponsor"), body).map(|_| said("Given.", "已赠送。"))
+            visit
+                .post(&format!("applications/{application}/sponsor"), body)
+                .map(|_| said("Given.", "已赠送。"))
         }
         "disable" => {
             let body = json!({ "disabled": visit.field("disabled") == "yes" });
-            visit.post(&format!("applications/{application}/update-disabled"), body).map(|_| said("Done.", "已完成。"))
+            visit
+                .post(&format!("applications/{application}/update-disabled"), body)
+                .map(|_| said("Done.", "已完成。"))
         }
         "limits" => limits(visit).map(|()| said("Saved.", "已保存。")),
         "package" => {
-            let price: f64 = visit.field("price").parse().map_err(|_| Refused::invalid("price must be a number."))?;
-            let body = json!({ "title": visit.field("title"), "amount": visit.field("amount"), "price": price });
+            let price: f64 =
+                visit.field("price").parse().map_err(|_| Refused::invalid("price must be a number."))?;
+            let body =
+                json!({ "title": visit.field("title"), "amount": visit.field("amount"), "price": price });
             visit.post("packages", body).map(|_| said("Added.", "已添加。"))
         }
         "drop-package" => {
@@ -130,7 +143,8 @@ fn done(visit: &Visit, what: &str) -> Result<Notice, Refused> {
             Ok(Notice::secret(text_, text(&made["codes"][0])))
         }
         "invite" => {
-            let made = visit.post("invitations", json!({ "days": visit.field("days").parse::<i64>().ok() }))?;
+            let made =
+                visit.post("invitations", json!({ "days": visit.field("days").parse::<i64>().ok() }))?;
             let text_ = visit.says("The invitation, shown this once:", "邀请链接仅显示这一次：");
             Ok(Notice::secret(text_, text(&made["url"])))
         }
@@ -158,17 +172,22 @@ fn lookup(visit: &Visit) -> Result<Notice, Refused> {
     let digits: String = visit.field("card").chars().filter(|c| !c.is_whitespace()).collect();
     let card = engine::subject::CardNumber::parse(&digits).ok_or_else(wrong)?;
     let engine = &visit.server.engine;
-    let index = engine.vault.index(card.as_str());
-    let found = engine.accounts_to_change()?.find(&index, &engine.vault)?;
+    let found = engine.accounts_to_change()?.find(card.as_str(), &engine.vault.keys())?;
     let who = visit.actor().map(|actor| actor.caller.name.as_str()).unwrap_or_default();
-    tracing::info!(operator = who, found = found.is_some(), "an account of record was looked up in the console");
+    tracing::info!(
+        operator = who,
+        found = found.is_some(),
+        "an account of record was looked up in the console"
+    );
     let Some(row) = found else {
         return Ok(Notice::bad(visit.says("There is no account of that card.", "没有该卡的账户记录。")));
     };
     let told = json!(crate::accounts::Told::of(&row));
     let last4 = &digits[digits.len() - 4..];
     let parts: Vec<String> = match &told {
-        Value::Object(members) => members.iter().map(|(name, value)| format!("{name}: {}", money(value))).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| format!("{name}: {}", money(value))).collect()
+        }
         _ => Vec::new(),
     };
     Ok(Notice::good(format!("••••{last4}: {}", parts.join(", "))))

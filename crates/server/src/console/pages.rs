@@ -125,14 +125,15 @@ fn application(visit: &Visit) -> Result<Option<Value>, Refused> {
 }
 
 fn free(visit: &Visit) -> String {
-    visit.server.settings.free_quota().unwrap_or_default().to_string()
+    visit.server.settings().free_quota().unwrap_or_default().to_string()
 }
 
 /// `GET /service/identity`
 pub fn service(visit: &Visit, notice: Option<Notice>) -> Seen {
     let service = visit.get("services/identity", &[])?;
     let application = application(visit)?;
-    let balance = application.map(|own| unless_null(&own["remaining_amount"], visit.says("unlimited", "不限")));
+    let balance =
+        application.map(|own| unless_null(&own["remaining_amount"], visit.says("unlimited", "不限")));
     let page = Service {
         f: Frame::of(visit, visit.says("Identity authentication", "身份核验"), notice),
         price: money(&service["cost"][0]["consumption"]),
@@ -141,7 +142,7 @@ pub fn service(visit: &Visit, notice: Option<Notice>) -> Seen {
         balance,
         pages: Action::ALL.into_iter().map(catalogue::page).collect(),
         packages: package_rows(&json!({ "items": service["packages"] })),
-        currency: visit.server.settings.platform.currency.clone(),
+        currency: visit.server.settings().platform.currency.clone(),
     };
     rendered(StatusCode::OK, &page)
 }
@@ -278,7 +279,11 @@ pub fn register(visit: &Visit, refused: Option<Refused>) -> Seen {
     let status = refused.as_ref().map_or(StatusCode::OK, |refused| refused.status);
     let invitation = [visit.field("invitation"), visit.parameter("invitation")].concat();
     let page = Register {
-        f: Frame::of(visit, visit.says("Register", "注册"), refused.map(|refused| Notice::bad(refused.detail))),
+        f: Frame::of(
+            visit,
+            visit.says("Register", "注册"),
+            refused.map(|refused| Notice::bad(refused.detail)),
+        ),
         next: next(visit),
         next_encoded: form_encoded(&next(visit)),
         login: visit.field("login").to_owned(),
@@ -386,7 +391,9 @@ fn secret_notice(visit: &Visit, made: &Value) -> Notice {
 /// `POST /console/keys/{id}/…`
 pub fn change_key(visit: &Visit, id: &str, what: &str) -> Seen {
     let done = match what {
-        "rotate" => visit.post(&format!("credentials/{id}/rotate"), json!({})).map(|made| secret_notice(visit, &made)),
+        "rotate" => {
+            visit.post(&format!("credentials/{id}/rotate"), json!({})).map(|made| secret_notice(visit, &made))
+        }
         "delete" => visit
             .call("DELETE", &format!("credentials/{id}"), &[], json!({}))
             .map(|_| Notice::good(visit.says("Deleted: it is dead at once.", "已删除，立即失效。"))),
@@ -491,7 +498,8 @@ pub fn usages(visit: &Visit) -> Seen {
     let offset: u64 = visit.parameter("offset").parse().unwrap_or(0);
     let outcome = visit.parameter("outcome");
     let (limit, at) = (PAGE.to_string(), offset.to_string());
-    let mut query = vec![("created_at_from", &*from), ("created_at_to", &*to), ("limit", &limit), ("offset", &at)];
+    let mut query =
+        vec![("created_at_from", &*from), ("created_at_to", &*to), ("limit", &limit), ("offset", &at)];
     if !outcome.is_empty() {
         query.push(("outcome", outcome));
     }
@@ -604,7 +612,8 @@ pub struct OrderRow {
 pub fn order_rows(listed: &Value, visit: &Visit) -> Vec<OrderRow> {
     let directory = visit.server.engine.directory();
     let whose = |order: &Value| {
-        let number = order["user_id"].as_str().and_then(|id| crate::platform::shapes::Kind::User.number(id).ok());
+        let number =
+            order["user_id"].as_str().and_then(|id| crate::platform::shapes::Kind::User.number(id).ok());
         let caller = number.and_then(|number| directory.caller(engine::caller::CallerId(number)));
         caller.map(|caller| caller.name.clone()).unwrap_or_default()
     };
@@ -613,7 +622,11 @@ pub fn order_rows(listed: &Value, visit: &Visit) -> Vec<OrderRow> {
         what: text(&order["description"]),
         whose: whose(order),
         credits: money(&order["amount"]),
-        price: format!("{:.2} {}", order["price"].as_f64().unwrap_or_default(), text(&order["metadata"]["currency"])),
+        price: format!(
+            "{:.2} {}",
+            order["price"].as_f64().unwrap_or_default(),
+            text(&order["metadata"]["currency"])
+        ),
         state: text(&order["state"]),
         at: minute(&order["created_at"]),
     };
@@ -640,7 +653,7 @@ pub fn orders(visit: &Visit, notice: Option<Notice>) -> Seen {
         count: text(&summary["total_count"]),
         spent: format!("{:.2}", summary["total_spent"].as_f64().unwrap_or_default()),
         pending: text(&summary["state_counts"]["Pending"]),
-        currency: visit.server.settings.platform.currency.clone(),
+        currency: visit.server.settings().platform.currency.clone(),
     };
     rendered(StatusCode::OK, &page)
 }
@@ -650,7 +663,9 @@ pub fn order(visit: &Visit) -> Seen {
     let own = application(visit)?.ok_or_else(|| Refused::not_found("application"))?;
     let body = json!({ "application_id": own["id"], "package_id": visit.field("package") });
     let notice = match visit.post("orders", body) {
-        Ok(_) => Notice::good(visit.says("Ordered: pay it, the operator confirms.", "下单成功，付款后由管理员确认。")),
+        Ok(_) => Notice::good(
+            visit.says("Ordered: pay it, the operator confirms.", "下单成功，付款后由管理员确认。"),
+        ),
         Err(refused) => Notice::bad(refused.detail),
     };
     orders(visit, Some(notice))
@@ -720,7 +735,7 @@ pub fn search(visit: &Visit) -> Seen {
 
 /// `GET /support`
 pub fn support(visit: &Visit) -> Seen {
-    let contact = visit.server.settings.platform.support_contact.clone();
+    let contact = visit.server.settings().platform.support_contact.clone();
     let about = visit.says(
         "Send the id of the request: x-trace-id on the AceData wire, RequestId on the Tencent wire. Never send card, name, identity or phone numbers.",
         "咨询时请提供请求编号：AceData 为 x-trace-id，腾讯云为 RequestId。请勿发送卡号、姓名、身份证号或手机号。",
@@ -754,8 +769,8 @@ pub fn refused(visit: &Visit, refused: &Refused) -> String {
         StatusCode::UNAUTHORIZED => visit.says("Log in first", "请先登录"),
         _ => visit.says("That did not work", "操作未完成"),
     };
-    let support = visit.server.settings.platform.support_contact.as_str();
-    let mut page = words(visit, title, &[&refused.detail, support]);
+    let support = visit.server.settings().platform.support_contact.clone();
+    let mut page = words(visit, title, &[&refused.detail, &support]);
     page.back = Some(("/", visit.says("To the beginning", "返回首页").to_owned()));
     page.render().unwrap_or_else(|_| refused.detail.clone())
 }

@@ -66,7 +66,7 @@ fn next(visit: &Visit) -> String {
 fn begin(visit: &Visit, caller: CallerId) -> Seen {
     let engine = &visit.server.engine;
     let key = hex(&random::<32>());
-    let hours = i64::from(visit.server.settings.platform.session_hours.clamp(1, 24 * 30));
+    let hours = i64::from(visit.server.settings().platform.session_hours.clamp(1, 24 * 30));
     let now = engine.clock.now_ms();
     let platform = engine.platform();
     if let Some(old) = &visit.session {
@@ -149,7 +149,8 @@ pub fn register(visit: &Visit) -> Seen {
         return refuse(visit.says("Accept the terms first.", "请先同意服务条款。"));
     }
     if !server.guesses.take(&[(format!("register {}", visit.peer), 20)], now) {
-        let why = visit.says("Too many accounts from your address: wait a while.", "注册过于频繁，请稍后再试。");
+        let why =
+            visit.says("Too many accounts from your address: wait a while.", "注册过于频繁，请稍后再试。");
         return pages::register(visit, Some(Refused::too_fast(why)));
     }
     let code: String = visit.field("invitation").chars().filter(char::is_ascii_alphanumeric).collect();

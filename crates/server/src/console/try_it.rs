@@ -25,13 +25,15 @@ pub async fn answer(core: &Core, visit: Visit, incoming: &Incoming<'_>, received
     let Some(session) = &visit.session else {
         return refuse(StatusCode::UNAUTHORIZED, "Your session is over: log in again.");
     };
-    if visit.method != Method::POST || !session.has_token(incoming.header("x-csrf-token").unwrap_or_default()) {
+    if visit.method != Method::POST || !session.has_token(incoming.header("x-csrf-token").unwrap_or_default())
+    {
         return refuse(StatusCode::FORBIDDEN, "This is not done from pages of other sites.");
     }
     let asked: Value = serde_json::from_slice(incoming.body).unwrap_or_default();
     let action = asked["alias"].as_str().and_then(catalogue::action_of_document);
     let credential = asked["credential"].as_str().and_then(|id| own(&visit, id));
-    let (Some(action), Some(credential), Value::Object(members)) = (action, credential, &asked["members"]) else {
+    let (Some(action), Some(credential), Value::Object(members)) = (action, credential, &asked["members"])
+    else {
         return refuse(StatusCode::BAD_REQUEST, "Choose one of your keys first.");
     };
     let page = catalogue::page(action);
@@ -82,7 +84,8 @@ fn question(
         Proof::Platform { .. } => return None,
         // The front knows whose request it is: the token itself is not known here.
         Proof::Bearer { .. } => {
-            let body: Map<String, Value> = named.map(|(m, value)| (m.name.to_owned(), value.clone())).collect();
+            let body: Map<String, Value> =
+                named.map(|(m, value)| (m.name.to_owned(), value.clone())).collect();
             (page.path, Value::from(body).to_string())
         }
         Proof::Signature { secret_id, secret_key, .. } => {

@@ -91,7 +91,9 @@ fn member(element: Element) -> Member {
     let at = Element::ALL.iter().position(|known| *known == element).unwrap_or_default();
     let (en, zh, example) = match element {
         Element::Name => ("Name of the card's holder", "持卡人姓名", "韦小宝"),
-        Element::BankCard => ("Number of the bank card, 13 to 19 digits", "银行卡号，13 至 19 位数字", "6225768888888888"),
+        Element::BankCard => {
+            ("Number of the bank card, 13 to 19 digits", "银行卡号，13 至 19 位数字", "6225768888888888")
+        }
         Element::Phone => ("Mobile number reserved with the bank", "银行预留手机号码", "16137688175"),
         Element::IdCard => ("Number of the resident identity card", "身份证号码", "11204416541220243X"),
     };
@@ -162,7 +164,8 @@ pub fn action_of_id(id: &str) -> Option<Action> {
 /// The action whose page this is, by alias, page UUID or API UUID.
 pub fn action_of_document(id: &str) -> Option<Action> {
     let is_it = |action: &Action| {
-        [page(*action).alias.to_owned(), document_id(*action), api_id(*action)].contains(&id.to_ascii_lowercase())
+        [page(*action).alias.to_owned(), document_id(*action), api_id(*action)]
+            .contains(&id.to_ascii_lowercase())
     };
     Action::ALL.into_iter().find(is_it)
 }
@@ -198,7 +201,7 @@ fn service_item(ask: &Ask) -> Result<Value, Refused> {
         "description": "Bank card verification: do these elements belong to one person?",
         "introduction": "Bank card verification: do these elements belong to one person?",
         "applied_count": applied,
-        "free_amount": amount(ask.server.settings.free_quota().unwrap_or_default()),
+        "free_amount": amount(ask.server.settings().free_quota().unwrap_or_default()),
         "private": false,
         "need_verify": false,
         "rank": 1,
@@ -222,7 +225,7 @@ fn service_item(ask: &Ask) -> Result<Value, Refused> {
 fn cost(ask: &Ask) -> Value {
     json!([{
         "conditions": { "==": [1, 1] },
-        "consumption": amount(ask.engine().policy.price),
+        "consumption": amount(ask.engine().policy().price),
         "unit": "Credit",
         "remark": "Only answers that the code table marks as charged.",
     }])
@@ -295,9 +298,9 @@ pub fn apis(ask: &Ask) -> Answer {
 pub fn api(ask: &Ask, id: &str) -> Answer {
     let action = match action_of_document(id) {
         Some(action) => action,
-        None => action_of_id(id).ok_or(Kind::Api.number(id).err()).map_err(|error| {
-            error.unwrap_or_else(|| Refused::not_found("API"))
-        })?,
+        None => action_of_id(id)
+            .ok_or(Kind::Api.number(id).err())
+            .map_err(|error| error.unwrap_or_else(|| Refused::not_found("API")))?,
     };
     let mut item = api_item(ask, action);
     item["definition"] = openapi::document(action, &ask.public_url, &ask.server);
@@ -349,7 +352,8 @@ fn content(action: Action) -> String {
     }
     text += "\n| `result` | Charged | What |\n|---|---|---|\n";
     for code in codes(action) {
-        text += &format!("| `{}` | {} | {} |\n", code.acedata, if code.charged { "yes" } else { "no" }, code.en);
+        text +=
+            &format!("| `{}` | {} | {} |\n", code.acedata, if code.charged { "yes" } else { "no" }, code.en);
     }
     text
 }
@@ -360,8 +364,8 @@ pub fn config(ask: &Ask) -> Answer {
         "name": "card4e",
         "country": null,
         "features": { "registration": ask.server.registration().name(), "webhooks": false, "x402": false },
-        "support": ask.server.settings.platform.support_contact,
-        "currency": ask.server.settings.platform.currency,
+        "support": ask.server.settings().platform.support_contact,
+        "currency": ask.server.settings().platform.currency,
         "api_base_url": ask.public_url,
     }))
 }
@@ -386,25 +390,50 @@ pub fn find(query: &str, language: Language) -> Vec<Hit> {
         let page = page(action);
         let href = |anchor: &str| format!("/documents/{}{anchor}", page.alias);
         let names = format!("{} {} {}", page.tencent, page.path, page.title_zh);
-        all.push((Hit { kind: "action", title: page.title(language).into(), about: page.about(language).into(), href: href("") }, names));
+        all.push((
+            Hit {
+                kind: "action",
+                title: page.title(language).into(),
+                about: page.about(language).into(),
+                href: href(""),
+            },
+            names,
+        ));
         for member in members(action) {
             let title = format!("{} / {}", member.name, member.tencent);
             let about = if chinese { member.zh } else { member.en };
-            all.push((Hit { kind: "member", title, about: about.into(), href: href("#members") }, format!("{} {}", member.en, member.zh)));
+            all.push((
+                Hit { kind: "member", title, about: about.into(), href: href("#members") },
+                format!("{} {}", member.en, member.zh),
+            ));
         }
         for code in codes(action) {
             let title = format!("{} ({} / {})", code.outcome, code.acedata, code.tencent);
             let about = if chinese { code.zh } else { code.en };
-            all.push((Hit { kind: "code", title, about: about.into(), href: href("#codes") }, format!("{} {}", code.en, code.zh)));
+            all.push((
+                Hit { kind: "code", title, about: about.into(), href: href("#codes") },
+                format!("{} {}", code.en, code.zh),
+            ));
         }
         for error in acedata::ErrorCode::ALL {
             let title = format!("{} {}", error.status().as_u16(), error.as_str());
-            all.push((Hit { kind: "error", title, about: error.message().into(), href: href("#errors") }, String::new()));
+            all.push((
+                Hit { kind: "error", title, about: error.message().into(), href: href("#errors") },
+                String::new(),
+            ));
         }
     }
     for error in TencentError::ALL {
         let about = error.about().to_owned();
-        all.push((Hit { kind: "error", title: error.as_str().into(), about, href: "/documents/explorer#errors".into() }, String::new()));
+        all.push((
+            Hit {
+                kind: "error",
+                title: error.as_str().into(),
+                about,
+                href: "/documents/explorer#errors".into(),
+            },
+            String::new(),
+        ));
     }
     let words: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
     let fits = |(hit, names): &(Hit, String)| {

@@ -108,7 +108,7 @@ pub fn acquire(ask: &Ask) -> Answer {
         }
     }
     let engine = ask.engine();
-    let free = ask.server.settings.free_quota().unwrap_or_default();
+    let free = ask.server.settings().free_quota().unwrap_or_default();
     let application = engine.acquire(caller, free)?;
     let (application, standing) = found(ask, application)?;
     created(shapes::application(ask, &application, standing)?)
@@ -140,7 +140,8 @@ pub fn applications(ask: &Ask) -> Answer {
     all.sort_by_key(|application| application.id);
     let mut items = Vec::new();
     for application in all {
-        let is_wanted = whose.is_none_or(|whose| whose == application.caller) && !application.actions.is_empty();
+        let is_wanted =
+            whose.is_none_or(|whose| whose == application.caller) && !application.actions.is_empty();
         if let Some((_, standing)) = directory.application(application.id).filter(|_| is_wanted) {
             items.push(with_credentials(ask, &application, standing)?);
         }
@@ -153,8 +154,9 @@ fn with_credentials(ask: &Ask, application: &Application, standing: Standing) ->
     let directory = ask.engine().directory();
     let own = directory.credentials().into_iter();
     let own = own.filter(|credential| credential.application == application.id && !is_token(credential));
-    let credentials: Result<Vec<_>, _> =
-        own.map(|credential| shapes::credential(ask.engine(), &credential, application.caller, None)).collect();
+    let credentials: Result<Vec<_>, _> = own
+        .map(|credential| shapes::credential(ask.engine(), &credential, application.caller, None))
+        .collect();
     shaped["credentials"] = credentials?.into();
     Ok(shaped)
 }
@@ -262,7 +264,8 @@ fn expiry(ask: &Ask) -> Result<Option<Option<Millis>>, Refused> {
         Some(Value::Null) => Ok(Some(None)),
         Some(value) => {
             let at = value.as_str().and_then(parse).map(|(at, _)| at);
-            let at = at.ok_or_else(|| Refused::invalid("expired_at must be a time such as 2027-01-31T00:00:00Z."))?;
+            let at = at
+                .ok_or_else(|| Refused::invalid("expired_at must be a time such as 2027-01-31T00:00:00Z."))?;
             Ok(Some(Some(at)))
         }
     }

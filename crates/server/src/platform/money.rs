@@ -37,7 +37,11 @@ pub fn add_package(ask: &Ask) -> Answer {
 /// `DELETE /packages/{id}`, for operators.
 pub fn drop_package(ask: &Ask, id: &str) -> Answer {
     ask.operator()?;
-    if ask.engine().platform().drop_package(id)? { Ok(Done::Gone) } else { Err(Refused::not_found("package")) }
+    if ask.engine().platform().drop_package(id)? {
+        Ok(Done::Gone)
+    } else {
+        Err(Refused::not_found("package"))
+    }
 }
 
 fn positive(ask: &Ask, name: &str) -> Result<Credits, Refused> {
@@ -129,7 +133,7 @@ pub fn payment_options(ask: &Ask, id: &str) -> Answer {
     let order = reached_order(ask, id)?;
     let options = json!([{
         "pay_way": PayWay::BankTransfer.name(),
-        "description": ask.server.settings.platform.support_contact,
+        "description": ask.server.settings().platform.support_contact,
     }]);
     ok(json!({ "order_id": order.id, "items": options, "count": 1 }))
 }

@@ -74,11 +74,16 @@ fn question_schema(action: Action) -> Value {
     let mut properties = Map::new();
     let members = members(action);
     for member in &members {
-        let schema = json!({ "type": "string", "description": member.en, "example": member.example, "rank": 10 });
+        let schema =
+            json!({ "type": "string", "description": member.en, "example": member.example, "rank": 10 });
         properties.insert(member.name.to_owned(), schema);
     }
-    let document = "Kind of document the account was opened with; 0, the default, is the resident identity card.";
-    properties.insert("cert_type".into(), json!({ "type": "integer", "description": document, "default": 0, "rank": 30 }));
+    let document =
+        "Kind of document the account was opened with; 0, the default, is the resident identity card.";
+    properties.insert(
+        "cert_type".into(),
+        json!({ "type": "integer", "description": document, "default": 0, "rank": 30 }),
+    );
     let envelope = json!({
         "type": "array",
         "maxItems": 1,
@@ -137,7 +142,7 @@ fn responses(action: Action, server: &Server) -> Value {
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
     for code in ErrorCode::ALL {
         let status = match code {
-            ErrorCode::TokenMismatched => server.settings.acedata.token_mismatched_status,
+            ErrorCode::TokenMismatched => server.settings().acedata.token_mismatched_status,
             code => code.status().as_u16(),
         };
         by_status.entry(status).or_default().push(code);

@@ -70,7 +70,8 @@ impl Guesses {
         if recent.len() > KNOWN_MAX {
             recent.retain(|_, (_, until)| *until > now);
         }
-        let counted = |name: &String| recent.get(name).filter(|(_, until)| *until > now).map_or(0, |(n, _)| *n);
+        let counted =
+            |name: &String| recent.get(name).filter(|(_, until)| *until > now).map_or(0, |(n, _)| *n);
         let full = recent.len() > KNOWN_MAX;
         if full || of.iter().any(|(name, weight)| counted(name) >= WRONG_MAX * weight) {
             return false;

@@ -99,7 +99,7 @@ pub fn application(ask: &Ask, application: &Application, standing: Standing) -> 
         "allow_consume_global": false,
         "expired_at": null,
         "tags": [],
-        "metadata": { "price": amount(application.price.unwrap_or(engine.policy.price)) },
+        "metadata": { "price": amount(application.price.unwrap_or(engine.policy().price)) },
         "client_ip": null,
         "client_fingerprint": null,
         "role": "owner",
@@ -258,7 +258,7 @@ pub fn order(ask: &Ask, order: &Order, whole: bool) -> Value {
             "pay_id": null,
             "finished_at": order.finished_at_ms.map(iso),
             "invoice": null,
-            "metadata": { "currency": ask.server.settings.platform.currency },
+            "metadata": { "currency": ask.server.settings().platform.currency },
             "updated_at": iso(order.updated_at_ms),
         });
         if let (Value::Object(shown), Value::Object(more)) = (&mut shown, more) {

@@ -87,7 +87,8 @@ mod tests {
         assert_eq!(parse("2026-11-21"), Some((1_795_219_200_000, true)));
         assert_eq!(parse("2026-11-21T08:00:00+08:00"), Some((1_795_219_200_000, false)));
         assert_eq!(parse("2026-11-21T00:00:00.5Z"), Some((1_795_219_200_500, false)));
-        for wrong in ["", "today", "2026-13-01", "2026-11-21T25:00:00Z", "2026-11-21x", "二〇二六-11-21"] {
+        for wrong in ["", "today", "2026-13-01", "2026-11-21T25:00:00Z", "2026-11-21x", "二〇二六-11-21"]
+        {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
         assert_eq!(month_begin(1_795_276_799_123), parse("2026-11-01").unwrap().0);

@@ -35,8 +35,8 @@ fn filter(ask: &Ask) -> Result<UsageFilter, Refused> {
     };
     // Every row is an answer, and every answer is a 200.
     let wrong_status = !ask.all("status_code").is_empty() && !ask.all("status_code").contains(&"200");
-    let wrong_service =
-        !ask.all("service_id").is_empty() && !ask.all("service_id").iter().any(|id| catalogue::check_service(id).is_ok());
+    let wrong_service = !ask.all("service_id").is_empty()
+        && !ask.all("service_id").iter().any(|id| catalogue::check_service(id).is_ok());
     if actions.as_ref().is_some_and(Vec::is_empty) || wrong_status || wrong_service {
         applications = Some(Vec::new());
     }
@@ -114,7 +114,9 @@ pub fn aggregate(ask: &Ask) -> Answer {
     let mut items: Vec<(i64, String, Credits)> = Vec::new();
     for day in &days {
         match items.last_mut() {
-            Some((known, action, sum)) if *known == day.day && *action == day.action => sum.0 += day.charged.0,
+            Some((known, action, sum)) if *known == day.day && *action == day.action => {
+                sum.0 += day.charged.0
+            }
             _ => items.push((day.day, day.action.clone(), day.charged)),
         }
     }

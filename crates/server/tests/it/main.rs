@@ -7,6 +7,7 @@
 mod acedata;
 mod backup;
 mod cli;
+mod console;
 mod doctor;
 mod envelope;
 mod family;

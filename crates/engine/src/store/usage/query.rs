@@ -93,8 +93,10 @@ impl UsageFile {
             let find = format!(
                 "SELECT {COLUMNS} FROM usage WHERE {wanted} ORDER BY leaf DESC LIMIT {limit} OFFSET {offset}"
             );
-            let rows: Vec<_> =
-                db.prepare(&find)?.query_map(params_from_iter(&values), read)?.collect::<rusqlite::Result<_>>()?;
+            let rows: Vec<_> = db
+                .prepare(&find)?
+                .query_map(params_from_iter(&values), read)?
+                .collect::<rusqlite::Result<_>>()?;
             Ok((count, rows))
         };
         let (count, rows) = run(SCHEMA.open_reader(path)?).map_err(|cause| SCHEMA.error(cause))?;
