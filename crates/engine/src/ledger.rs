@@ -701,6 +701,49 @@ mod tests {
     }
 
     #[test]
+    fn a_payment_counts_once_however_often_it_is_recorded() {
+        let app = application(false);
+        let mut books = granted(1);
+        let paid = |amount: i64, reference: u8| Entry::Payment {
+            at_ms: 0,
+            application: app.id,
+            amount: Credits::whole(amount),
+            reference: [reference; 16],
+        };
+        for entry in [paid(5, 1), paid(5, 1), paid(2, 2), paid(-2, 3), paid(-2, 3)] {
+            books.apply(&entry, &Side::default());
+        }
+        assert_eq!(books.balance(&app), Some(Credits::whole(6)));
+        assert!(books.has_payment(&[3; 16]) && !books.has_payment(&[4; 16]));
+        let read: Books = postcard::from_bytes(&encoded(&books)).unwrap();
+        assert!(read.has_payment(&[1; 16]), "a snapshot knows them too");
+    }
+
+    #[test]
+    fn a_credential_is_charged_no_more_than_its_limit() {
+        let app = application(false);
+        let mut books = granted(10);
+        let one = Credits::whole(1);
+        let credential = Credential {
+            limit: Some(Credits::whole(2)),
+            ..Credential { id: CredentialId(1), ..Credential::of_this_machine(app.id) }
+        };
+        assert_eq!(books.hold_limit(&credential, one), Ok(()));
+        assert_eq!(books.hold_limit(&credential, one), Ok(()));
+        assert_eq!(books.hold_limit(&credential, one), Err(Arrears), "both are under way");
+        settle(&mut books, &mut draft(&app, Outcome::NameInvalid), 0);
+        assert_eq!(books.hold_limit(&credential, one), Ok(()), "a free answer gives it back");
+        settle(&mut books, &mut draft(&app, Outcome::Pass), 0);
+        settle(&mut books, &mut draft(&app, Outcome::Pass), 0);
+        assert_eq!(
+            (books.hold_limit(&credential, one), books.spent(CredentialId(1))),
+            (Err(Arrears), Credits::whole(2))
+        );
+        let unlimited = Credential { limit: None, ..credential };
+        assert_eq!(books.hold_limit(&unlimited, one), Ok(()));
+    }
+
+    #[test]
     fn requests_in_flight_cannot_overspend() {
         let app = application(false);
         let mut books = granted(2);

@@ -76,6 +76,7 @@ fn credential(vault: &Vault) -> Credential {
         addresses: vec![],
         actions: vec![],
         purpose: None,
+        limit: None,
     }
 }
 

@@ -89,6 +89,16 @@ impl PlatformFile {
         Ok(PlatformFile { db: SCHEMA.open(path)? })
     }
 
+    /// Copies the file as it is now; see [`super::Accounts::copy`].
+    pub fn copy(from: &Path, to: &Path, progress: impl FnMut(u64, u64)) -> Stored<()> {
+        SCHEMA.copy(from, to, progress)
+    }
+
+    /// Whether SQLite finds its own structures whole.
+    pub fn check_structure(path: &Path) -> Stored<()> {
+        SCHEMA.check_structure(path)
+    }
+
     /// The person with this login.
     pub fn person(&self, login: &str) -> Stored<Option<Person>> {
         self.one(
