@@ -115,10 +115,10 @@ class Mcp:
         asyncio.run(asyncio.wait_for(whole(), 120))
 
 
-async def tool(session, name, **arguments):
-    answer = await session.call_tool(name, arguments)
+async def tool(session, called, /, **arguments):
+    answer = await session.call_tool(called, arguments)
     text = "".join(part.text for part in answer.content if part.type == "text")
-    assert not answer.isError, f"{name}: {text}"
+    assert not answer.isError, f"{called}: {text}"
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -132,7 +132,9 @@ def test_mcp_the_whole_story(sandbox):
     async def story(session):
         names = {tool.name for tool in (await session.list_tools()).tools}
         assert len(names) > 89, "tools that need permissions are offered"
-        call = lambda name, **arguments: tool(session, f"acedatacloud_{name}", **arguments)
+
+        def call(what, /, **arguments):
+            return tool(session, f"acedatacloud_{what}", **arguments)
 
         assert "public" in str(await call("get_user_info"))
         assert "identity" in str(await call("list_services", limit=300))
