@@ -91,7 +91,7 @@ pub fn log_in(visit: &Visit) -> Seen {
     // An address may be that of a whole office: ten times as many guesses.
     let by_login = [(format!("login {login}"), 1)];
     let by_peer = [(format!("address {}", visit.peer), 10)];
-    let all = [by_login.clone(), by_peer].concat();
+    let all = [by_login, by_peer].concat();
     if !server.guesses.take(&all, now) {
         let why = visit.says(
             "Too many wrong passwords: wait a quarter of an hour.",
@@ -110,7 +110,7 @@ pub fn log_in(visit: &Visit) -> Seen {
         return match credential.filter(|credential| !credential.is_over(now)) {
             Some(credential) => {
                 let caller = actor_of(&server.engine, &credential, visit.peer)?.caller.id;
-                server.guesses.right(&by_login);
+                server.guesses.right(&all);
                 begin(visit, caller)
             }
             None => wrong(),
@@ -126,7 +126,7 @@ pub fn log_in(visit: &Visit) -> Seen {
         let why = visit.says("This account is suspended.", "该账号已被停用。");
         return pages::login(visit, Some(Refused::not_authenticated(why)));
     }
-    server.guesses.right(&by_login);
+    server.guesses.right(&all);
     begin(visit, person.caller)
 }
 

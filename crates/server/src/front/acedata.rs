@@ -139,6 +139,9 @@ async fn ask(
     note.action = endpoint.name().into();
     let server = &core.server;
     let credential = match &received.asker {
+        Some(asker) if asker.is_over(server.engine.clock.now_ms()) => {
+            return Err(ErrorCode::TokenExpired.into());
+        }
         Some(asker) => Arc::clone(asker),
         None => authenticate(server, incoming)?,
     };

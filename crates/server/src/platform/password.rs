@@ -83,11 +83,15 @@ impl Guesses {
         true
     }
 
-    /// The guess was right: what was counted against this login is forgotten.
+    /// The guess was right: nothing is counted against this login any more, and one less against an address,
+    /// from where others may have guessed.
     pub fn right(&self, of: &[(String, u32)]) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, _) in of {
-            recent.remove(name);
+        for (name, weight) in of {
+            match recent.get_mut(name) {
+                Some((count, _)) if *weight > 1 => *count = count.saturating_sub(1),
+                _ => _ = recent.remove(name),
+            }
         }
     }
 }
