@@ -33,16 +33,14 @@ impl Sandbox {
         path == "/_sandbox" || path.starts_with("/_sandbox/")
     }
 
-    /// Answers control requests and the page.
+    /// Answers control requests.
     pub fn control(&self, server: &Server, incoming: &Incoming<'_>) -> Reply {
         if let Err(why) = from_here(incoming, server.scheme()) {
             return json_reply(StatusCode::FORBIDDEN, &json!({ "error": why }));
         }
-        match incoming.path {
-            path => match self.call(server, incoming, path.trim_end_matches('/')) {
-                Ok(answer) => json_reply(StatusCode::OK, &answer),
-                Err((status, error)) => json_reply(status, &json!({ "error": error })),
-            },
+        match self.call(server, incoming, incoming.path.trim_end_matches('/')) {
+            Ok(answer) => json_reply(StatusCode::OK, &answer),
+            Err((status, error)) => json_reply(status, &json!({ "error": error })),
         }
     }
 
