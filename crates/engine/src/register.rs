@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::Engine;
 use crate::action::Action;
 use crate::caller::{
-    AddressRange, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Purpose, Secret,
-    Standing,
+    AddressRange, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Purpose,
+    Secret, Standing,
 };
 use crate::clock::Millis;
 use crate::erase::EraseError;
@@ -47,7 +47,9 @@ pub enum RegisterError {
     #[error("an amount is more than 0 and at most a billion credits")]
     Amount,
     /// Taken back can only be what is left.
-    #[error("less than that is left of the balance: some of it was spent, or is set aside for questions under way")]
+    #[error(
+        "less than that is left of the balance: some of it was spent, or is set aside for questions under way"
+    )]
     Spent,
     /// Not a purpose.
     #[error(
@@ -449,7 +451,8 @@ impl Engine {
             }
         };
         let Wish { expires_at_ms, addresses, actions, purpose, limit, .. } = wish;
-        let credential = Credential { id, application, proof, expires_at_ms, addresses, actions, purpose, limit };
+        let credential =
+            Credential { id, application, proof, expires_at_ms, addresses, actions, purpose, limit };
         self.change(Change::Credential(credential))?;
         Ok(issued)
     }

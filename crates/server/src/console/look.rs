@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use engine::caller::Action;
+use engine::action::Action;
 use engine::outcome::{Class, Outcome};
 use engine::store::DayUse;
 use http::{HeaderValue, StatusCode, header};

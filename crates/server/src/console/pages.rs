@@ -1,7 +1,6 @@
 //! The screens, and the forms on them.
 
 use askama::Template;
-use engine::caller::Action;
 use engine::outcome::Outcome;
 use engine::store::UsageFilter;
 use http::StatusCode;
@@ -140,7 +139,7 @@ pub fn service(visit: &Visit, notice: Option<Notice>) -> Seen {
         free: free(visit),
         applied: text(&service["applied_count"]),
         balance,
-        pages: Action::ALL.into_iter().map(catalogue::page).collect(),
+        pages: visit.server.engine.policy().actions().into_iter().map(catalogue::page).collect(),
         packages: package_rows(&json!({ "items": service["packages"] })),
         currency: visit.server.settings().platform.currency.clone(),
     };
@@ -164,6 +163,7 @@ struct Api {
     codes: Vec<Code>,
     errors: Vec<(u16, &'static str, &'static str)>,
     acquired: bool,
+    cert_type: bool,
     free: String,
     keys: Vec<Key>,
     fresh: Option<String>,
@@ -201,6 +201,7 @@ pub fn api(visit: &Visit, alias: &str, notice: Option<Notice>, fresh: Option<(St
         codes: catalogue::codes(action),
         errors: ErrorCode::ALL.map(error).to_vec(),
         acquired: own.is_some(),
+        cert_type: engine::projection::endpoint_of(action).takes().cert_type,
         free: free(visit),
         keys,
         snippets: snippets::of(visit, page, secret.as_deref()),

@@ -18,8 +18,8 @@ pub struct Snippet {
     pub html: String,
 }
 
-/// Name, label, what it needs, code. `{url}`, `{host}`, `{scheme}`, `{token}`, `{body}`, `{action}` and
-/// `{m:Member}` are filled in.
+/// Name, label, what it needs, code. `{url}`, `{host}`, `{scheme}`, `{token}`, `{body}`, `{action}` are filled in;
+/// a line with `{m}` and `{v}` stands once for each member.
 const ALL: [(&str, &str, [&str; 2], &str); 16] = [
     ("curl", "curl", ["AceData, no dependency", "AceData，无依赖"], include_str!("snippets/curl.txt")),
     (
@@ -86,7 +86,7 @@ pub fn of(visit: &Visit, page: &Page, secret: Option<&str>) -> Vec<Snippet> {
     let base = visit.public_url.trim_end_matches('/');
     let body = body(page);
     let filled = |code: &str| {
-        let mut html = escaped(code.trim_end());
+        let mut html = escaped(&repeated(code.trim_end(), page));
         let pairs = [
             ("{url}", format!("{base}{}", page.path)),
             ("{base}", base.to_owned()),
@@ -102,9 +102,8 @@ pub fn of(visit: &Visit, page: &Page, secret: Option<&str>) -> Vec<Snippet> {
         html = html.replace("{token}", &format!("<span data-token>{token}</span>"));
         html = html.replace("{body}", &format!("<span data-body>{}</span>", escaped(&body)));
         for member in catalogue::members(page.action) {
-            let place = format!("{{m:{}}}", member.tencent);
-            let value = format!("<span data-value=\"{}\">{}</span>", member.name, escaped(member.example));
-            html = html.replace(&place, &value);
+            let value = format!("<span data-value=\"{0}\">{1}</span>", member.name, escaped(member.example));
+            html = html.replace(&format!("{{v:{}}}", member.name), &value);
         }
         html
     };
@@ -116,6 +115,19 @@ pub fn of(visit: &Visit, page: &Page, secret: Option<&str>) -> Vec<Snippet> {
             html: filled(code),
         };
     ALL.iter().map(snippet).collect()
+}
+
+/// A line with `{m}` stands once for each member of the Tencent wire.
+fn repeated(code: &str, page: &Page) -> String {
+    let members = catalogue::members(page.action);
+    let line = |line: &str| -> Vec<String> {
+        if !line.contains("{m}") {
+            return vec![line.to_owned()];
+        }
+        let named = members.iter().filter(|member| !member.tencent.is_empty());
+        named.map(|m| line.replace("{m}", m.tencent).replace("{v}", &format!("{{v:{}}}", m.name))).collect()
+    };
+    code.lines().flat_map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The example in the order of the form, in one line.

@@ -89,8 +89,10 @@ fn question(
             (page.path, Value::from(body).to_string())
         }
         Proof::Signature { secret_id, secret_key, .. } => {
-            let body: Map<String, Value> =
-                named.map(|(m, value)| (m.tencent.to_owned(), value.clone())).collect();
+            let body: Map<String, Value> = named
+                .filter(|(m, _)| !m.tencent.is_empty())
+                .map(|(m, value)| (m.tencent.to_owned(), value.clone()))
+                .collect();
             let body = Value::from(body).to_string();
             let timestamp = visit.server.engine.clock.now_ms().div_euclid(1000);
             let unsigned = Unsigned {

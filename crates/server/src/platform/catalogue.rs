@@ -1,11 +1,10 @@
 //! The catalogue: one service, a page for each action, search. Made from the tables the wires work with.
 
-use engine::caller::{Action, ApplicationId};
-use engine::outcome::Outcome;
-use engine::projection;
+use engine::action::Action;
+use engine::caller::ApplicationId;
+use engine::projection::{self, AceDataNumbering, endpoint_of, name_of};
 use serde_json::{Value, json};
 use wire::acedata;
-use wire::tencent::action::FourElements;
 use wire::tencent::error::ErrorCode as TencentError;
 use wire::{Element, Language};
 
@@ -52,16 +51,97 @@ impl Page {
 /// The page of an action.
 pub fn page(action: Action) -> &'static Page {
     match action {
-        Action::FourElements => &Page {
-            action: Action::FourElements,
-            alias: "identity-bankcard-check-4e",
-            path: acedata::PATH,
-            tencent: "BankCard4EVerification",
-            title_en: "Bank card four-element verification",
-            title_zh: "银行卡四要素核验",
-            about_en: "Do this card number, holder name, identity number and reserved mobile number belong to one person?",
-            about_zh: "核验银行卡号、姓名、身份证号、银行预留手机号是否属于同一人。",
-        },
+        Action::FourElements => {
+            const PAGE: Page = Page {
+                action: Action::FourElements,
+                alias: "identity-bankcard-check-4e",
+                path: endpoint_of(Action::FourElements).path(),
+                tencent: name_of(Action::FourElements).name(),
+                title_en: "Bank card four-element verification",
+                title_zh: "银行卡四要素核验",
+                about_en: "Do this card number, holder name, identity number and reserved mobile number belong to one person?",
+                about_zh: "核验银行卡号、姓名、身份证号、银行预留手机号是否属于同一人。",
+            };
+            &PAGE
+        }
+        Action::ThreeElements => {
+            const PAGE: Page = Page {
+                action: Action::ThreeElements,
+                alias: "identity-bankcard-check-3e",
+                path: endpoint_of(Action::ThreeElements).path(),
+                tencent: name_of(Action::ThreeElements).name(),
+                title_en: "Bank card three-element verification",
+                title_zh: "银行卡三要素核验",
+                about_en: "Do this card number, holder name and identity number belong to one person?",
+                about_zh: "核验银行卡号、姓名、身份证号是否属于同一人。",
+            };
+            &PAGE
+        }
+        Action::TwoElements => {
+            const PAGE: Page = Page {
+                action: Action::TwoElements,
+                alias: "identity-bankcard-check-2e",
+                path: endpoint_of(Action::TwoElements).path(),
+                tencent: name_of(Action::TwoElements).name(),
+                title_en: "Bank card two-element verification",
+                title_zh: "银行卡二要素核验",
+                about_en: "Do this card number and holder name belong together?",
+                about_zh: "核验银行卡号与姓名是否一致。",
+            };
+            &PAGE
+        }
+        Action::CardInformation => {
+            const PAGE: Page = Page {
+                action: Action::CardInformation,
+                alias: "identity-bankcard-check-1e",
+                path: endpoint_of(Action::CardInformation).path(),
+                tencent: name_of(Action::CardInformation).name(),
+                title_en: "Bank card information",
+                title_zh: "银行卡基础信息查询",
+                about_en: "Which bank issued this card, and of which kind is it?",
+                about_zh: "查询银行卡的发卡行与卡类型。",
+            };
+            &PAGE
+        }
+        Action::NameAndId => {
+            const PAGE: Page = Page {
+                action: Action::NameAndId,
+                alias: "identity-idcard-check-2e",
+                path: endpoint_of(Action::NameAndId).path(),
+                tencent: name_of(Action::NameAndId).name(),
+                title_en: "Identity card two-element verification",
+                title_zh: "身份证二要素核验",
+                about_en: "Do this name and identity number belong together?",
+                about_zh: "核验姓名与身份证号是否一致。",
+            };
+            &PAGE
+        }
+        Action::MobileNameAndId => {
+            const PAGE: Page = Page {
+                action: Action::MobileNameAndId,
+                alias: "identity-phone-check-3e",
+                path: endpoint_of(Action::MobileNameAndId).path(),
+                tencent: name_of(Action::MobileNameAndId).name(),
+                title_en: "Mobile three-element verification",
+                title_zh: "手机号三要素核验",
+                about_en: "Do this mobile number, name and identity number belong to one person?",
+                about_zh: "核验手机号、姓名、身份证号是否属于同一人。",
+            };
+            &PAGE
+        }
+        Action::MobileAndName => {
+            const PAGE: Page = Page {
+                action: Action::MobileAndName,
+                alias: "identity-phone-check-2e",
+                path: endpoint_of(Action::MobileAndName).path(),
+                tencent: name_of(Action::MobileAndName).name(),
+                title_en: "Mobile two-element verification",
+                title_zh: "手机号二要素核验",
+                about_en: "Do this mobile number and name belong together?",
+                about_zh: "核验手机号与姓名是否一致。",
+            };
+            &PAGE
+        }
     }
 }
 
@@ -81,23 +161,40 @@ pub struct Member {
 
 /// The required members of an action, in the order of the form.
 pub fn members(action: Action) -> Vec<Member> {
-    let elements = match action {
-        Action::FourElements => Element::ALL,
-    };
-    elements.into_iter().map(member).collect()
+    let takes = endpoint_of(action).takes();
+    let tencent = name_of(action).members().elements;
+    let named =
+        |element: Element| tencent.iter().find(|(known, _)| *known == element).map_or("", |(_, name)| name);
+    let mut members: Vec<Member> =
+        takes.elements.iter().map(|(element, name)| member(*element, name, named(*element))).collect();
+    if takes.validity {
+        let day = |name, en, zh, example| Member { name, tencent: "", en, zh, example };
+        members.push(day(
+            "validity_begin",
+            "First day of the card's validity",
+            "证件有效期起始日",
+            "20200101",
+        ));
+        members.push(day(
+            "validity_end",
+            "Last day, 00000000: for life",
+            "证件有效期截止日，00000000 为长期",
+            "20400101",
+        ));
+    }
+    members
 }
 
-fn member(element: Element) -> Member {
-    let at = Element::ALL.iter().position(|known| *known == element).unwrap_or_default();
+fn member(element: Element, name: &'static str, tencent: &'static str) -> Member {
     let (en, zh, example) = match element {
-        Element::Name => ("Name of the card's holder", "持卡人姓名", "韦小宝"),
+        Element::Name => ("Name of the card's holder", "姓名", "韦小宝"),
         Element::BankCard => {
             ("Number of the bank card, 13 to 19 digits", "银行卡号，13 至 19 位数字", "6225768888888888")
         }
-        Element::Phone => ("Mobile number reserved with the bank", "银行预留手机号码", "16137688175"),
+        Element::Phone => ("Mobile number, reserved with the bank", "银行预留手机号码", "16137688175"),
         Element::IdCard => ("Number of the resident identity card", "身份证号码", "11204416541220243X"),
     };
-    Member { name: element.as_str(), tencent: FourElements::ELEMENTS[at], en, zh, example }
+    Member { name, tencent, en, zh, example }
 }
 
 /// What an action can answer.
@@ -118,21 +215,19 @@ pub struct Code {
 
 /// Everything an action can answer.
 pub fn codes(action: Action) -> Vec<Code> {
-    match action {
-        Action::FourElements => {}
-    }
-    let code = |outcome: Outcome| {
-        let tencent = projection::tencent(outcome);
-        Code {
-            acedata: projection::acedata(outcome).number(),
-            tencent: tencent.number(),
-            charged: outcome.billable(),
+    let code = |outcome: &engine::outcome::Outcome| {
+        let acedata = projection::acedata(AceDataNumbering::Documented, endpoint_of(action), *outcome)?;
+        let tencent = projection::tencent(name_of(action), *outcome)?;
+        Some(Code {
+            acedata: acedata.number,
+            tencent: tencent.number,
+            charged: action.charges(*outcome),
             outcome: outcome.name(),
             en: tencent.text(Language::English),
             zh: tencent.text(Language::Chinese),
-        }
+        })
     };
-    let mut codes: Vec<_> = Outcome::ALL.into_iter().map(code).collect();
+    let mut codes: Vec<_> = action.outcomes().iter().filter_map(code).collect();
     codes.sort_by_key(|code| -i16::from(code.tencent));
     codes
 }
@@ -209,9 +304,9 @@ fn service_item(ask: &Ask) -> Result<Value, Refused> {
         "thumbnail": null,
         "doc_url": format!("{}/service/{SERVICE_ALIAS}", ask.public_url),
         "demo_url": null,
-        "api_ids": Action::ALL.map(api_id),
+        "api_ids": offered(ask).into_iter().map(api_id).collect::<Vec<_>>(),
         "proxy_ids": [],
-        "cost": cost(ask),
+        "cost": cost(ask, Action::FourElements),
         "packages": packages.iter().map(shapes::package).collect::<Vec<_>>(),
         "applied": own.is_some_and(|(application, _)| !application.actions.is_empty()),
     });
@@ -222,13 +317,20 @@ fn service_item(ask: &Ask) -> Result<Value, Refused> {
 }
 
 /// The price in the form the original has it: the first rule whose condition holds.
-fn cost(ask: &Ask) -> Value {
+fn cost(ask: &Ask, action: Action) -> Value {
+    let policy = ask.engine().policy();
+    let price = policy.prices[action as usize].unwrap_or(policy.price);
     json!([{
         "conditions": { "==": [1, 1] },
-        "consumption": amount(ask.engine().policy().price),
+        "consumption": amount(price),
         "unit": "Credit",
         "remark": "Only answers that the code table marks as charged.",
     }])
+}
+
+/// What this installation answers.
+fn offered(ask: &Ask) -> Vec<Action> {
+    ask.engine().policy().actions()
 }
 
 /// `GET /services/`
@@ -244,7 +346,7 @@ pub fn services(ask: &Ask) -> Answer {
 pub fn service(ask: &Ask, id: &str) -> Answer {
     check_service(id)?;
     let mut item = service_item(ask)?;
-    item["apis"] = Action::ALL.map(|action| api_item(ask, action)).to_vec().into();
+    item["apis"] = offered(ask).into_iter().map(|action| api_item(ask, action)).collect();
     item["proxies"] = json!([]);
     item["datasets"] = json!([]);
     ok(item)
@@ -253,7 +355,7 @@ pub fn service(ask: &Ask, id: &str) -> Answer {
 /// `GET /services/{uuid}/apis/`
 pub fn apis_of(ask: &Ask, id: &str) -> Answer {
     check_service(id)?;
-    Ok(ask.paged(Action::ALL.map(|action| api_item(ask, action)).to_vec()))
+    Ok(ask.paged(offered(ask).into_iter().map(|action| api_item(ask, action)).collect()))
 }
 
 fn api_item(ask: &Ask, action: Action) -> Value {
@@ -268,7 +370,7 @@ fn api_item(ask: &Ask, action: Action) -> Value {
         "path2": null,
         "method": "POST",
         "introduction": page.about_en,
-        "cost": cost(ask),
+        "cost": cost(ask, action),
         "stage": "Production",
         "rank": number(action),
         "tags": ["identity"],
@@ -291,7 +393,7 @@ pub fn apis(ask: &Ask) -> Answer {
         }
         item
     };
-    Ok(ask.paged(Action::ALL.into_iter().filter(wanted).map(item).collect()))
+    Ok(ask.paged(offered(ask).into_iter().filter(wanted).map(item).collect()))
 }
 
 /// `GET /apis/{uuid}`
@@ -325,7 +427,7 @@ fn document_item(action: Action) -> Value {
 
 /// `GET /documents/`
 pub fn documents(ask: &Ask) -> Answer {
-    Ok(ask.paged(Action::ALL.map(document_item).to_vec()))
+    Ok(ask.paged(offered(ask).into_iter().map(document_item).collect()))
 }
 
 /// `GET /documents/{alias or id}`

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use engine::caller::{
-    Action, AddressRange, Application, ApplicationId, CallerId, Credential, Proof, Standing,
-};
+use engine::action::Action;
+use engine::caller::{AddressRange, Application, ApplicationId, CallerId, Credential, Proof, Standing};
 use engine::clock::Millis;
 use engine::platform::new_code;
 use engine::register::{CredentialTerms, Kind as CredentialKind, Wish};

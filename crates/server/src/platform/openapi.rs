@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::caller::Action;
+use engine::action::Action;
 use serde_json::{Map, Value, json};
 use wire::acedata::ErrorCode;
 use wire::envelope::Algorithm;
@@ -78,12 +78,13 @@ fn question_schema(action: Action) -> Value {
             json!({ "type": "string", "description": member.en, "example": member.example, "rank": 10 });
         properties.insert(member.name.to_owned(), schema);
     }
-    let document =
-        "Kind of document the account was opened with; 0, the default, is the resident identity card.";
-    properties.insert(
-        "cert_type".into(),
-        json!({ "type": "integer", "description": document, "default": 0, "rank": 30 }),
-    );
+    let takes = engine::projection::endpoint_of(action).takes();
+    if takes.cert_type {
+        let what =
+            "Kind of document the account was opened with; 0, the default, is the resident identity card.";
+        let schema = json!({ "type": "integer", "description": what, "default": 0, "rank": 30 });
+        properties.insert("cert_type".into(), schema);
+    }
     let envelope = json!({
         "type": "array",
         "maxItems": 1,

@@ -1,9 +1,8 @@
 //! What objects look like on the management API.
 
 use engine::Engine;
-use engine::caller::{
-    Action, Application, ApplicationId, CallerId, Credential, CredentialId, Proof, Standing,
-};
+use engine::action::Action;
+use engine::caller::{Application, ApplicationId, CallerId, Credential, CredentialId, Proof, Standing};
 use engine::ledger::Credits;
 use engine::platform::{Label, Order, Package};
 use engine::store::{StoreError, UsageRow};

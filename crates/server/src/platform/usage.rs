@@ -1,6 +1,7 @@
 //! What was asked, answered and charged: lists, sums, a file.
 
-use engine::caller::{Action, CallerId};
+use engine::action::Action;
+use engine::caller::CallerId;
 use engine::clock::Millis;
 use engine::ledger::Credits;
 use engine::store::{UsageFilter, UsageRow};
