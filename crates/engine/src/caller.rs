@@ -168,6 +168,8 @@ pub struct Credential {
     pub actions: Vec<Action>,
     /// Why it asks, where a wire has no member for it; kept in the evidence.
     pub purpose: Option<Purpose>,
+    /// What it may be charged in all; `None`: as much as its application has.
+    pub limit: Option<Credits>,
 }
 
 /// Why somebody is verified, and what allows it. Personal information may only be processed for a
@@ -206,6 +208,7 @@ impl Credential {
             addresses: Vec::new(),
             actions: Vec::new(),
             purpose: None,
+            limit: None,
         }
     }
 
@@ -414,6 +417,16 @@ impl Directory {
         credentials.sort_by_key(|credential| credential.id);
         credentials.dedup_by_key(|credential| credential.id);
         credentials
+    }
+
+    /// The caller of that number.
+    pub fn caller(&self, id: CallerId) -> Option<&Caller> {
+        self.callers.get(&id)
+    }
+
+    /// Whose credential this is.
+    pub fn owner(&self, credential: &Credential) -> Option<&Caller> {
+        self.callers.get(&self.applications.get(&credential.application)?.caller)
     }
 
     /// Whether this credential belongs to somebody who looks after the installation.

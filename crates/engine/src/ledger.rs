@@ -4,14 +4,14 @@
 //! in the same commit. Balances and counters live in memory ([`Books`]) and are rebuilt from a
 //! snapshot and the blocks after it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Frontier, Hash};
-use crate::caller::{Action, Application, ApplicationId, CallerId, CredentialId, Wire};
+use crate::caller::{Action, Application, ApplicationId, CallerId, Credential, CredentialId, Wire};
 use crate::claim::Masks;
 use crate::clock::Millis;
 use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
@@ -97,6 +97,18 @@ pub enum Entry {
         by: By,
         /// What.
         act: Act,
+    },
+    /// An order was carried out or taken back. It counts once, however often it is recorded: the file
+    /// that knows of orders is another one, and a crash between the two is mended by recording again.
+    Payment {
+        /// When, Unix milliseconds.
+        at_ms: Millis,
+        /// To whom.
+        application: ApplicationId,
+        /// How much; negative when it is taken back.
+        amount: Credits,
+        /// Of the order, and of its refund another one.
+        reference: [u8; 16],
     },
 }
 
@@ -257,6 +269,8 @@ pub(crate) fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 #[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Books {
     accounts: HashMap<ApplicationId, Account>,
+    credentials: HashMap<CredentialId, Spent>,
+    payments: HashSet<[u8; 16]>,
     #[serde(skip)]
     pub(crate) attempts: Attempts,
     #[serde(skip)]
@@ -322,6 +336,14 @@ impl UnderWay {
     }
 }
 
+/// What a credential was charged, whoever pays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Spent {
+    charged: Credits,
+    #[serde(skip)]
+    held: Credits,
+}
+
 /// A balance does not cover the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrears;
@@ -370,6 +392,39 @@ impl Books {
         }
     }
 
+    /// What was charged to an application that can run out of balance.
+    pub fn charged(&self, application: ApplicationId) -> Credits {
+        self.accounts.get(&application).copied().unwrap_or_default().charged
+    }
+
+    /// What was charged to a credential since the beginning.
+    pub fn spent(&self, credential: CredentialId) -> Credits {
+        self.credentials.get(&credential).copied().unwrap_or_default().charged
+    }
+
+    /// Sets the price aside from what a credential may be charged in all.
+    pub fn hold_limit(&mut self, credential: &Credential, price: Credits) -> Result<(), Arrears> {
+        let Some(limit) = credential.limit else { return Ok(()) };
+        let spent = self.credentials.entry(credential.id).or_default();
+        if spent.charged.0 + spent.held.0 + price.0 > limit.0 {
+            return Err(Arrears);
+        }
+        spent.held.0 += price.0;
+        Ok(())
+    }
+
+    /// Gives back what [`Books::hold_limit`] set aside; without a limit nothing was.
+    pub fn release_limit(&mut self, credential: CredentialId, price: Credits) {
+        if let Some(spent) = self.credentials.get_mut(&credential) {
+            spent.held.0 = (spent.held.0 - price.0).max(0);
+        }
+    }
+
+    /// Whether an order, or its refund, is in the books.
+    pub fn has_payment(&self, reference: &[u8; 16]) -> bool {
+        self.payments.contains(reference)
+    }
+
     /// Adds an entry, when it is settled and again when it is replayed after a restart.
     pub fn apply(&mut self, entry: &Entry, side: &Side) {
         match entry {
@@ -379,6 +434,11 @@ impl Books {
             }
             Entry::SandboxReset { .. } => self.reset(),
             Entry::Erased { .. } | Entry::Operator { .. } => {}
+            Entry::Payment { application, amount, reference, .. } => {
+                if self.payments.insert(*reference) {
+                    self.accounts.entry(*application).or_default().granted.0 += amount.0;
+                }
+            }
         }
     }
 
@@ -389,6 +449,9 @@ impl Books {
         if answer.balance.is_some() {
             self.accounts.entry(answer.application).or_default().charged.0 += answer.charged.0;
         }
+        if answer.charged > Credits::ZERO {
+            self.credentials.entry(answer.credential).or_default().charged.0 += answer.charged.0;
+        }
         self.remember_answer(answer, side);
     }
 
@@ -396,7 +459,7 @@ impl Books {
     pub fn remember(&mut self, entry: &Entry, side: &Side) {
         match entry {
             Entry::Answer(answer) => self.remember_answer(answer, side),
-            Entry::Grant { .. } | Entry::Erased { .. } | Entry::Operator { .. } => {}
+            Entry::Grant { .. } | Entry::Erased { .. } | Entry::Operator { .. } | Entry::Payment { .. } => {}
             Entry::SandboxReset { .. } => self.forget_all(),
         }
     }
@@ -412,6 +475,7 @@ impl Books {
 
     fn reset(&mut self) {
         self.accounts.values_mut().for_each(|account| account.charged = Credits::ZERO);
+        self.credentials.values_mut().for_each(|spent| spent.charged = Credits::ZERO);
         self.forget_all();
     }
 
@@ -474,6 +538,7 @@ impl Books {
     /// Without an answer the question is as if it had never been asked.
     pub fn settle(&mut self, draft: &Draft, durable: Option<&Answer>) {
         self.release(&draft.application, draft.price);
+        self.release_limit(draft.credential, draft.price);
         if let Some((refs, policy)) = &draft.attempts {
             self.attempts.release(refs, policy);
         }
@@ -695,6 +760,49 @@ mod tests {
         let answer = books.decide(&mut Pending::default(), draft, now).unwrap();
         books.settle(draft, Some(&answer));
         answer
+    }
+
+    #[test]
+    fn a_payment_counts_once_however_often_it_is_recorded() {
+        let app = application(false);
+        let mut books = granted(1);
+        let paid = |amount: i64, reference: u8| Entry::Payment {
+            at_ms: 0,
+            application: app.id,
+            amount: Credits::whole(amount),
+            reference: [reference; 16],
+        };
+        for entry in [paid(5, 1), paid(5, 1), paid(2, 2), paid(-2, 3), paid(-2, 3)] {
+            books.apply(&entry, &Side::default());
+        }
+        assert_eq!(books.balance(&app), Some(Credits::whole(6)));
+        assert!(books.has_payment(&[3; 16]) && !books.has_payment(&[4; 16]));
+        let read: Books = postcard::from_bytes(&encoded(&books)).unwrap();
+        assert!(read.has_payment(&[1; 16]), "a snapshot knows them too");
+    }
+
+    #[test]
+    fn a_credential_is_charged_no_more_than_its_limit() {
+        let app = application(false);
+        let mut books = granted(10);
+        let one = Credits::whole(1);
+        let credential = Credential {
+            limit: Some(Credits::whole(2)),
+            ..Credential { id: CredentialId(1), ..Credential::of_this_machine(app.id) }
+        };
+        assert_eq!(books.hold_limit(&credential, one), Ok(()));
+        assert_eq!(books.hold_limit(&credential, one), Ok(()));
+        assert_eq!(books.hold_limit(&credential, one), Err(Arrears), "both are under way");
+        settle(&mut books, &mut draft(&app, Outcome::NameInvalid), 0);
+        assert_eq!(books.hold_limit(&credential, one), Ok(()), "a free answer gives it back");
+        settle(&mut books, &mut draft(&app, Outcome::Pass), 0);
+        settle(&mut books, &mut draft(&app, Outcome::Pass), 0);
+        assert_eq!(
+            (books.hold_limit(&credential, one), books.spent(CredentialId(1))),
+            (Err(Arrears), Credits::whole(2))
+        );
+        let unlimited = Credential { limit: None, ..credential };
+        assert_eq!(books.hold_limit(&unlimited, one), Ok(()));
     }
 
     #[test]

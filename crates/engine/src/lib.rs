@@ -20,6 +20,7 @@ pub mod limit;
 pub mod operator;
 pub mod outcome;
 pub mod overload;
+pub mod platform;
 pub mod projection;
 pub mod register;
 pub mod rotate;
@@ -39,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Element};
 use crate::background::Background;
-use crate::caller::{Application, Caller, CallerId, Credential, Directory};
+use crate::caller::{Application, Caller, CallerId, Credential, CredentialId, Directory};
 use crate::clock::Clock;
 use crate::erase::ErasureStatus;
 use crate::issuer::Issuers;
@@ -47,7 +48,7 @@ use crate::ledger::{Books, Credits, Entry, Totals};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
 use crate::rotate::RotationStatus;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
-use crate::store::{Accounts, Folder, LedgerFile, Opened, StoreError, UsageFile};
+use crate::store::{Accounts, Folder, LedgerFile, Opened, PlatformFile, StoreError, UsageFile};
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
 use crate::verify::Refusal;
@@ -194,6 +195,8 @@ pub struct Engine {
     books: Mutex<Books>,
     rates: Mutex<Rates>,
     day: Mutex<Option<DayKey>>,
+    registering: Mutex<()>,
+    platform: Mutex<PlatformFile>,
 }
 
 /// The key of one Beijing day, under which that day's attempts are counted.
@@ -244,6 +247,7 @@ impl Engine {
             LedgerFile::open(&folder.file("ledger.db"), &vault)?;
         let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
         let usage = UsageFile::open(&folder.file("usage.db"), file.reader()?)?;
+        let platform = PlatformFile::open(&folder.file("platform.db"))?;
         let grow_log_bytes = policy.log_bytes;
         let engine = Arc::new(Engine {
             clock: Clock::default(),
@@ -261,6 +265,8 @@ impl Engine {
             books: Mutex::new(books),
             rates: Mutex::default(),
             day: Mutex::default(),
+            registering: Mutex::default(),
+            platform: Mutex::new(platform),
         });
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes };
         let running = Running {
@@ -271,6 +277,7 @@ impl Engine {
         for grant in grants {
             running.engine.record(grant)?;
         }
+        running.engine.resume_orders()?;
         Ok(running)
     }
 
@@ -314,6 +321,25 @@ impl Engine {
 
     pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
         self.folder.file(name)
+    }
+
+    /// Rows of the projection, newest first: how many there are in all, and one page of them.
+    pub fn usage_page(
+        &self,
+        filter: &store::UsageFilter,
+        page: (u32, u32),
+    ) -> Result<(u32, Vec<store::UsageRow>), StoreError> {
+        let ledger = LedgerFile::open_reader(&self.folder.file("ledger.db"))?;
+        UsageFile::page(&self.folder.file("usage.db"), &ledger, filter, page, &self.vault)
+    }
+
+    /// The projection summed up by day, action and outcome.
+    pub fn usage_days(
+        &self,
+        filter: &store::UsageFilter,
+        offset_ms: i64,
+    ) -> Result<Vec<store::DayUse>, StoreError> {
+        UsageFile::days(&self.folder.file("usage.db"), filter, offset_ms)
     }
 
     /// Everybody who may ask, as of now.
@@ -374,9 +400,10 @@ impl Engine {
     }
 
     /// Gives a hold back; after a panic there are no books left to give it back to.
-    pub(crate) fn release(&self, application: &Application, price: Credits) {
+    pub(crate) fn release(&self, application: &Application, credential: CredentialId, price: Credits) {
         if let Ok(mut books) = self.books.lock() {
             books.release(application, price);
+            books.release_limit(credential, price);
         }
     }
 

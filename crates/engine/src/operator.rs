@@ -27,6 +27,8 @@ pub enum By {
     Machine,
     /// Whoever presented this credential.
     Credential(CredentialId),
+    /// Somebody who logged in, by the caller they own; 0: who is only just registering.
+    Person(CallerId),
 }
 
 /// What was done; numbers, never names or elements. Written with postcard: variants and members are

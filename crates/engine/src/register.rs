@@ -3,13 +3,15 @@
 //! Secrets are made here and shown once, by whoever called; what stays is sealed or a keyed hash.
 
 use std::str::FromStr;
+use std::sync::{MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::Engine;
+use crate::action::Action;
 use crate::caller::{
-    Action, AddressRange, Application, ApplicationId, Caller, CallerId, Credential, Proof, Purpose, Secret,
-    Standing,
+    AddressRange, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Purpose,
+    Secret, Standing,
 };
 use crate::clock::Millis;
 use crate::erase::EraseError;
@@ -45,6 +47,11 @@ pub enum RegisterError {
     /// Not an amount to give.
     #[error("an amount is more than 0 and at most a billion credits")]
     Amount,
+    /// Taken back can only be what is left.
+    #[error(
+        "less than that is left of the balance: some of it was spent, or is set aside for questions under way"
+    )]
+    Spent,
     /// Not a purpose.
     #[error(
         "a purpose is 1 to 64 letters, digits, dots, hyphens or underscores, and its consent 1 to 128 characters"
@@ -91,6 +98,8 @@ pub struct Wish {
     pub actions: Vec<Action>,
     /// Why it asks, where a wire has no member for it.
     pub purpose: Option<Purpose>,
+    /// What it may be charged in all; `None`: as much as its application has.
+    pub limit: Option<Credits>,
 }
 
 /// What is to change about what a caller may do; what is `None` stays as it is.
@@ -138,6 +147,19 @@ impl<T: FromStr<Err: ToString>> FromStr for Term<T> {
             own => own.parse().map(Term::Own).map_err(|wrong: T::Err| wrong.to_string()),
         }
     }
+}
+
+/// What is to change about a credential; what is `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct CredentialTerms {
+    /// Not valid from then on, Unix milliseconds; `Some(None)`: no end.
+    pub expires_at_ms: Option<Option<Millis>>,
+    /// What it may be charged in all; `Some(None)`: as much as its application has.
+    pub limit: Option<Option<Credits>>,
+    /// Where requests may come from; empty: anywhere.
+    pub addresses: Option<Vec<AddressRange>>,
+    /// What it may be used for; empty: everything.
+    pub actions: Option<Vec<Action>>,
 }
 
 /// A credential with its secret, which is never to be seen again.
@@ -211,31 +233,114 @@ impl Acting<'_> {
         unlimited: bool,
         free: Credits,
     ) -> Result<(), RegisterError> {
-        let sign = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if name.is_empty() || name.chars().count() > 64 || !name.chars().all(sign) {
-            return Err(RegisterError::Name);
-        }
-        let directory = self.directory();
-        let callers = directory.callers();
-        if callers.iter().any(|caller| caller.name == name) {
-            return Err(RegisterError::Taken(name.into()));
-        }
-        let number = callers.last().map_or(1, |last| last.id.0 + 1);
-        let caller = Caller { id: CallerId(number), name: name.into(), standing: Standing::Active, operator };
-        let application = Application {
-            unlimited,
-            actions: if operator { Vec::new() } else { self.policy().actions() },
-            ..Application::of(ApplicationId(number), &caller)
-        };
-        self.change(Change::New(caller, application))?;
+        check_name(name)?;
+        let actions = if operator { Vec::new() } else { self.policy().actions() };
+        self.add_caller(name, |caller, application| {
+            caller.operator = operator;
+            application.unlimited = unlimited;
+            application.actions = actions;
+        })?;
         if free > Credits::ZERO && !unlimited && !operator {
             self.grant(name, free)?;
         }
         Ok(())
     }
 
+    /// Adds a caller who has not activated the service: a person who registered.
+    pub fn register_caller(&self, name: &str) -> Result<CallerId, RegisterError> {
+        check_name(name)?;
+        self.add_caller(name, |_, application| application.actions = Vec::new())
+    }
+
+    fn add_caller(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut Caller, &mut Application),
+    ) -> Result<CallerId, RegisterError> {
+        let _one_at_a_time = self.registering();
+        let directory = self.directory();
+        let callers = directory.callers();
+        if callers.iter().any(|caller| caller.name == name) {
+            return Err(RegisterError::Taken(name.into()));
+        }
+        let number = callers.last().map_or(1, |last| last.id.0 + 1);
+        let id = CallerId(number);
+        let mut caller = Caller { id, name: name.into(), standing: Standing::Active, operator: false };
+        let mut application = Application::of(ApplicationId(number), &caller);
+        fill(&mut caller, &mut application);
+        self.change(Change::New(caller, application))?;
+        Ok(id)
+    }
+
+    /// Activates the service for a caller; `false` when it was active already.
+    pub fn activate(&self, caller: CallerId) -> Result<bool, RegisterError> {
+        let _one_at_a_time = self.registering();
+        let found = self.directory().application(ApplicationId(caller.0));
+        let (application, _) = found.ok_or_else(|| RegisterError::NoCaller(caller.0.to_string()))?;
+        if !application.actions.is_empty() {
+            return Ok(false);
+        }
+        let application = Application { actions: self.policy().actions(), ..(*application).clone() };
+        self.change(Change::Application(application))?;
+        Ok(true)
+    }
+
+    /// Changes what a credential may do.
+    pub fn set_credential(&self, id: u32, terms: CredentialTerms) -> Result<(), RegisterError> {
+        let _one_at_a_time = self.registering();
+        let mut credential = self.credential(id)?;
+        let CredentialTerms { expires_at_ms, limit, addresses, actions } = terms;
+        credential.expires_at_ms = expires_at_ms.unwrap_or(credential.expires_at_ms);
+        credential.limit = limit.unwrap_or(credential.limit);
+        credential.addresses = addresses.unwrap_or(credential.addresses);
+        credential.actions = actions.unwrap_or(credential.actions);
+        Ok(self.change(Change::Credential(credential))?)
+    }
+
+    /// Puts an order into the books; once, however often it is called.
+    pub fn pay(
+        &self,
+        application: ApplicationId,
+        amount: Credits,
+        reference: [u8; 16],
+    ) -> Result<(), RegisterError> {
+        if self.books().has_payment(&reference) {
+            return Ok(());
+        }
+        if amount.0.unsigned_abs() > MOST.0.unsigned_abs() {
+            return Err(RegisterError::Amount);
+        }
+        let paid = Entry::Payment { at_ms: self.clock.now_ms(), application, amount, reference };
+        Ok(self.record(paid)?)
+    }
+
+    /// Takes an order back out of the books; once, and only what is still there and not set aside for
+    /// questions under way.
+    pub fn take_back(
+        &self,
+        application: ApplicationId,
+        amount: Credits,
+        reference: [u8; 16],
+    ) -> Result<(), RegisterError> {
+        if self.books().has_payment(&reference) {
+            return Ok(());
+        }
+        let found = self.directory().application(application);
+        let (holder, _) = found.ok_or_else(|| RegisterError::NoCaller(application.0.to_string()))?;
+        self.books().hold(&holder, amount).map_err(|_| RegisterError::Spent)?;
+        let taken = self.pay(application, Credits(-amount.0), reference);
+        self.books().release(&holder, amount);
+        taken
+    }
+
+    /// Numbers are given out and rows replaced whole: one change at a time.
+    fn registering(&self) -> MutexGuard<'_, ()> {
+        self.registering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Suspends a caller, lets it ask again, or takes back its confirmation.
     pub fn set_standing(&self, name: &str, standing: Standing) -> Result<(), RegisterError> {
+        let _one_at_a_time = self.registering();
         let caller = self.caller(name)?;
         let directory = self.directory();
         let able =
@@ -248,6 +353,7 @@ impl Acting<'_> {
 
     /// Changes what a caller may do, and on which terms.
     pub fn set_terms(&self, name: &str, terms: Terms) -> Result<(), RegisterError> {
+        let _one_at_a_time = self.registering();
         let id = ApplicationId(self.caller(name)?.id.0);
         let (application, _) =
             self.directory().application(id).ok_or_else(|| RegisterError::NoCaller(name.into()))?;
@@ -265,7 +371,6 @@ impl Acting<'_> {
 
     /// Gives credits to a caller.
     pub fn grant(&self, name: &str, amount: Credits) -> Result<(), RegisterError> {
-        const MOST: Credits = Credits::whole(1_000_000_000);
         if amount <= Credits::ZERO || amount > MOST {
             return Err(RegisterError::Amount);
         }
@@ -277,6 +382,16 @@ impl Acting<'_> {
 }
 
 impl Engine {
+    /// What was charged to an application that can run out of balance.
+    pub fn charged(&self, application: ApplicationId) -> Credits {
+        self.books().charged(application)
+    }
+
+    /// What was charged to a credential since the beginning.
+    pub fn spent(&self, credential: CredentialId) -> Credits {
+        self.books().spent(credential)
+    }
+
     /// All callers.
     pub fn list_callers(&self) -> Vec<ListedCaller> {
         let directory = self.directory();
@@ -312,6 +427,7 @@ impl Acting<'_> {
         if wish.purpose.as_ref().is_some_and(|purpose| !purpose.is_sound()) {
             return Err(RegisterError::Purpose);
         }
+        let _one_at_a_time = self.registering();
         let application = ApplicationId(self.caller(name)?.id.0);
         let id = self.directory().next_credential();
         let (proof, issued) = match kind {
@@ -340,14 +456,16 @@ impl Acting<'_> {
                 (proof, Issued { credential: id.0, secret_id: None, secret })
             }
         };
-        let Wish { expires_at_ms, addresses, actions, purpose, .. } = wish;
-        let credential = Credential { id, application, proof, expires_at_ms, addresses, actions, purpose };
+        let Wish { expires_at_ms, addresses, actions, purpose, limit, .. } = wish;
+        let credential =
+            Credential { id, application, proof, expires_at_ms, addresses, actions, purpose, limit };
         self.change(Change::Credential(credential))?;
         Ok(issued)
     }
 
     /// Gives a credential a new secret; the old one is valid for `overlap_ms` more.
     pub fn rotate(&self, id: u32, overlap_ms: Millis) -> Result<Issued, RegisterError> {
+        let _one_at_a_time = self.registering();
         let mut credential = self.credential(id)?;
         // Who repeats a rotation whose answer got lost must not cut off the secret that is in use.
         if overlap_ms > 0 && credential.proof.overlap_until().is_some_and(|until| until > self.clock.now_ms())
@@ -377,6 +495,7 @@ impl Acting<'_> {
 
     /// Makes a credential invalid at once.
     pub fn revoke(&self, id: u32) -> Result<(), RegisterError> {
+        let _one_at_a_time = self.registering();
         let credential = self.credential(id)?;
         Ok(self.change(Change::Revoked(credential.id))?)
     }
@@ -413,6 +532,15 @@ impl Engine {
         let found = credentials.into_iter().find(|credential| credential.id.0 == id);
         found.map(|credential| (*credential).clone()).ok_or(RegisterError::NoCredential(id))
     }
+}
+
+/// The most credits one order or grant is about.
+const MOST: Credits = Credits::whole(1_000_000_000);
+
+fn check_name(name: &str) -> Result<(), RegisterError> {
+    let sign = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let sound = (1..=64).contains(&name.chars().count()) && name.chars().all(sign);
+    if sound { Ok(()) } else { Err(RegisterError::Name) }
 }
 
 impl ListedCredential {

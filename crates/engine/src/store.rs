@@ -1,15 +1,17 @@
-//! Where everything is kept: one folder, three SQLite files, each with one writer.
+//! Where everything is kept: one folder, four SQLite files, each with one writer.
 //!
 //! * `accounts.db`: accounts of record, written by imports;
 //! * `ledger.db`: blocks of entries with their side rows, checkpoints, callers; written by the
 //!   settlement thread alone;
+//! * `platform.db`: people, sessions, orders, vouchers: what the console needs and no verification does;
 //! * `usage.db`: the ledger as rows to query; derived, droppable, rebuilt from the blocks.
 //!
-//! Three files, so that neither an import nor a report ever stands in the way of a settlement.
+//! Several files, so that neither an import nor a report ever stands in the way of a settlement.
 //! Verbs are domain verbs; no row, statement or transaction leaves this module.
 
 mod accounts;
 mod ledger;
+mod platform;
 mod sqlite;
 mod usage;
 
@@ -18,7 +20,8 @@ pub use accounts::{
     Order as AccountOrder, Person, Rewrap, Source, Spot as AccountSpot,
 };
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, Newest, Opened, Unerased};
-pub use usage::{UsageFile, UsageRow};
+pub use platform::PlatformFile;
+pub use usage::{DayUse, UsageFile, UsageFilter, UsageRow};
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::account::AccountState;
 use crate::action::{Action, Element};
-use crate::caller::{Application, Credential, Purpose, Standing, Wire};
+use crate::caller::{Application, Credential, CredentialId, Purpose, Standing, Wire};
 use crate::claim::Claim;
 use crate::issuer::Issuer;
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, Side};
@@ -31,6 +31,8 @@ pub enum Refusal {
     NotConfigured,
     /// The balance does not cover the price.
     Arrears,
+    /// The credential was charged as much as it may be in all.
+    LimitReached,
     /// The operator suspended the caller.
     Suspended,
     /// The operator has not confirmed the caller.
@@ -58,6 +60,7 @@ pub struct Admission {
 struct Hold {
     engine: Arc<Engine>,
     application: Arc<Application>,
+    credential: CredentialId,
     price: Credits,
     kept: bool,
 }
@@ -73,7 +76,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         if !self.kept {
-            self.engine.release(&self.application, self.price);
+            self.engine.release(&self.application, self.credential, self.price);
         }
     }
 }
@@ -133,7 +136,7 @@ impl Engine {
         if self.writing() != Writing::Works {
             return Err(Refusal::Stopped);
         }
-        let (hold, rate) = self.hold_and_count(&application, action);
+        let (hold, rate) = self.hold_and_count(&application, credential, action);
         match hold {
             Err(refusal) if !may_recall => Err(refusal),
             hold => Ok(Admission { application, rate, hold }),
@@ -143,21 +146,32 @@ impl Engine {
     fn hold_and_count(
         self: &Arc<Engine>,
         application: &Arc<Application>,
+        credential: &Credential,
         action: Action,
     ) -> (Result<Hold, Refusal>, Option<Rate>) {
         let policy = self.policy();
         let own = application.price.or(policy.prices[action as usize]);
         let price = own.unwrap_or(policy.price);
-        let mut books = self.books();
-        if !books.has_room(application.id, policy.under_way_max) {
-            return (Err(Refusal::Overloaded), None);
+        {
+            let mut books = self.books();
+            if !books.has_room(application.id, policy.under_way_max) {
+                return (Err(Refusal::Overloaded), None);
+            }
+            if books.hold(application, price).is_err() {
+                return (Err(Refusal::Arrears), None);
+            }
+            if books.hold_limit(credential, price).is_err() {
+                books.release(application, price);
+                return (Err(Refusal::LimitReached), None);
+            }
         }
-        if books.hold(application, price).is_err() {
-            return (Err(Refusal::Arrears), None);
-        }
-        drop(books);
-        let hold =
-            Hold { engine: Arc::clone(self), application: Arc::clone(application), price, kept: false };
+        let hold = Hold {
+            engine: Arc::clone(self),
+            application: Arc::clone(application),
+            credential: credential.id,
+            price,
+            kept: false,
+        };
         let usual = policy.requests_per_second[action as usize];
         let limit = application.requests_per_second.unwrap_or(usual);
         let rate = self.rates().count(application.id, action, limit, self.clock.now_ms());

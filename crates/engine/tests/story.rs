@@ -21,6 +21,7 @@ use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
 use engine::operator::By;
 use engine::outcome::Outcome;
+use engine::platform::{Order, OrderState, PlatformError};
 use engine::register::{Kind, Wish};
 use engine::settle::{Desk, Settlement, Writing};
 use engine::store::{Check, LedgerFile};
@@ -78,6 +79,7 @@ fn credential(vault: &Vault) -> Credential {
         addresses: vec![],
         actions: vec![],
         purpose: None,
+        limit: None,
     }
 }
 
@@ -555,5 +557,50 @@ fn full_counters_refuse_what_is_counted_until_the_day_ends() {
     assert_eq!(running.engine.totals().charges, 1);
     running.engine.clock.set(Mode::Frozen(NOON + DAY));
     assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass, "a new day");
+    running.stop();
+}
+
+#[test]
+fn an_order_that_was_paid_before_a_crash_is_carried_out_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || Engine::open(dir.path(), &ROOT, policy(), Issuers::built_in(), Seed::nobody()).unwrap();
+    let balance = |engine: &Engine, caller: CallerId| {
+        let (application, _) = engine.directory().application(ApplicationId(caller.0)).unwrap();
+        engine.balance(&application)
+    };
+    let running = start();
+    let engine = &running.engine;
+    let caller = engine.acting(By::Machine).register("ada", "ada@example.com", "hash".into()).unwrap();
+    assert!(matches!(
+        engine.acting(By::Machine).register("bob", "ada@example.com", "hash".into()),
+        Err(PlatformError::LoginTaken)
+    ));
+    engine.acting(By::Machine).acquire(caller, Credits::whole(10)).unwrap();
+    assert!(matches!(
+        engine.acting(By::Machine).acquire(caller, Credits::whole(10)),
+        Err(PlatformError::Acquired)
+    ));
+    assert_eq!(balance(engine, caller), Some(Credits::whole(10)));
+    // The money has come and was noted; then the power went.
+    let order =
+        Order { state: OrderState::Paid, ..Order::new(caller, "Hundred".into(), Credits::whole(100), NOON) };
+    engine.platform().add_order(&order).unwrap();
+    running.stop();
+
+    for _ in 0..2 {
+        let running = start();
+        let engine = &running.engine;
+        assert_eq!(balance(engine, caller), Some(Credits::whole(110)));
+        assert_eq!(engine.platform().order(&order.id).unwrap().unwrap().state, OrderState::Finished);
+        // Or it went after the ledger had the credits: the same once more.
+        engine.platform().set_order(&order.id, OrderState::Paid, None, NOON).unwrap();
+        running.stop();
+    }
+    let running = start();
+    let refunded = running.engine.acting(By::Machine).refund_order(&order.id).unwrap();
+    assert_eq!(
+        (refunded.state, balance(&running.engine, caller)),
+        (OrderState::Refunded, Some(Credits::whole(10)))
+    );
     running.stop();
 }

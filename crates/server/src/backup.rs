@@ -16,7 +16,7 @@ use engine::clock::{Clock, utc_text};
 use engine::file::{create_private_dir, hex, unhex};
 use engine::issuer::Issuers;
 use engine::operator::{Act, By};
-use engine::store::{Accounts, Check, LedgerFile, LedgerReader};
+use engine::store::{Accounts, Check, LedgerFile, LedgerReader, PlatformFile};
 use engine::vault::{KeyRing, Vault};
 use engine::{Engine, Policy, Seed};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -101,7 +101,7 @@ struct Held {
 }
 
 const FORMAT: u32 = 1;
-const FILES: [&str; 3] = ["accounts.db", "ledger.db", "keys.json"];
+const FILES: [&str; 4] = ["accounts.db", "platform.db", "ledger.db", "keys.json"];
 const MANIFEST: &str = "manifest.json";
 const SIGNATURE: &str = "manifest.sig";
 
@@ -166,6 +166,11 @@ fn copy_all(installation: &Installation, to: &Path) -> anyhow::Result<PathBuf> {
         Accounts::copy(&from.join("accounts.db"), &to.join("accounts.db"), |done, all| {
             show(&bar, done, all)
         })?;
+        // Before the ledger: an order that is finished in between is finished again from the copy, once;
+        // the other way round it would be finished without its credits.
+        PlatformFile::copy(&from.join("platform.db"), &to.join("platform.db"), |done, all| {
+            show(&bar, done, all)
+        })?;
         bar.set_message("copying ledger.db");
         LedgerFile::copy(&from.join("ledger.db"), &to.join("ledger.db"), |done, all| show(&bar, done, all))?;
         bar.finish_and_clear();
@@ -174,7 +179,7 @@ fn copy_all(installation: &Installation, to: &Path) -> anyhow::Result<PathBuf> {
             engine::file::write_durably(&copy, &keys).with_context(|| cannot_write(&copy))?;
             return Ok(copy);
         }
-        for name in ["accounts.db", "ledger.db"] {
+        for name in ["accounts.db", "platform.db", "ledger.db"] {
             std::fs::remove_file(to.join(name))?;
         }
     }
@@ -189,6 +194,7 @@ fn check(folder: &Path, vault: &Vault) -> anyhow::Result<Manifest> {
     let census = Accounts::open_reader(&accounts)?.census(vault)?;
     bar.set_message("checking ledger.db");
     LedgerFile::check_structure(&ledger)?;
+    PlatformFile::check_structure(&folder.join("platform.db"))?;
     let audit = LedgerFile::check(&ledger, vault)?;
     let reader = LedgerReader::open(&ledger)?;
     let directory = reader.directory(vault)?;
@@ -260,6 +266,7 @@ pub fn restore(options: &Restore) -> anyhow::Result<()> {
     );
     // A backup of an earlier card4e is brought forward; and the books must add up.
     Accounts::open(&unfinished.path.join("accounts.db"))?;
+    PlatformFile::open(&unfinished.path.join("platform.db"))?;
     LedgerFile::open(&unfinished.path.join("ledger.db"), &vault)?;
     let found = check(&unfinished.path, &vault)?;
     ensure!(
@@ -327,6 +334,7 @@ fn print(manifest: &Manifest, out: &mut dyn Write) -> std::io::Result<()> {
             count(manifest.credentials as u64, "credential", "credentials"),
         ),
     )?;
+    line("platform.db", "people, orders, vouchers".into())?;
     line("keys.json", "the key ring, sealed by the root key".into())?;
     writeln!(out, "\n  audit root       {}", manifest.audit.root)?;
     writeln!(out, "  accounts digest  {}", manifest.accounts_digest)

@@ -34,6 +34,8 @@ pub struct Settings {
     pub tencent: TencentSettings,
     /// The AceData wire.
     pub acedata: AceDataSettings,
+    /// The console and the platform around it.
+    pub platform: PlatformSettings,
     /// Bounds of the HTTP server.
     pub http: HttpSettings,
     /// Certificate and key; without them it is plain HTTP.
@@ -311,6 +313,54 @@ impl Default for AceDataSettings {
             numbering: AceDataNumbering::default(),
             token_mismatched_status: 400,
             public_url: None,
+        }
+    }
+}
+
+/// `[platform]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlatformSettings {
+    /// Who may register in the console. Default `"invitation"`, in the sandbox `"open"`.
+    pub registration: Option<Registration>,
+    /// A session in the console ends after so many hours. Default 12.
+    pub session_hours: u32,
+    /// Whom people ask for help, and how orders are paid: shown as it is. Default: the operator.
+    pub support_contact: String,
+    /// What packages are priced in. Default `"CNY"`.
+    pub currency: String,
+}
+
+impl Default for PlatformSettings {
+    fn default() -> Self {
+        PlatformSettings {
+            registration: None,
+            session_hours: 12,
+            support_contact: "Ask the operator of this server.".into(),
+            currency: "CNY".into(),
+        }
+    }
+}
+
+/// Who may register in the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Who has a code of the operator's.
+    Invitation,
+    /// Nobody.
+    Closed,
+}
+
+impl Registration {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Registration::Open => "open",
+            Registration::Invitation => "invitation",
+            Registration::Closed => "closed",
         }
     }
 }

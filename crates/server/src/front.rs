@@ -26,9 +26,10 @@ use wire::acedata::{ErrorCode, Fault};
 use wire::envelope::{CannotOpen, Envelope, Opened};
 use wire::{Incoming, Language};
 
-use crate::config::Settings;
+use crate::config::{Registration, Settings};
 use crate::front::envelopes::Unopened;
 use crate::http::{Outgoing, Received, Reply, Streamed, guarded};
+use crate::platform::password::Guesses;
 use crate::sandbox::Sandbox;
 use crate::telemetry::Metrics;
 use crate::tls::Tls;
@@ -55,6 +56,8 @@ pub struct Server {
     pub port: u16,
     /// Explaining a bad signature costs many times a check: so many a second, no more.
     pub diagnoses: Mutex<(i64, u32)>,
+    /// Passwords and vouchers that were guessed of late.
+    pub guesses: Guesses,
 }
 
 impl Server {
@@ -71,6 +74,12 @@ impl Server {
     /// What addresses of this server begin with.
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Who may register in the console.
+    pub fn registration(&self) -> Registration {
+        let usual = if self.sandbox.is_some() { Registration::Open } else { Registration::Invitation };
+        self.settings().platform.registration.unwrap_or(usual)
     }
 }
 
@@ -157,6 +166,9 @@ async fn route(core: &Core, incoming: &Incoming<'_>, received: &Received, is_ten
     if let Some(reply) = operate::answer(&core.server, incoming) {
         return reply;
     }
+    if crate::console::owns(incoming.path) {
+        return crate::console::answer(core, incoming, received).await;
+    }
     match &core.server.sandbox {
         Some(sandbox) if Sandbox::owns(incoming.path) => sandbox.control(&core.server, incoming),
         _ if incoming.path.starts_with(API) => api(core, incoming, received).await,
@@ -172,7 +184,7 @@ async fn api(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply
         wire::native::PATH => native::answer(core, incoming, received).await,
         "/api/v1/receipt-keys" => native::receipt_keys(&core.server),
         accounts::PATH | accounts::LOOKUP_PATH => accounts::answer(core, incoming, received).await,
-        _ => native::refusal(&ErrorCode::NoApi.into(), &new_request_id()),
+        _ => crate::platform::answer(core, incoming, received).await,
     }
 }
 
@@ -187,7 +199,7 @@ pub fn stream(core: &Rc<Core>, streamed: Streamed) -> http::Response<Outgoing> {
 }
 
 /// Refuses what a page of another site would send through a visitor's browser.
-fn from_own_pages(server: &Server, incoming: &Incoming<'_>) -> Result<(), Fault> {
+pub fn from_own_pages(server: &Server, incoming: &Incoming<'_>) -> Result<(), Fault> {
     let host = incoming.header("host").unwrap_or_default();
     match incoming.header("origin") {
         Some(origin) if origin != format!("{}://{host}", server.scheme()) => {

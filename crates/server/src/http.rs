@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use engine::caller::Credential;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming as HyperBody, SizeHint};
@@ -47,7 +48,21 @@ pub struct Received {
     pub began: Instant,
     /// Who is at the other end of the connection.
     pub peer: IpAddr,
+    /// Whose question it is, where that is known without a token: one that is tried in the console.
+    pub asker: Option<Arc<Credential>>,
     _held: Held,
+}
+
+impl Received {
+    /// A request that this server makes of itself.
+    pub fn inner(
+        head: http::request::Parts,
+        body: Vec<u8>,
+        peer: IpAddr,
+        asker: Option<Arc<Credential>>,
+    ) -> Received {
+        Received { head, body: Ok(body.into()), began: Instant::now(), peer, asker, _held: None }
+    }
 }
 
 /// The room a body takes, given back with the request.
@@ -470,7 +485,7 @@ async fn respond(
     }
     let mut held = None;
     let body = read_body(&head, body, deadline, &core.server.room, &mut held).await;
-    let received = Received { head, body, began, peer, _held: held };
+    let received = Received { head, body, began, peer, asker: None, _held: held };
     let reply = crate::front::answer(&core, &received).await;
     let cut = match reply.delivery {
         Delivery::Dropped => return Err(Dropped),

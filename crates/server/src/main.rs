@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod cli;
 mod config;
+mod console;
 mod custody;
 mod doctor;
 mod front;
@@ -18,6 +19,7 @@ mod ledger;
 mod locked;
 mod manage;
 mod pkcs11;
+mod platform;
 mod process;
 mod receipt;
 mod register;
@@ -160,6 +162,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         connections: http::connection_bound(process::allow_connections(settings.http.connections_max)),
         port: address.port(),
         diagnoses: Mutex::default(),
+        guesses: platform::password::Guesses::default(),
         settings: RwLock::new(Arc::new(settings)),
     });
     if let Some(sandbox) = &server.sandbox {

@@ -133,7 +133,7 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
         }
         Request::Issue { caller, kind, expires_in_ms, addresses, signed_payload_only, actions, purpose } => {
             let expires_at_ms = expires_in_ms.map(|after| engine.clock.now_ms().saturating_add(after));
-            let wish = Wish { expires_at_ms, addresses, signed_payload_only, actions, purpose };
+            let wish = Wish { expires_at_ms, addresses, signed_payload_only, actions, purpose, limit: None };
             Ok(json!(acting.issue(&caller, kind.into(), wish)?))
         }
         Request::ListCredentials { caller } => Ok(json!(engine.list_credentials(caller.as_deref())?)),

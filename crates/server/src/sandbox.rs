@@ -12,8 +12,13 @@ mod page;
 mod people;
 mod samples;
 
-pub use credentials::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, ROOT_KEY, seed as seeded_callers};
+pub use control::is_local_name;
+pub use credentials::{
+    PUBLIC_PLATFORM_TOKEN, PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, ROOT_KEY,
+    seed as seeded_callers,
+};
 pub use fault::Effect;
+pub use page::{application_rows, card_rows};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -19,7 +19,9 @@ use crate::custody::Kept;
 use crate::front::{Server, envelopes};
 use crate::installation::Installation;
 use crate::tls::Tls;
-use crate::{Announced, answer_until_told, custody, http, locked, manage, process, sandbox, telemetry};
+use crate::{
+    Announced, answer_until_told, custody, http, locked, manage, platform, process, sandbox, telemetry,
+};
 
 /// The settings file as `init` writes it: every setting with its default and what it means.
 pub const TEMPLATE: &str = include_str!("card4e.toml");
@@ -219,6 +221,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         connections: http::connection_bound(process::allow_connections(settings.http.connections_max)),
         port: address.port(),
         diagnoses: Mutex::default(),
+        guesses: platform::password::Guesses::default(),
         settings: RwLock::new(Arc::new(settings)),
     });
     let data = folder.display();

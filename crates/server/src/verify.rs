@@ -148,6 +148,7 @@ fn said(refusal: Refusal) -> anyhow::Error {
         Refusal::Arrears => {
             "this caller's balance is used up; `card4e caller recharge NAME AMOUNT` gives it credits"
         }
+        Refusal::LimitReached => "the credential was charged as much as it may be",
         Refusal::Suspended => "this caller is suspended; `card4e caller resume NAME` lets it ask again",
         Refusal::Unconfirmed => "this caller is not confirmed yet",
         Refusal::TooFast(_) => "this caller has asked too often in this second; try again",

@@ -83,7 +83,8 @@ const SCHEMA: Schema = Schema {
             previous            BLOB,      -- before the last rotation: sealed key, or token hash
             previous_until_ms   INTEGER,
             actions             TEXT NOT NULL,
-            purpose             TEXT
+            purpose             TEXT,
+            spend_limit         INTEGER    -- millionths of a credit
         );
         CREATE TABLE erasure (            -- under way; gone when it is done
             one     INTEGER PRIMARY KEY CHECK (one = 1),
@@ -624,7 +625,7 @@ impl LedgerFile {
         self.db
             .execute(
                 "INSERT OR REPLACE INTO credential VALUES
-                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
                 params![
                     credential.id.0,
                     credential.application.0,
@@ -641,6 +642,7 @@ impl LedgerFile {
                     row.previous_until_ms,
                     json(&credential.actions),
                     credential.purpose.as_ref().map(json),
+                    credential.limit.map(|limit| limit.0),
                 ],
             )
             .map_err(|cause| SCHEMA.error(cause))?;
@@ -751,6 +753,7 @@ struct StoredCredential {
     previous_until_ms: Option<i64>,
     actions: String,
     purpose: Option<String>,
+    limit: Option<i64>,
 }
 
 impl StoredCredential {
@@ -826,6 +829,7 @@ impl StoredCredential {
             addresses: from_json(&self.addresses).map_err(failed)?,
             actions: from_json(&self.actions).map_err(failed)?,
             purpose: self.purpose.map(|text| from_json(&text)).transpose().map_err(failed)?,
+            limit: self.limit.map(Credits),
         })
     }
 
@@ -856,6 +860,7 @@ fn read_credential(
         previous_until_ms: row.get(12)?,
         actions: row.get(13)?,
         purpose: row.get(14)?,
+        limit: row.get(15)?,
     };
     Ok((CredentialId(row.get(0)?), ApplicationId(row.get(1)?), stored))
 }

@@ -1,6 +1,10 @@
 //! The ledger as rows to query. Derived from the blocks and droppable; it lags by less than a second
 //! unless the machine is overloaded, and says by how much.
 
+mod query;
+
+pub use query::{DayUse, UsageFilter};
+
 use std::path::Path;
 
 use rusqlite::{Connection, params};
@@ -55,7 +59,9 @@ pub struct UsageRow {
     pub at_ms: i64,
     /// Who paid.
     pub application: u32,
-    /// `tencent` or `acedata`.
+    /// With which credential; 0: on the machine itself.
+    pub credential: u32,
+    /// `tencent`, `acedata` or `native`.
     pub wire: String,
     /// What was asked.
     pub action: String,
@@ -120,27 +126,37 @@ impl UsageFile {
     ) -> Result<Vec<UsageRow>, StoreError> {
         let db = SCHEMA.open_reader(path)?;
         let of = if application.is_some() { "WHERE application = ?1" } else { "WHERE ?1 IS NULL" };
-        let find = format!(
-            "SELECT seq, at, request, at_ms, application, wire, outcome, row, charged, balance, elapsed_us,
-                    action FROM usage {of} ORDER BY leaf DESC LIMIT ?2"
-        );
+        let find = format!("SELECT {COLUMNS} FROM usage {of} ORDER BY leaf DESC LIMIT ?2");
         let run = || -> rusqlite::Result<Vec<(i64, usize, UsageRow)>> {
             db.prepare(&find)?.query_map(params![application, most], read)?.collect()
         };
         let rows = run().map_err(|cause| SCHEMA.error(cause))?;
-        // Rows of one block follow one another: its side row is opened once.
-        let mut opened: Option<(i64, Vec<Option<Side>>)> = None;
-        let with_masks = |(seq, at, mut row): (i64, usize, UsageRow)| {
-            if opened.as_ref().is_none_or(|(known, _)| *known != seq) {
-                opened = Some((seq, read_sides(ledger, seq, vault)?));
-            }
-            let side = opened.as_ref().and_then(|(_, sides)| side_at(sides, at));
-            row.masks = side.and_then(|side| side.masks.clone());
-            Ok(row)
-        };
-        rows.into_iter().map(with_masks).collect()
+        with_masks(rows, ledger, vault)
     }
 }
+
+/// Rows with the masks of their side rows, unless those are erased.
+fn with_masks(
+    rows: Vec<(i64, usize, UsageRow)>,
+    ledger: &Connection,
+    vault: &Vault,
+) -> Result<Vec<UsageRow>, StoreError> {
+    // Rows of one block follow one another: its side row is opened once.
+    let mut opened: Option<(i64, Vec<Option<Side>>)> = None;
+    let with_masks = |(seq, at, mut row): (i64, usize, UsageRow)| {
+        if opened.as_ref().is_none_or(|(known, _)| *known != seq) {
+            opened = Some((seq, read_sides(ledger, seq, vault)?));
+        }
+        let side = opened.as_ref().and_then(|(_, sides)| side_at(sides, at));
+        row.masks = side.and_then(|side| side.masks.clone());
+        Ok(row)
+    };
+    rows.into_iter().map(with_masks).collect()
+}
+
+/// What [`read`] reads, in its order.
+const COLUMNS: &str = "seq, at, request, at_ms, application, wire, outcome, row, charged, balance, elapsed_us, \
+     credential, action";
 
 fn insert(db: &Connection, block: &CheckedBlock, at: usize, answer: &Answer) -> rusqlite::Result<()> {
     let add =
@@ -173,13 +189,14 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, usize, UsageRow)> {
         at_ms: row.get(3)?,
         application: row.get(4)?,
         wire: row.get(5)?,
-        action: row.get(11)?,
         outcome: row.get(6)?,
         row: row.get(7)?,
         charged: Credits(row.get(8)?).to_string(),
         balance: balance.map(|balance| Credits(balance).to_string()),
         elapsed_us: row.get(10)?,
         masks: None,
+        credential: row.get(11)?,
+        action: row.get(12)?,
     };
     Ok((row.get(0)?, row.get::<_, i64>(1)? as usize, usage))
 }

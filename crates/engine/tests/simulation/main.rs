@@ -168,7 +168,7 @@ fn credential(vault: &Vault, number: u32) -> Credential {
     let proof = Proof::Bearer { hash: vault.token(&token), last4: "oken".into(), previous: None };
     let (id, application) = (CredentialId(number), ApplicationId(number));
     let (addresses, actions) = (vec![], vec![]);
-    Credential { id, application, proof, expires_at_ms: None, addresses, actions, purpose: None }
+    Credential { id, application, proof, expires_at_ms: None, addresses, actions, purpose: None, limit: None }
 }
 
 fn seed() -> Seed {

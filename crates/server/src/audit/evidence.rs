@@ -174,6 +174,14 @@ pub fn says(entry: &Entry) -> Value {
             "application": application.0,
             "amount": amount.to_string(),
         }),
+        Entry::Payment { at_ms, application, amount, reference } => json!({
+            "kind": "payment",
+            "time": utc_text(*at_ms),
+            "at_ms": at_ms,
+            "application": application.0,
+            "amount": amount.to_string(),
+            "reference": hex(reference),
+        }),
         Entry::SandboxReset { at_ms } => {
             json!({ "kind": "sandbox_reset", "time": utc_text(*at_ms), "at_ms": at_ms })
         }

@@ -138,7 +138,13 @@ async fn ask(
     let (action, takes) = (projection::asked_at(endpoint), endpoint.takes());
     note.action = endpoint.name().into();
     let server = &core.server;
-    let credential = authenticate(server, incoming)?;
+    let credential = match &received.asker {
+        Some(asker) if asker.is_over(server.engine.clock.now_ms()) => {
+            return Err(ErrorCode::TokenExpired.into());
+        }
+        Some(asker) => Arc::clone(asker),
+        None => authenticate(server, incoming)?,
+    };
     if !credential.admits(received.peer) {
         let why = "The specified token is not matched with API: it may not be used from this address.";
         return Err(statused(server, Fault::with_message(ErrorCode::TokenMismatched, why)));
@@ -236,6 +242,7 @@ pub fn fault_of(refusal: Refusal, public_url: &str) -> Fault {
         Refusal::NotAllowed => Fault::action_not_allowed(),
         Refusal::NotConfigured => Fault::not_configured(),
         Refusal::Arrears => Fault::balance_used_up(public_url),
+        Refusal::LimitReached => Fault::credential_limit_used_up(public_url),
         Refusal::Suspended => Fault::suspended(),
         Refusal::Unconfirmed => Fault::caller_unconfirmed(),
         Refusal::TooFast(rate) => Fault::rate_exceeded(rate.sent.into(), rate.limit.into()),

@@ -341,7 +341,7 @@ fn refused(refusal: Refusal) -> Fault {
             "The service has not been activated: this installation does not find accounts by identity number \
              or mobile (`element_index`).",
         ),
-        Refusal::Arrears => ErrorCode::Arrears.into(),
+        Refusal::Arrears | Refusal::LimitReached => ErrorCode::Arrears.into(),
         Refusal::Suspended => ErrorCode::ChargeStatusException.into(),
         Refusal::Unconfirmed => ErrorCode::NonAuthorize.into(),
         Refusal::TooFast(rate) => Fault::request_limit_exceeded(rate.sent.into(), rate.limit.into()),

@@ -16,7 +16,7 @@ use super::credentials::APPLICATIONS;
 use super::fault::Rule;
 use super::journal::Journal;
 use super::people::{People, Person};
-use super::{Sandbox, lock, page, samples};
+use super::{Sandbox, lock, samples};
 use crate::front::Server;
 use crate::http::Reply;
 
@@ -30,21 +30,17 @@ type Answer = Result<Value, (StatusCode, String)>;
 impl Sandbox {
     /// Whether a path is the sandbox's own.
     pub fn owns(path: &str) -> bool {
-        path == "/" || path == "/_sandbox" || path.starts_with("/_sandbox/")
+        path == "/_sandbox" || path.starts_with("/_sandbox/")
     }
 
-    /// Answers control requests and the page.
+    /// Answers control requests.
     pub fn control(&self, server: &Server, incoming: &Incoming<'_>) -> Reply {
         if let Err(why) = from_here(incoming, server.scheme()) {
             return json_reply(StatusCode::FORBIDDEN, &json!({ "error": why }));
         }
-        match incoming.path {
-            "/" => page::page(server, incoming),
-            "/_sandbox/style.css" => page::style(),
-            path => match self.call(server, incoming, path.trim_end_matches('/')) {
-                Ok(answer) => json_reply(StatusCode::OK, &answer),
-                Err((status, error)) => json_reply(status, &json!({ "error": error })),
-            },
+        match self.call(server, incoming, incoming.path.trim_end_matches('/')) {
+            Ok(answer) => json_reply(StatusCode::OK, &answer),
+            Err((status, error)) => json_reply(status, &json!({ "error": error })),
         }
     }
 
@@ -264,12 +260,9 @@ fn set_clock(to_set: &Clock, body: &[u8]) -> Answer {
 /// A rebound name is a name: so addresses and `localhost` are let through, other names are not.
 fn from_here(incoming: &Incoming<'_>, scheme: &str) -> Result<(), String> {
     let host = incoming.header("host").unwrap_or_default();
-    let name =
-        host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    if name != "localhost" && name.parse::<std::net::IpAddr>().is_err() {
+    if !is_local_name(host) {
         return Err(format!(
-            "the sandbox is not controlled through the name `{name}`; use localhost or an address"
+            "the sandbox is not controlled through the name `{host}`; use localhost or an address"
         ));
     }
     if incoming.header("origin").is_some_and(|origin| origin != format!("{scheme}://{host}")) {
@@ -281,6 +274,14 @@ fn from_here(incoming: &Incoming<'_>, scheme: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a `Host` is an address or `localhost`.
+pub fn is_local_name(host: &str) -> bool {
+    let name =
+        host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
 }
 
 fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, (StatusCode, String)> {

@@ -18,7 +18,7 @@ pub const PUBLIC_SECRET_KEY: &str = "Gu5t9xGARNpq86cd98joQYCN3EXAMPLE";
 /// Bearer token of the public application.
 pub const PUBLIC_TOKEN: &str = "4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e";
 /// Platform token of the public account: the other kind of secret, refused on `/identity/*`.
-const PUBLIC_PLATFORM_TOKEN: &str =
+pub const PUBLIC_PLATFORM_TOKEN: &str =
     "platform-v1-4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e";
 
 /// Seals the sandbox's key ring. Public, so that starting needs no key; a sandbox holds nothing real.
@@ -191,6 +191,7 @@ fn credential(id: u32, number: u32, name: &str, proof: Proof) -> Credential {
         addresses: Vec::new(),
         actions: Vec::new(),
         purpose: None,
+        limit: None,
     }
 }
 

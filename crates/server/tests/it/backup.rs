@@ -114,7 +114,10 @@ fn it_holds_nothing_that_opens_it() {
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["accounts.db", "keys.json", "ledger.db", "manifest.json", "manifest.sig"]);
+    assert_eq!(
+        names,
+        ["accounts.db", "keys.json", "ledger.db", "manifest.json", "manifest.sig", "platform.db"]
+    );
     assert!(data(&bank).join("day.key").exists(), "there was one to leave out");
     for name in names {
         use std::os::unix::fs::PermissionsExt;

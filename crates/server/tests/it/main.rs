@@ -8,6 +8,7 @@ mod acedata;
 mod audit;
 mod backup;
 mod cli;
+mod console;
 mod doctor;
 mod envelope;
 mod family;
