@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
-use engine::store::Folder;
-use engine::vault::{KeyRing, ListedKey, RingFile, Vault};
+use engine::vault::{KeyRing, ListedKey, Vault};
 use engine::{Engine, Policy, Running, Seed};
 use zeroize::Zeroizing;
 
 use crate::config::Settings;
-use crate::manage::{self, Hidden, Request};
+use crate::manage::{Answering, Hidden, Request};
 use crate::{custody, sandbox};
 
 /// Which installation a command is about.
@@ -138,16 +137,12 @@ impl Installation {
     }
 
     /// Seals the key ring with another root key: the running server does, or this process when none runs.
-    pub fn replace_root_key(&self, new: &[u8; 32]) -> anyhow::Result<()> {
+    pub fn replace_root_key(self, new: &[u8; 32]) -> anyhow::Result<()> {
         let root = Hidden(Zeroizing::new(engine::file::hex(new)));
-        match manage::ask_running(&self.folder, &Request::ReplaceRootKey { root }) {
-            Some(told) => told.map(|_| ()),
-            None => {
-                let folder = Folder::take(&self.folder)?;
-                let mut ring = RingFile::open_or_create(&folder.file("keys.json"), &self.root_key)?;
-                Ok(ring.replace_root(new)?)
-            }
-        }
+        let mut answering = Answering::with(self)?;
+        let done = answering.ask(Request::ReplaceRootKey { root });
+        answering.stop();
+        done.map(|_| ())
     }
 
     /// Takes the data folder and sets an engine to work in it.

@@ -140,7 +140,7 @@ fn seal(config: &Path, to: Option<Custody>) -> anyhow::Result<()> {
         "card4e cannot write the environment; seal the root key: card4e keys seal --to passphrase",
     )?;
     if to == is {
-        replace(&path, &settings, base, &installation)
+        replace(&path, &settings, base, installation)
     } else {
         move_to(to, &path, config, &root_key)
     }
@@ -178,7 +178,7 @@ fn move_to(to: Custody, path: &Path, config: &Path, root_key: &[u8; 32]) -> anyh
 }
 
 /// Another root key in its place, in force at once.
-fn replace(path: &Path, settings: &Settings, base: &Path, installation: &Installation) -> anyhow::Result<()> {
+fn replace(path: &Path, settings: &Settings, base: &Path, installation: Installation) -> anyhow::Result<()> {
     let old = custody::former(path);
     let shown = old.display();
     ensure!(

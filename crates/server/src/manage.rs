@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::installation::Place;
+use crate::installation::{Installation, Place};
 use crate::verify::{self, Elements};
 
 /// What can be asked of a server from its own machine.
@@ -263,7 +263,18 @@ impl Answering {
         if UnixStream::connect(socket(&folder)).is_ok() {
             return Ok(Answering::Server(folder));
         }
-        let mut installation = place.open()?;
+        Answering::here(place.open()?)
+    }
+
+    /// The same, where the keys are open already.
+    pub fn with(installation: Installation) -> anyhow::Result<Answering> {
+        match UnixStream::connect(socket(&installation.folder)) {
+            Ok(_) => Ok(Answering::Server(installation.folder)),
+            Err(_) => Answering::here(installation),
+        }
+    }
+
+    fn here(mut installation: Installation) -> anyhow::Result<Answering> {
         // The log is grown by a server, which has the time.
         installation.policy.log_bytes = 0;
         Ok(Answering::Here(installation.start()?))

@@ -440,6 +440,8 @@ fn a_root_key_is_replaced_across_kills() {
         assert!(seal().wait().unwrap().success());
         assert_ne!(root(), was);
         let took = began.elapsed();
+        let log = card4e(&["audit", "log", "--json", "--config", bank.config.to_str().unwrap()]);
+        assert!(String::from_utf8_lossy(&log.stdout).contains("root_key_replaced"));
         for part in 0..=16 {
             forget();
             let mut sealing = seal();
