@@ -110,6 +110,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
+                env={**os.environ, "TMPDIR": str(folder)},
             )
         try:
             self.address = wait_until(lambda: self._ready(ready), 30, "the server's ready file")

@@ -38,6 +38,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{CommandFactory, Parser};
@@ -140,7 +141,11 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let temporary = match &options.data {
         Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("card4e-sandbox-").tempdir()?),
+        None => {
+            // Nobody waits for it.
+            std::thread::spawn(remove_abandoned);
+            Some(tempfile::Builder::new().prefix(TEMPORARY).tempdir()?)
+        }
     };
     let folder =
         options.data.as_deref().or(temporary.as_ref().map(|dir| dir.path())).unwrap_or(Path::new("."));
@@ -171,6 +176,24 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
     answer_until_told(&server, listener, announced, || greet(&server, address, options.data.as_deref()))?;
     running.stop();
     Ok(())
+}
+
+/// What the temporary folder of a sandbox is called.
+const TEMPORARY: &str = "card4e-sandbox-";
+
+/// Removes the folders of sandboxes that were killed: nobody holds their lock any more.
+fn remove_abandoned() {
+    const BEING_MADE: Duration = Duration::from_secs(60);
+    let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    for folder in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY)) {
+        let age = folder.metadata().and_then(|about| about.modified()).ok();
+        let lock = std::fs::File::open(folder.path().join("lock"));
+        let is_old = age.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > BEING_MADE);
+        if is_old && lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            // Another sandbox may be removing it too.
+            let _ = std::fs::remove_dir_all(folder.path());
+        }
+    }
 }
 
 /// How a server starts, apart from what it answers.

@@ -107,3 +107,50 @@ fn bench_counts_answers_that_are_wrong() {
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(said.contains("answers are not what the claims say"), "{said}");
 }
+
+/// A sandbox that was killed cannot remove its folder; the next one does, and leaves those in use alone.
+#[test]
+fn folders_of_killed_sandboxes_are_removed() {
+    let temporary = tempfile::tempdir().unwrap();
+    let start = || {
+        let ready = temporary.path().join("ready");
+        let _ = std::fs::remove_file(&ready);
+        let child = std::process::Command::new(env!("CARGO_BIN_EXE_card4e"))
+            .args(["sandbox", "--listen", "127.0.0.1:0", "--ready-file", ready.to_str().unwrap()])
+            .env("TMPDIR", temporary.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for(|| ready.exists());
+        child
+    };
+    let folders = || {
+        let entries = std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let mut killed = start();
+    let abandoned = folders();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let mut working = start();
+    let in_use: Vec<_> = folders().difference(&abandoned).cloned().collect();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for folder in folders() {
+        std::fs::File::open(folder).unwrap().set_modified(long_ago).unwrap();
+    }
+    let mut next = start();
+    wait_for(|| !abandoned.iter().any(|folder| folder.exists()));
+    assert!(in_use.iter().all(|folder| folder.join("ledger.db").exists()));
+    for child in [&mut working, &mut next] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+fn wait_for(mut is_so: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(30));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

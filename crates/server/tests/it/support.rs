@@ -114,6 +114,8 @@ impl Sandbox {
             .args(arguments)
             .args(["--cores", "2", "--ready-file"])
             .arg(&ready)
+            // A sandbox that is killed leaves its folder; this one goes with the test.
+            .env("TMPDIR", folder.path())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
