@@ -124,7 +124,7 @@ fn a_body_without_an_end_is_refused_and_takes_no_memory() {
 /// What one reader takes for one request and another for two.
 #[test]
 fn nothing_can_be_smuggled() {
-    let sandbox = Sandbox::start();
+    let sandbox = Sandbox::configured(HASTY);
     let hidden = "GET /_sandbox/ledger HTTP/1.1\r\nHost: h\r\n\r\n";
     let to = "POST /identity/bankcard/check-4e HTTP/1.1\r\nHost: h\r\n";
     let shapes = [
@@ -176,19 +176,21 @@ fn nothing_can_be_smuggled() {
             format!("{}Content-Length: 0\r\n\r\n{hidden}", to.replace("Host: h", "Host: a b")),
         ),
     ];
-    // So that the test sees what it looks for: two requests that are two.
-    let mut socket = connect(&sandbox);
-    socket.write_all(format!("{to}Content-Length: 0\r\n\r\n{hidden}").as_bytes()).unwrap();
-    socket.shutdown(std::net::Shutdown::Write).unwrap();
-    let two = until_closed(&mut socket);
-    assert!(statuses(&two).len() == 2 && two.contains("charges"), "{two}");
-    let mut smuggled = Vec::new();
-    for (name, bytes) in &shapes {
+    // Not half-closed: then nothing after the first request would be looked at. All at once, because what
+    // is neither answered nor refused ends with its deadline.
+    let send = |bytes: &str| {
         let mut socket = connect(&sandbox);
         socket.write_all(bytes.as_bytes()).unwrap();
-        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        socket
+    };
+    // So that the test sees what it looks for: two requests that are two.
+    let two = until_closed(&mut send(&format!("{to}Content-Length: 0\r\n\r\n{hidden}")));
+    assert!(statuses(&two).len() == 2 && two.contains("charges"), "{two}");
+    let sockets: Vec<_> = shapes.iter().map(|(name, bytes)| (*name, send(bytes))).collect();
+    let mut smuggled = Vec::new();
+    for (name, mut socket) in sockets {
         let replies = until_closed(&mut socket);
-        if replies.contains("charges") || statuses(&replies).len() > 1 {
+        if replies.contains("charges") || statuses(&replies).contains(&"200") {
             smuggled.push((name, statuses(&replies).join(" ")));
         }
     }
