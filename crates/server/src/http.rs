@@ -473,6 +473,35 @@ async fn respond(
     stopping: watch::Receiver<bool>,
     request: Request<HyperBody>,
 ) -> Result<Response<Outgoing>, Dropped> {
+    let is_ambiguous = request.version() != Version::HTTP_2 && is_ambiguous(request.headers());
+    let mut response = respond_to(core, peer, stopping, request).await?;
+    if is_ambiguous {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Whether a proxy before us may have read the end of this request, or whom it is for, otherwise than we do:
+/// what it takes for the next request, or for the rest of this one, is not to be looked at.
+fn is_ambiguous(headers: &HeaderMap) -> bool {
+    let several = |name| headers.get_all(name).iter().nth(1).is_some();
+    let coding = headers.get(header::TRANSFER_ENCODING);
+    let is_coded = coding.is_some();
+    let host = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    several(header::HOST)
+        || several(header::CONTENT_LENGTH)
+        || several(header::TRANSFER_ENCODING)
+        || is_coded && headers.contains_key(header::CONTENT_LENGTH)
+        || coding.is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        || host.iter().any(|byte| !byte.is_ascii_graphic())
+}
+
+async fn respond_to(
+    core: Rc<Core>,
+    peer: IpAddr,
+    stopping: watch::Receiver<bool>,
+    request: Request<HyperBody>,
+) -> Result<Response<Outgoing>, Dropped> {
     let began = Instant::now();
     let deadline = Duration::from_secs(core.server.settings().http.body_seconds);
     let (mut head, body) = request.into_parts();

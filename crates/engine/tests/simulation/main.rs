@@ -404,8 +404,8 @@ impl World {
         let lost = self.told.keys().filter(|request| !found.contains(*request)).count();
         assert_eq!(lost, 0, "answers that callers were told are not in the ledger");
         self.answers = answers.len() as u64;
-        for at in 0..2 {
-            let is = granted[at] / 1_000_000;
+        for (at, granted) in granted.into_iter().enumerate() {
+            let is = granted / 1_000_000;
             let most = self.granted[at] + self.perhaps_granted[at];
             assert!((self.granted[at]..=most).contains(&is), "{is} granted, {most} at most");
             self.granted[at] = is;
