@@ -134,9 +134,11 @@ fn folders_of_killed_sandboxes_are_removed() {
     killed.wait().unwrap();
     let mut working = start();
     let in_use: Vec<_> = folders().difference(&abandoned).cloned().collect();
-    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     for folder in folders() {
-        std::fs::File::open(folder).unwrap().set_modified(long_ago).unwrap();
+        let folder = std::fs::File::open(folder).unwrap();
+        let an_hour_ago =
+            folder.metadata().unwrap().modified().unwrap() - std::time::Duration::from_secs(3600);
+        folder.set_modified(an_hour_ago).unwrap();
     }
     let mut next = start();
     wait_for(|| !abandoned.iter().any(|folder| folder.exists()));
