@@ -100,16 +100,12 @@ impl Installation {
     pub fn configured(config: &Path) -> anyhow::Result<Installation> {
         let settings = Settings::read(config)?;
         let base = config.parent().unwrap_or(Path::new("."));
-        let folder = base.join(&settings.server.data);
         let root_key = custody::root_key(&settings, base)?;
-        let policy = settings.serve_policy()?;
-        Installation::open(folder, *root_key, policy, settings)
+        Installation::unlocked(settings, base, &root_key)
     }
 
-    /// The same, with the root key somebody gave.
-    pub fn unlocked(config: &Path, root_key: &[u8; 32]) -> anyhow::Result<Installation> {
-        let settings = Settings::read(config)?;
-        let base = config.parent().unwrap_or(Path::new("."));
+    /// The same, from settings that were read, with the root key somebody gave.
+    pub fn unlocked(settings: Settings, base: &Path, root_key: &[u8; 32]) -> anyhow::Result<Installation> {
         let policy = settings.serve_policy()?;
         Installation::open(base.join(&settings.server.data), *root_key, policy, settings)
     }

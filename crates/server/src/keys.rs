@@ -132,7 +132,7 @@ fn seal(config: &Path, to: Option<Custody>) -> anyhow::Result<()> {
     let base = config.parent().unwrap_or(Path::new("."));
     let root_key = custody::root_key(&settings, base)?;
     // The right one, or nothing is written.
-    let installation = Installation::unlocked(config, &root_key)?;
+    let installation = Installation::unlocked(settings.clone(), base, &root_key)?;
     let is = settings.keys.custody;
     let is_plain = matches!(is, Custody::File | Custody::Environment);
     let to = to.unwrap_or(if is_plain { Custody::Passphrase } else { is });

@@ -180,7 +180,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
     let (installation, listener, tls) = match kept.is_locked() {
         false => {
             let root_key = kept.open(kept.ask()?.as_ref())?;
-            let installation = Installation::unlocked(&options.config, &root_key)?;
+            let installation = Installation::unlocked(settings.clone(), base, &root_key)?;
             (installation, http::listen(settings.server.listen)?, None)
         }
         true => {
@@ -188,7 +188,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
             let tls = Tls::open(&settings.tls, base)?.map(Arc::new);
             let given = locked::until_unsealed(kept, &listener, &settings, &options.config, tls.clone())?;
             let Some(root_key) = given else { return Ok(()) };
-            (Installation::unlocked(&options.config, &root_key)?, listener, tls)
+            (Installation::unlocked(settings.clone(), base, &root_key)?, listener, tls)
         }
     };
     let folder = installation.folder.clone();

@@ -118,12 +118,17 @@ fn success(server: &Server, incoming: &Incoming<'_>, answered: Answered, note: &
 fn failure(fault: &Fault, trace: &str) -> Reply {
     let mut reply = Reply::new(fault.status, "application/json", acedata::failure(fault, trace));
     reply.header("x-charged", 0);
-    match fault.code {
+    tell_what_helps(&mut reply, fault.code);
+    reply
+}
+
+/// Headers that say what to do about a failure.
+pub fn tell_what_helps(reply: &mut Reply, code: ErrorCode) {
+    match code {
         ErrorCode::TooManyRequests => reply.header("retry-after", 1),
         ErrorCode::MethodNotAllowed => reply.header("allow", "POST"),
         _ => {}
     }
-    reply
 }
 
 async fn ask(
@@ -170,12 +175,7 @@ async fn ask(
     }
     let admission = admission.map_err(refused)?;
     *rate = admission.rate;
-    match received.body {
-        Ok(_) => {}
-        Err(BodyError::NoRoom) => return Err(Fault::overloaded()),
-        Err(BodyError::TooLarge) => return Err(ErrorCode::RequestTooLarge.into()),
-        Err(BodyError::Incomplete) => return Err(Fault::bad_request("The body did not arrive completely.")),
-    }
+    whole(received)?;
     let elements = Check::read(takes, incoming.body)?;
     if server.requires_encryption(credential.application) {
         elements.require_encryption()?;
@@ -209,8 +209,18 @@ async fn ask(
     Ok(Answered { settled, endpoint, claim, detailed })
 }
 
+/// Whether the body is there, and what to say if it is not.
+pub fn whole(received: &Received) -> Result<(), Fault> {
+    match received.body {
+        Ok(_) => Ok(()),
+        Err(BodyError::NoRoom) => Err(Fault::overloaded()),
+        Err(BodyError::TooLarge) => Err(ErrorCode::RequestTooLarge.into()),
+        Err(BodyError::Incomplete) => Err(Fault::bad_request("The body did not arrive completely.")),
+    }
+}
+
 /// A token of an application that is known and not expired.
-fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credential>, Fault> {
+pub fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credential>, Fault> {
     let credential = known(server, acedata::bearer(incoming)?)?;
     match credential.proof {
         Proof::Bearer { .. } => Ok(credential),
@@ -228,7 +238,8 @@ pub fn known(server: &Server, bearer: Bearer<'_>) -> Result<Arc<Credential>, Fau
     Ok(credential)
 }
 
-fn unopened(why: Unopened) -> Fault {
+/// Why elements were not opened, in the words of this wire.
+pub fn unopened(why: Unopened) -> Fault {
     match why {
         Unopened::Cannot(_) => Fault::envelope_failed(),
         Unopened::Busy => Fault::overloaded(),

@@ -1,9 +1,7 @@
 //! card4e's own wire, `POST /api/v1/verifications`: the same question, with its purpose and consent, and
 //! an answer that says more: class, how the name was found equal, attempts left, a receipt.
 
-use std::sync::Arc;
-
-use engine::caller::{Action, Credential, Proof, Purpose, Wire};
+use engine::caller::{Action, Purpose, Wire};
 use engine::claim::Claim;
 use engine::clock::utc_text;
 use engine::ledger::Credits;
@@ -14,13 +12,12 @@ use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
 use http::Method;
 use serde::Serialize;
-use wire::acedata::{self, ErrorCode, Fault};
+use wire::acedata::{ErrorCode, Fault};
 use wire::native::{self, Verification};
 use wire::{Element, Incoming, Language};
 
-use super::envelopes::Unopened;
-use super::{Bank, Core, Note, Server, finish};
-use crate::http::{BodyError, Received, Reply};
+use super::{Bank, Core, Note, Server, acedata, finish};
+use crate::http::{Received, Reply};
 use crate::receipt::{self, Receipt};
 
 /// Answers a request to [`native::PATH`].
@@ -42,7 +39,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
         }
     };
     if let Some(rate) = rate.filter(|rate| rate.limit > 0) {
-        super::acedata::tell_rate(&mut reply, rate);
+        acedata::tell_rate(&mut reply, rate);
     }
     reply.header("x-trace-id", uuid_text(&request));
     finish(core, Wire::Native, &request, received, note, reply).await
@@ -58,11 +55,7 @@ pub fn panicked(request: &[u8; 16]) -> (Wire, &'static str, Reply) {
 pub fn refusal(fault: &Fault, request: &[u8; 16]) -> Reply {
     let (status, body) = native::failure(fault, &uuid_text(request));
     let mut reply = Reply::new(status, "application/json", body);
-    match fault.code {
-        ErrorCode::TooManyRequests => reply.header("retry-after", 1),
-        ErrorCode::MethodNotAllowed => reply.header("allow", "POST"),
-        _ => {}
-    }
+    acedata::tell_what_helps(&mut reply, fault.code);
     reply
 }
 
@@ -175,41 +168,36 @@ async fn ask(
     }
     super::from_own_pages(&core.server, incoming)?;
     let server = &core.server;
-    let credential = authenticate(server, incoming)?;
+    // The token the AceData wire takes.
+    let credential = acedata::authenticate(server, incoming)?;
     if !credential.admits(received.peer) {
         let why = "The token may not be used from this address.";
         return Err(Fault::with_message(ErrorCode::TokenMismatched, why));
     }
     note.asked_by(server, credential.application);
-    let mut forced = None;
-    if let Some(sandbox) = &server.sandbox {
-        let peeked = Verification::read(incoming.body);
-        let card = peeked.as_ref().map_or("", |question| &question.elements.bank_card);
-        let name = projection::name_of(peeked.as_ref().map_or(Action::FourElements, action));
-        let ordered = sandbox.order(Wire::Native, name, card, incoming, note).map_err(Fault::bad_request)?;
-        if let Some(code) = ordered.error {
-            return Err(super::acedata::fault_named(&code));
-        }
-        forced = ordered.outcome;
-    }
-    let key = acedata::idempotency_key(incoming)?;
-    let may_recall = key.is_some() || server.engine.recalls_by_content();
     // What a body asks is read before anything is set aside for it; what is wrong with it is told after.
     let asked = Verification::read(incoming.body);
     let action = asked.as_ref().map_or(Action::FourElements, action);
+    let mut forced = None;
+    if let Some(sandbox) = &server.sandbox {
+        let card = asked.as_ref().map_or("", |question| &question.elements.bank_card);
+        let name = projection::name_of(action);
+        let ordered = sandbox.order(Wire::Native, name, card, incoming, note).map_err(Fault::bad_request)?;
+        if let Some(code) = ordered.error {
+            return Err(acedata::fault_named(&code));
+        }
+        forced = ordered.outcome;
+    }
+    let key = wire::acedata::idempotency_key(incoming)?;
+    let may_recall = key.is_some() || server.engine.recalls_by_content();
     let admission = core.admit(&credential, action, may_recall);
     if let Err(Refusal::TooFast(exceeded)) = &admission {
         *rate = Some(*exceeded);
     }
-    let refused = |refusal| super::acedata::fault_of(refusal, &super::acedata::public_url(server, incoming));
+    let refused = |refusal| acedata::fault_of(refusal, &acedata::public_url(server, incoming));
     let admission = admission.map_err(refused)?;
     *rate = admission.rate;
-    match received.body {
-        Ok(_) => {}
-        Err(BodyError::NoRoom) => return Err(Fault::overloaded()),
-        Err(BodyError::TooLarge) => return Err(ErrorCode::RequestTooLarge.into()),
-        Err(BodyError::Incomplete) => return Err(Fault::bad_request("The body did not arrive completely.")),
-    }
+    acedata::whole(received)?;
     let Verification { elements, purpose, consent, .. } = asked?;
     let why = Purpose { code: purpose.into_owned(), consent: consent.into_owned() };
     if !why.is_sound() {
@@ -218,10 +206,7 @@ async fn ask(
     if server.requires_encryption(credential.application) {
         elements.require_encryption()?;
     }
-    let opened = server.opened(elements.envelope()?, &credential).await.map_err(|why| match why {
-        Unopened::Cannot(_) => Fault::envelope_failed(),
-        Unopened::Busy => Fault::overloaded(),
-    })?;
+    let opened = server.opened(elements.envelope()?, &credential).await.map_err(acedata::unopened)?;
     let claim = Claim::new(
         opened.or(Element::Name, &elements.name),
         opened.or(Element::BankCard, &elements.bank_card),
@@ -255,15 +240,6 @@ fn action(question: &Verification<'_>) -> Action {
 
 const PURPOSE: &str = "purpose is 1 to 64 letters, digits, dots, hyphens or underscores, such as \
     account_opening; consent is a reference of 1 to 128 characters to where the consent is on file.";
-
-/// A token of an application that is known and not expired: the one the AceData wire takes.
-fn authenticate(server: &Server, incoming: &Incoming<'_>) -> Result<Arc<Credential>, Fault> {
-    let credential = super::acedata::known(server, acedata::bearer(incoming)?)?;
-    match credential.proof {
-        Proof::Bearer { .. } => Ok(credential),
-        _ => Err(ErrorCode::InvalidToken.into()),
-    }
-}
 
 /// The keys that receipts are signed with, as a JSON Web Key Set.
 pub fn receipt_keys(server: &Server) -> Reply {

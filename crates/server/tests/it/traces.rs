@@ -1,27 +1,17 @@
 //! What an installation leaves behind of the people it was asked about: nothing, in no spelling.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::keys::{Person, with_accounts};
 use super::sandbox::privacy::{Search, files};
-use super::serve::{Installation, card4e, error, tencent};
+use super::serve::{Installation, card4e, error, fed, tencent};
 use super::support::Sandbox;
 
 /// Runs `card4e subject erase` with the card on standard input.
 pub fn erase(bank: &Installation, card: &str) -> Value {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_card4e"))
-        .args(["subject", "erase", "--json", "--config", bank.config.to_str().unwrap()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(card.as_bytes()).unwrap();
-    let done = child.wait_with_output().unwrap();
+    let done = fed(&["subject", "erase", "--json", "--config", bank.config.to_str().unwrap()], card);
     assert!(done.status.success(), "{}", error(&done));
     serde_json::from_slice(&done.stdout).unwrap()
 }

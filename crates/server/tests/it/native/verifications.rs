@@ -1,8 +1,8 @@
 //! Answers: an outcome with all that belongs to it, and a receipt that somebody else can check.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
+use super::super::serve::fed;
 use super::*;
 
 #[test]
@@ -116,16 +116,7 @@ fn magic_cards_and_ordered_outcomes() {
 }
 
 fn check(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_card4e"))
-        .args(["receipt", "check"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    fed(&[&["receipt", "check"], arguments].concat(), input)
 }
 
 /// With the public key and nothing else; the sandbox is gone by then.
