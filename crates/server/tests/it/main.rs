@@ -9,6 +9,7 @@ mod audit;
 mod backup;
 mod cli;
 mod console;
+mod docs;
 mod doctor;
 mod envelope;
 mod family;

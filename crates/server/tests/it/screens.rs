@@ -233,34 +233,37 @@ fn the_greeting_of_a_server() {
     assert_screen("serve.txt", &greeting.replace(address.trim(), "127.0.0.1:4400"));
 }
 
-/// Every command's help, found by walking from the first: a new command has its screen or fails here.
+/// Every command's help in the order it is listed, found by walking from the first.
+pub fn helps() -> Vec<(Vec<String>, String)> {
+    let mut commands = vec![Vec::<String>::new()];
+    let mut helps = Vec::new();
+    while let Some(command) = commands.pop() {
+        let mut card4e = Command::new(env!("CARGO_BIN_EXE_card4e"));
+        card4e.args(&command).arg("--help").env_remove("CARD4E_CONFIG");
+        let text = String::from_utf8(card4e.output().unwrap().stdout).unwrap();
+        let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let listed = listed.take_while(|line| !line.is_empty());
+        let names = listed.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
+        let names = names.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help");
+        let mut below: Vec<_> = names.map(|name| [&command[..], &[name.to_owned()]].concat()).collect();
+        below.reverse();
+        commands.append(&mut below);
+        helps.push((command, text));
+    }
+    helps
+}
+
+/// A new command has its screen or fails here.
 #[test]
 fn every_help() {
-    let mut commands = vec![Vec::<String>::new()];
-    let mut seen = 0;
-    while let Some(command) = commands.pop() {
-        let mut arguments: Vec<&str> = command.iter().map(String::as_str).collect();
-        arguments.push("--help");
-        let output = Command::new(env!("CARGO_BIN_EXE_card4e"))
-            .args(&arguments)
-            .env_remove("CARD4E_CONFIG")
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+    let helps = helps();
+    for (command, text) in &helps {
         let name = if command.is_empty() { "card4e".to_owned() } else { command.join("-") };
-        assert_screen(&format!("help/{name}.txt"), &text);
-        seen += 1;
-        let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1);
-        for line in listed.take_while(|line| !line.is_empty()) {
-            let Some(next) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')) else { continue };
-            let next = next.split(' ').next().unwrap();
-            if next != "help" {
-                commands.push([&command[..], &[next.to_owned()]].concat());
-            }
-        }
+        assert_screen(&format!("help/{name}.txt"), text);
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/screens/help");
-    assert_eq!(seen, std::fs::read_dir(folder).unwrap().count(), "a screen of a command that is gone");
+    let kept = std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(helps.len(), kept, "a screen of a command that is gone");
 }
 
 #[test]
