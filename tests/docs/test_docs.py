@@ -17,6 +17,7 @@ A page that begins in the middle of something says so once, anywhere in it:
 127.0.0.1:4400 is replaced by a free address, and `accounts.csv` is there. bin/ explains the rest.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -158,11 +159,10 @@ class Desk:
         return said
 
     def close(self):
-        if (self.state / "pid").exists():
-            try:
-                os.kill(int((self.state / "pid").read_text()), signal.SIGTERM)
-            except ProcessLookupError:
-                pass
+        pids = self.state / "pids"
+        for pid in pids.read_text().split() if pids.exists() else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("page", pages())

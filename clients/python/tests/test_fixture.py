@@ -106,4 +106,4 @@ def test_nothing_is_left_behind():
 def test_in_a_project_of_its_own(pytester):
     pytester.makepyfile("def test_it(card4e):\n    assert card4e.control('GET', 'clock')['mode'] == 'real'\n")
     pytester.makeini(f"[pytest]\ncard4e_bin = {os.environ.get('CARD4E_BIN', 'card4e')}\ncard4e_args = --seed 7\n")
-    pytester.runpytest_subprocess("-p", "pytest_card4e.plugin").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
