@@ -29,7 +29,10 @@ def test_the_debian_package(tmp_path):
         "usr/share/man/man1/card4e.1.gz",
         "usr/share/man/man1/card4e-import-accounts.1.gz",
         "usr/share/bash-completion/completions/card4e",
+        "usr/share/zsh/vendor-completions/_card4e",
+        "usr/share/fish/vendor_completions.d/card4e.fish",
         "usr/share/doc/card4e/copyright",
+        "usr/share/doc/card4e/packaging/prometheus/card4e.rules.yml",
     ):
         assert (tree / path).is_file(), path
     assert not (tree / "usr/share/doc/card4e/docs/performance/import.sh").stat().st_mode & 0o022

@@ -53,6 +53,9 @@ Examples:
         /// The settings file.
         #[arg(long, value_name = "FILE", env = "CARD4E_CONFIG")]
         config: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Replace keys while the server answers; goes on with a rotation that was interrupted.
     ///
@@ -99,7 +102,7 @@ fn group(word: &str) -> Result<KeyGroup, String> {
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::List { place, json } => list(&place, json),
-        Command::Seal { to, config } => seal(&config, to),
+        Command::Seal { to, config, json } => seal(&config, to, json),
         Command::Rotate { groups, place, json } => {
             let groups = if groups.is_empty() { KeyGroup::ALL.to_vec() } else { groups };
             rotate(&place, &groups, json)
@@ -127,7 +130,7 @@ fn list(place: &Place, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn seal(config: &Path, to: Option<Custody>) -> anyhow::Result<()> {
+fn seal(config: &Path, to: Option<Custody>, json: bool) -> anyhow::Result<()> {
     let settings = Settings::read(config)?;
     let base = config.parent().unwrap_or(Path::new("."));
     let root_key = custody::root_key(&settings, base)?;
@@ -140,14 +143,26 @@ fn seal(config: &Path, to: Option<Custody>) -> anyhow::Result<()> {
         "card4e cannot write the environment; seal the root key: card4e keys seal --to passphrase",
     )?;
     if to == is {
-        replace(&path, &settings, base, installation)
+        replace(&path, &settings, base, installation, json)
     } else {
-        move_to(to, &path, config, &root_key)
+        move_to(to, &path, config, &root_key, json)
     }
 }
 
+/// What was written, for programs: where the root key is, in force or only once the settings say so.
+fn print_sealed(to: Custody, path: &Path, former: Option<&Path>) -> anyhow::Result<()> {
+    let sealed = json!({
+        "custody": to.word(),
+        "file": path,
+        "in_force": former.is_some(),
+        "former_file": former,
+    });
+    writeln!(std::io::stdout(), "{sealed}")?;
+    Ok(())
+}
+
 /// The same root key, kept by somebody else once the settings say so.
-fn move_to(to: Custody, path: &Path, config: &Path, root_key: &[u8; 32]) -> anyhow::Result<()> {
+fn move_to(to: Custody, path: &Path, config: &Path, root_key: &[u8; 32], json: bool) -> anyhow::Result<()> {
     let settings = Settings::read(config)?;
     let base = config.parent().unwrap_or(Path::new("."));
     let is = settings.keys.custody;
@@ -159,6 +174,9 @@ fn move_to(to: Custody, path: &Path, config: &Path, root_key: &[u8; 32]) -> anyh
     let (text, how) = custody::sealed(root_key, &settings.keys, base, to)?;
     engine::file::write_durably(path, text.as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
+    if json {
+        return print_sealed(to, path, None);
+    }
     let mut out = std::io::stdout().lock();
     let shown = path.display();
     writeln!(out, "{shown} holds the root key, {how}. Keep a copy of it elsewhere, and what opens it.")?;
@@ -178,7 +196,13 @@ fn move_to(to: Custody, path: &Path, config: &Path, root_key: &[u8; 32]) -> anyh
 }
 
 /// Another root key in its place, in force at once.
-fn replace(path: &Path, settings: &Settings, base: &Path, installation: Installation) -> anyhow::Result<()> {
+fn replace(
+    path: &Path,
+    settings: &Settings,
+    base: &Path,
+    installation: Installation,
+    json: bool,
+) -> anyhow::Result<()> {
     let old = custody::former(path);
     let shown = old.display();
     ensure!(
@@ -189,6 +213,9 @@ fn replace(path: &Path, settings: &Settings, base: &Path, installation: Installa
     let new = Zeroizing::new(random::<32>());
     let (text, how) = custody::sealed(&new, &settings.keys, base, settings.keys.custody)?;
     custody::replace(path, &text, || installation.replace_root_key(&new))?;
+    if json {
+        return print_sealed(settings.keys.custody, path, Some(&old));
+    }
     let mut out = std::io::stdout().lock();
     let path = path.display();
     writeln!(out, "{path} holds a new root key, {how}; it is in force. Keep a copy of it elsewhere.")?;

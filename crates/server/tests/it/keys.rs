@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::serve::{Installation, Shop, card4e, tencent};
 use super::support::{Reply, Sandbox};
@@ -457,6 +457,22 @@ fn a_root_key_is_replaced_across_kills() {
     }
     server.unwrap().stop();
     bank.run(&["accounts", "check"]);
+}
+
+/// A script that seals goes on by what was written where, and whether it is in force.
+#[test]
+fn sealing_tells_programs_what_it_wrote() {
+    let bank = Installation::new(&[]);
+    let file = |name: &str| bank.folder().join(name).to_str().unwrap().to_owned();
+    let (key, old, sealed) = (file("root.key"), file("root.key.old"), file("root.sealed"));
+    let replaced = bank.run(&["keys", "seal", "--to", "file"]);
+    let in_force = json!({ "custody": "file", "file": key, "in_force": true, "former_file": old });
+    assert_eq!(replaced, in_force);
+    let moved = with_passphrase(&bank, &["keys", "seal", "--json"], PASSPHRASE);
+    let moved: Value = serde_json::from_slice(&moved.stdout).unwrap();
+    let prepared = json!({ "custody": "passphrase", "file": sealed, "in_force": false, "former_file": null });
+    assert_eq!(moved, prepared);
+    assert!(Path::new(&old).exists() && Path::new(&sealed).exists());
 }
 
 /// A lost card does not wait: accounts are changed over HTTP and on the command line while all of them
