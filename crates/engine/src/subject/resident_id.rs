@@ -46,17 +46,6 @@ impl ResidentId {
         self.0.as_str()
     }
 
-    /// The day the holder was born by the number.
-    pub fn birth_date(&self) -> Date {
-        date_in(&self.0.as_bytes()[6..14]).expect("parsed before")
-    }
-
-    /// Whether it is the number of a residence permit for people from Hong Kong (81), Macau (82) or
-    /// Taiwan (83), in the same form since 2018. Verified like any resident identity number.
-    pub fn is_residence_permit(&self) -> bool {
-        matches!(&self.0.as_bytes()[..2], b"81" | b"82" | b"83")
-    }
-
     /// First and last character: `1****************X`.
     pub fn masked(&self) -> String {
         let id = self.as_str();
@@ -211,13 +200,12 @@ mod tests {
 
     #[test]
     fn provinces_and_permits() {
+        // 81 to 83: residence permits for people from Hong Kong, Macau and Taiwan, in this form since 2018.
         for province in 0..100 {
             let id = parse(&with_check(&format!("{province:02}010119900307001")));
             let known = matches!(province,
                 11..=15 | 21..=23 | 31..=37 | 41..=46 | 50..=54 | 61..=65 | 71 | 81..=83);
             assert_eq!(id.is_some(), known, "{province}");
-            let permit = id.is_some_and(|id| id.is_residence_permit());
-            assert_eq!(permit, (81..=83).contains(&province));
         }
     }
 
@@ -225,7 +213,6 @@ mod tests {
     fn records_of_the_first_generation_are_upgraded() {
         let id = ResidentId::upgrade_15("110105491231002", false).unwrap();
         assert_eq!(id.as_str(), "11010519491231002X");
-        assert_eq!((id.birth_date().year(), id.birth_date().day()), (1949, 31));
         assert_eq!(id.masked(), "1****************X");
         for text in [
             "110105491231996",

@@ -202,11 +202,6 @@ impl Fault {
         used_up("The spending limit of this token is used up, its owner can raise it at", public_url)
     }
 
-    /// The general balance of the account, which the application falls back on, is used up too.
-    pub fn account_used_up(public_url: &str) -> Fault {
-        used_up("The general balance of your account is used up, please buy more at", public_url)
-    }
-
     /// The operator has suspended the application.
     pub fn suspended() -> Fault {
         Fault::with_message(

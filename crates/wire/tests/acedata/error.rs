@@ -112,13 +112,6 @@ fn every_worded_fault() {
             ),
         ),
         (
-            Fault::account_used_up(URL),
-            used_up(
-                "The general balance of your account is used up, \
-                 please buy more at https://card4e.example",
-            ),
-        ),
-        (
             Fault::suspended(),
             (
                 403,
