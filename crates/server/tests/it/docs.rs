@@ -30,7 +30,10 @@ fn assert_page(name: &str, text: &str) {
         std::fs::write(&path, text).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(text == kept, "{name} is not what the code says; to write it anew: UPDATE_GOLDEN=1\n--- now\n{text}");
+    assert!(
+        text == kept,
+        "{name} is not what the code says; to write it anew: UPDATE_GOLDEN=1\n--- now\n{text}"
+    );
 }
 
 #[test]
@@ -54,7 +57,8 @@ fn the_metrics() {
          | Name | Kind | Labels | What |\n|---|---|---|---|\n",
     );
     for (name, metric) in metrics() {
-        let labels = metric.labels.into_iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        let labels =
+            metric.labels.into_iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         text += &format!("| `{name}` | {} | {labels} | {} |\n", metric.kind, metric.help);
     }
     assert_page("docs/metrics.md", &text);
@@ -71,7 +75,8 @@ fn metrics() -> BTreeMap<String, Metric> {
     let sandbox = Sandbox::start();
     for (bearer, status) in [(BEARER, 200), ("Bearer nobody", 401)] {
         let headers = [("authorization", bearer)];
-        let reply = sandbox.request("POST", "/identity/bankcard/check-4e", &headers, NOT_ZHANG_WEI.as_bytes());
+        let reply =
+            sandbox.request("POST", "/identity/bankcard/check-4e", &headers, NOT_ZHANG_WEI.as_bytes());
         assert_eq!(reply.status, status, "{}", reply.text());
     }
     let text = sandbox.get("/metrics").text();
@@ -80,7 +85,8 @@ fn metrics() -> BTreeMap<String, Metric> {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
             let metric = Metric { kind: String::new(), help: help.to_owned(), labels: BTreeSet::new() };
             assert!(metrics.insert(name.to_owned(), metric).is_none(), "{name} twice");
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' '))
+        {
             kind.clone_into(&mut metrics.get_mut(name).unwrap().kind);
         } else if let Some((sample, labels)) = line.split_once('{') {
             let (_, metric) = metrics.iter_mut().find(|(name, _)| is_sample_of(sample, name)).unwrap();
@@ -113,7 +119,10 @@ fn alerts_and_dashboard_ask_for_what_is_counted() {
     let advice = page("docs/monitoring.md");
     for line in page("packaging/prometheus/card4e.rules.yml").lines() {
         if let Some(alert) = line.trim().strip_prefix("- alert: ") {
-            assert!(advice.contains(&format!("| `{alert}` |")), "docs/monitoring.md does not say what to do about {alert}");
+            assert!(
+                advice.contains(&format!("| `{alert}` |")),
+                "docs/monitoring.md does not say what to do about {alert}"
+            );
         }
     }
     let dashboard: Value = serde_json::from_str(&page("packaging/grafana/card4e.json")).unwrap();
@@ -151,7 +160,8 @@ fn the_errors() {
 /// `METHOD /path` of every row of the page's tables.
 fn documented_calls() -> BTreeSet<String> {
     let text = page("docs/http.md");
-    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once("` | "));
+    let rows =
+        text.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once("` | "));
     let rows = rows.filter(|(path, _)| path.starts_with('/'));
     let calls = rows.flat_map(|(path, rest)| {
         let methods = rest.split(" | ").next().unwrap().split(", ");
@@ -164,7 +174,8 @@ fn documented_calls() -> BTreeSet<String> {
 fn calls_in_the_code() -> BTreeSet<String> {
     let mut calls = BTreeSet::new();
     for line in include_str!("../../src/platform.rs").lines() {
-        let Some((methods, path)) = line.trim().strip_prefix("(\"").and_then(|arm| arm.split_once("\", [")) else {
+        let Some((methods, path)) = line.trim().strip_prefix("(\"").and_then(|arm| arm.split_once("\", ["))
+        else {
             continue;
         };
         let path = path.split_once("])").unwrap().0;
@@ -245,7 +256,8 @@ fn pages() -> Vec<String> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
-            let is_ours = !name.starts_with('.') && !["target", "node_modules", "corpus", "artifacts"].contains(&name.as_str());
+            let is_ours = !name.starts_with('.')
+                && !["target", "node_modules", "corpus", "artifacts"].contains(&name.as_str());
             if is_ours && entry.file_type().unwrap().is_dir() {
                 folders.push(entry.path());
             } else if name.ends_with(".md") && !name.ends_with(".head.md") {
@@ -341,8 +353,12 @@ fn the_architecture_page_has_every_file() {
         let folder = root().join("crates").join(part).join("src");
         for entry in std::fs::read_dir(folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            let is_named = room.contains(&name) || name == "lib.rs" || name == "code.rs" || name == "golden.rs";
-            assert!(is_named || !name.ends_with(".rs"), "ARCHITECTURE.md does not name crates/{part}/src/{name}");
+            let is_named =
+                room.contains(&name) || name == "lib.rs" || name == "code.rs" || name == "golden.rs";
+            assert!(
+                is_named || !name.ends_with(".rs"),
+                "ARCHITECTURE.md does not name crates/{part}/src/{name}"
+            );
         }
         for word in room.split([' ', '\n', ',', ';', '(', ')', ':']).filter(|word| word.ends_with(".rs")) {
             let path = root().join("crates").join(part).join("src").join(word);
