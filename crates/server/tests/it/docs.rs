@@ -249,6 +249,80 @@ fn spelled_out(text: &str) -> String {
     out
 }
 
+/// What stands between single back-ticks in the prose of a page.
+fn code_words(text: &str) -> Vec<String> {
+    prose(text)
+        .flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+/// `section.name` of every setting, those that are switched off included.
+fn settings() -> BTreeSet<String> {
+    let (mut section, mut settings) = (String::new(), BTreeSet::new());
+    for line in include_str!("../../src/card4e.toml").lines() {
+        let line = line.trim_start_matches("# ");
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.split(']').next()) {
+            name.trim_matches('[').clone_into(&mut section);
+        } else if let Some((name, _)) = line.split_once(" = ") {
+            settings.insert(format!("{section}.{name}"));
+        }
+    }
+    settings
+}
+
+/// A setting, command, option or error code that a page names is one.
+#[test]
+fn the_words() {
+    let (settings, helps) = (settings(), helps());
+    let sections: BTreeSet<&str> = settings.iter().filter_map(|name| name.split('.').next()).collect();
+    let errors: BTreeSet<&str> =
+        wire::tencent::error::ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    let mut seen = [0; 3];
+    for name in pages() {
+        for word in code_words(&page(&name)) {
+            let (first, rest) = word.split_once('.').unwrap_or((&word, ""));
+            let is_name =
+                |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            if sections.contains(first) && is_name(rest) && !FILES.contains(&rest) {
+                assert!(settings.contains(&word), "{name}: there is no setting {word}");
+                seen[0] += 1;
+            } else if ["AuthFailure", "UnauthorizedOperation", "FailedOperation"].contains(&first)
+                && !rest.is_empty()
+            {
+                assert!(errors.contains(word.as_str()), "{name}: there is no error {word}");
+                seen[1] += 1;
+            } else if let Some(arguments) = word.strip_prefix("card4e ") {
+                let arguments: Vec<&str> = arguments.split([' ', '|']).collect();
+                let found = helps
+                    .iter()
+                    .filter(|(command, _)| !command.is_empty() && is_beginning(command, &arguments));
+                let Some((command, help)) = found.max_by_key(|(command, _)| command.len()) else {
+                    assert!(!is_name(arguments[0]), "{name}: there is no command {word}");
+                    continue;
+                };
+                for option in
+                    arguments.iter().filter_map(|word| word.trim_start_matches('[').strip_prefix("--"))
+                {
+                    let option = option.trim_end_matches([']', ',', '.']);
+                    assert!(
+                        help.contains(&format!("--{option}")),
+                        "{name}: {command:?} has no --{option}: {word}"
+                    );
+                }
+                seen[2] += 1;
+            }
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen > 10), "{seen:?}");
+}
+
+/// How names of files end that look like settings, such as `platform.db`.
+const FILES: [&str; 6] = ["rs", "db", "json", "toml", "md", "yml"];
+
+fn is_beginning(command: &[String], of: &[&str]) -> bool {
+    command.len() <= of.len() && command.iter().zip(of).all(|(a, b)| a == b)
+}
+
 /// Every page for people, from the root of the repository.
 fn pages() -> Vec<String> {
     let mut pages = Vec::new();
