@@ -14,6 +14,8 @@ A page that begins in the middle of something says so once, anywhere in it:
 `#> text` in a block (`//> text` where comments begin so) is what must be printed, in that order. A block after
 `<!-- output -->` is the whole output of the block before it. `…` stands for anything in both.
 
+JSON, TOML and YAML are read, whether they can be run here or not.
+
 127.0.0.1:4400 is replaced by a free address, and `accounts.csv` is there. bin/ explains the rest.
 """
 
@@ -25,6 +27,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -163,6 +166,26 @@ class Desk:
         for pid in pids.read_text().split() if pids.exists() else []:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGTERM)
+
+
+def read_data(block):
+    """Fails where a reader's program would."""
+    if block.language == "json":
+        json.loads(block.text)
+    elif block.language == "toml":
+        tomllib.loads(block.text)
+    elif block.language == "yaml":
+        script = "require 'yaml'; YAML.safe_load(STDIN.read)"
+        subprocess.run([need_tool("ruby"), "-e", script], input=block.text, encoding="utf-8", check=True)
+
+
+@pytest.mark.parametrize("page", [name for name in pages() if "```" in (ROOT / name).read_text(encoding="utf-8")])
+def test_data(page):
+    for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+        try:
+            read_data(block)
+        except (ValueError, subprocess.CalledProcessError) as wrong:
+            pytest.fail(f"{page}:{block.line}: {wrong}", pytrace=False)
 
 
 @pytest.mark.parametrize("page", pages())
