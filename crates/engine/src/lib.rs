@@ -29,6 +29,7 @@ pub mod store;
 pub mod subject;
 pub mod vault;
 pub mod verify;
+pub mod watch;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -359,7 +360,10 @@ impl Engine {
     }
 
     /// How often which code was answered.
-    pub fn refusal_counts(&self, filter: &store::UsageFilter) -> Result<Vec<store::RefusalCount>, StoreError> {
+    pub fn refusal_counts(
+        &self,
+        filter: &store::UsageFilter,
+    ) -> Result<Vec<store::RefusalCount>, StoreError> {
         UsageFile::refusal_counts(&self.folder.file("usage.db"), filter)
     }
 
@@ -586,7 +590,8 @@ fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>
                 }
                 Err(_) => {}
             }
-            let refused = std::mem::take(&mut *engine.refusals.lock().unwrap_or_else(PoisonError::into_inner));
+            let refused =
+                std::mem::take(&mut *engine.refusals.lock().unwrap_or_else(PoisonError::into_inner));
             if !refused.is_empty()
                 && let Err(error) = usage.take_refusals(&refused, engine.clock.now_ms())
             {

@@ -58,6 +58,8 @@ pub struct Server {
     pub diagnoses: Mutex<(i64, u32)>,
     /// Passwords and vouchers that were guessed of late.
     pub guesses: Guesses,
+    /// A check of the audit that an operator asked for.
+    pub checking: crate::console::Checking,
 }
 
 impl Server {

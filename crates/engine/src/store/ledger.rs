@@ -445,7 +445,7 @@ pub(super) fn page_after(db: &Connection, after: i64) -> Result<Vec<ReadBlock>, 
 }
 
 /// What an audit check found.
-#[derive(Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Check {
     /// Blocks read.
     pub blocks: u64,
@@ -654,7 +654,8 @@ impl LedgerFile {
         let step = |db: &Connection, sql: &str| db.execute_batch(sql).map_err(|cause| SCHEMA.error(cause));
         let directory = self.directory(vault)?;
         step(&self.db, "BEGIN")?;
-        let resealed = directory.credentials().try_for_each(|credential| self.put_credential(credential, vault));
+        let resealed =
+            directory.credentials().try_for_each(|credential| self.put_credential(credential, vault));
         step(&self.db, if resealed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         resealed
     }

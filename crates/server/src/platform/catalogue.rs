@@ -1,7 +1,9 @@
 //! The catalogue: one service, a page for each action, search. Made from the tables the wires work with.
 
+use engine::Engine;
 use engine::action::Action;
-use engine::caller::ApplicationId;
+use engine::caller::{ApplicationId, CallerId};
+use engine::ledger::Credits;
 use engine::projection::{self, AceDataNumbering, endpoint_of, name_of};
 use serde_json::{Value, json};
 use wire::acedata;
@@ -185,7 +187,8 @@ pub fn members(action: Action) -> Vec<Member> {
     members
 }
 
-fn member(element: Element, name: &'static str, tencent: &'static str) -> Member {
+/// An element as it is called on both wires.
+pub fn member(element: Element, name: &'static str, tencent: &'static str) -> Member {
     let (en, zh, example) = match element {
         Element::Name => ("Name of the card's holder", "姓名", "韦小宝"),
         Element::BankCard => {
@@ -316,10 +319,24 @@ fn service_item(ask: &Ask) -> Result<Value, Refused> {
     Ok(item)
 }
 
+/// What a charged answer of an action costs a caller, or anybody.
+pub fn price(engine: &Engine, caller: Option<CallerId>, action: Action) -> Credits {
+    let policy = engine.policy();
+    let directory = engine.directory();
+    let own = caller.and_then(|caller| directory.application(ApplicationId(caller.0)));
+    let own = own.and_then(|(application, _)| application.price);
+    own.or(policy.prices[action as usize]).unwrap_or(policy.price)
+}
+
+/// Every action this installation answers, with its price.
+pub fn priced(engine: &Engine, caller: Option<CallerId>) -> Vec<(&'static Page, String)> {
+    let actions = engine.policy().actions().into_iter();
+    actions.map(|action| (page(action), price(engine, caller, action).to_string())).collect()
+}
+
 /// The price in the form the original has it: the first rule whose condition holds.
 fn cost(ask: &Ask, action: Action) -> Value {
-    let policy = ask.engine().policy();
-    let price = policy.prices[action as usize].unwrap_or(policy.price);
+    let price = price(ask.engine(), ask.actor.as_ref().map(|actor| actor.caller.id), action);
     json!([{
         "conditions": { "==": [1, 1] },
         "consumption": amount(price),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use engine::action::Action;
-use engine::caller::{AddressRange, Application, ApplicationId, CallerId, Credential, CredentialId, Proof, Standing};
+use engine::caller::{
+    AddressRange, Application, ApplicationId, CallerId, Credential, CredentialId, Proof, Standing,
+};
 use engine::clock::Millis;
 use engine::register::{CredentialTerms, Kind as CredentialKind, Wish};
 use engine::store::StoreError;

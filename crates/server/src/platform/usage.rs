@@ -247,9 +247,7 @@ pub fn status_codes(ask: &Ask) -> Answer {
     statuses.extend((answers > 0).then_some(200));
     statuses.sort_unstable();
     statuses.dedup();
-    let error = |count: &RefusalCount| {
-        json!({ "wire": count.wire, "code": count.code, "status_code": count.status, "requests": count.requests })
-    };
+    let error = |count: &RefusalCount| json!({ "wire": count.wire, "code": count.code, "status_code": count.status, "requests": count.requests });
     ok(json!({ "items": statuses, "errors": refused.iter().map(error).collect::<Vec<_>>() }))
 }
 

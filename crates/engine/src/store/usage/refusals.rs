@@ -215,17 +215,19 @@ fn statuses(filter: &UsageFilter, values: &mut Vec<Value>) -> String {
 }
 
 fn insert(db: &Connection, refusal: &Refusal) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT INTO refusal VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(params![
-        &refusal.request[..],
-        refusal.at_ms,
-        refusal.application.0,
-        refusal.credential.0,
-        refusal.wire.name(),
-        refusal.action.map_or("", Action::name),
-        refusal.code,
-        refusal.status,
-        refusal.elapsed_us,
-    ])?;
+    db.prepare_cached("INSERT INTO refusal VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
+        params![
+            &refusal.request[..],
+            refusal.at_ms,
+            refusal.application.0,
+            refusal.credential.0,
+            refusal.wire.name(),
+            refusal.action.map_or("", Action::name),
+            refusal.code,
+            refusal.status,
+            refusal.elapsed_us,
+        ],
+    )?;
     Ok(())
 }
 
@@ -285,7 +287,11 @@ mod tests {
         };
         let (count, rows) = UsageFile::refusals(&path, &of(1), (2, 1)).unwrap();
         assert_eq!((count, rows[0].at_ms, rows[1].at_ms), (KEPT_MAX, 2698, 2697), "the newest, of one");
-        assert_eq!(UsageFile::refusals(&path, &of(2), (10, 0)).unwrap().0, 3, "nobody is pushed out by another");
+        assert_eq!(
+            UsageFile::refusals(&path, &of(2), (10, 0)).unwrap().0,
+            3,
+            "nobody is pushed out by another"
+        );
         let counts = UsageFile::refusal_counts(&path, &of(1)).unwrap();
         assert_eq!((counts.len(), counts[0].requests, counts[0].status), (1, 2100, 429), "all are counted");
         let other = UsageFilter { statuses: vec![403], ..UsageFilter::default() };
