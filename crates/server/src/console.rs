@@ -180,6 +180,8 @@ async fn read(server: &Arc<Server>, incoming: &Incoming<'_>, received: &Received
         }
     };
     let theme = session::cookie(incoming, "theme").unwrap_or_default();
+    // Elements that a script sends are read once, where they are used.
+    let is_form = incoming.header("content-type").is_none_or(|kind| !kind.contains("json"));
     Ok(Visit {
         server: Arc::clone(server),
         method: incoming.method.clone(),
@@ -188,7 +190,7 @@ async fn read(server: &Arc<Server>, incoming: &Incoming<'_>, received: &Received
             path => path.to_owned(),
         },
         query: decoded(incoming.query.as_bytes()),
-        form: decoded(incoming.body),
+        form: if is_form { decoded(incoming.body) } else { Vec::new() },
         language: match session::cookie(incoming, "lang") {
             Some("zh") => Language::Chinese,
             Some("en") => Language::English,

@@ -32,6 +32,7 @@ if (form) {
     }
   };
   for (const input of Object.values(names)) input.addEventListener("input", update);
+  if (location.search) update();
 
   const send = $("#send");
   const key = form.elements.credential;

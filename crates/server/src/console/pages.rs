@@ -197,14 +197,24 @@ pub fn api(visit: &Visit, alias: &str, notice: Option<Notice>, fresh: Option<(St
         }
     });
     let keys = keys.collect();
+    let (mut members, mut codes) = (catalogue::members(action), catalogue::codes(action));
+    if visit.server.sandbox.is_some() {
+        // A person's elements never are in an address; here nobody is real.
+        for member in &mut members {
+            member.typed = Some(visit.parameter(member.name).to_owned()).filter(|text| !text.is_empty());
+        }
+        for code in &mut codes {
+            code.try_it = crate::sandbox::where_answered(action, code.outcome);
+        }
+    }
     let error = |code: ErrorCode| (code.status().as_u16(), code.as_str(), code.message());
     let secret = fresh.map(|(_, secret)| secret);
     let shown = Api {
         f: Frame::of(visit, page.title(visit.language), notice),
         page,
         base: visit.public_url.clone(),
-        members: catalogue::members(action),
-        codes: catalogue::codes(action),
+        members,
+        codes,
         errors: ErrorCode::ALL.map(error).to_vec(),
         acquired: own.is_some(),
         back: page.alias,
@@ -570,7 +580,10 @@ fn use_row(visit: &Visit, row: &Value) -> UseRow {
         class: look::class_of(&outcome),
         outcome,
         charged: money(&row["deducted_amount"]),
-        balance: unless_null(&row["remaining_amount"], visit.says("unlimited", "不限")),
+        balance: match row["metadata"]["error"].is_null() {
+            true => unless_null(&row["remaining_amount"], visit.says("unlimited", "不限")),
+            false => String::new(),
+        },
         took: format!("{:.1} ms", row["elapsed"].as_f64().unwrap_or_default() * 1000.0),
         wire: text(&row["metadata"]["wire"]),
         key: text(&row["credential"]["name"]),

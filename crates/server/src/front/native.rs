@@ -34,7 +34,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
             reply
         }
         Err(fault) => {
-            note.error = Some(fault.code.as_str());
+            note.error = Some(native::code_of(fault.code));
             refusal(&fault, &request)
         }
     };
@@ -48,7 +48,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
 /// The reply to a request whose handling panicked, and its error code.
 pub fn panicked(request: &[u8; 16]) -> (Wire, &'static str, Reply) {
     let code = ErrorCode::ApiError;
-    (Wire::Native, code.as_str(), refusal(&code.into(), request))
+    (Wire::Native, native::code_of(code), refusal(&code.into(), request))
 }
 
 /// A failure of anything under `/api/v1`.

@@ -159,6 +159,8 @@ pub struct Member {
     pub zh: &'static str,
     /// From the public documentation: a person who does not exist.
     pub example: &'static str,
+    /// What stands in the form instead of it.
+    pub typed: Option<String>,
 }
 
 /// The required members of an action, in the order of the form.
@@ -170,7 +172,7 @@ pub fn members(action: Action) -> Vec<Member> {
     let mut members: Vec<Member> =
         takes.elements.iter().map(|(element, name)| member(*element, name, named(*element))).collect();
     if takes.validity {
-        let day = |name, en, zh, example| Member { name, tencent: "", en, zh, example };
+        let day = |name, en, zh, example| Member { name, tencent: "", en, zh, example, typed: None };
         members.push(day(
             "validity_begin",
             "First day of the card's validity",
@@ -197,7 +199,7 @@ pub fn member(element: Element, name: &'static str, tencent: &'static str) -> Me
         Element::Phone => ("Mobile number, reserved with the bank", "银行预留手机号码", "16137688175"),
         Element::IdCard => ("Number of the resident identity card", "身份证号码", "11204416541220243X"),
     };
-    Member { name, tencent, en, zh, example }
+    Member { name, tencent, en, zh, example, typed: None }
 }
 
 /// What an action can answer.
@@ -214,6 +216,8 @@ pub struct Code {
     pub en: &'static str,
     /// Its text.
     pub zh: &'static str,
+    /// Where a sandbox answers it.
+    pub try_it: Option<String>,
 }
 
 /// Everything an action can answer.
@@ -228,6 +232,7 @@ pub fn codes(action: Action) -> Vec<Code> {
             outcome: outcome.name(),
             en: tencent.text(Language::English),
             zh: tencent.text(Language::Chinese),
+            try_it: None,
         })
     };
     let mut codes: Vec<_> = action.outcomes().iter().filter_map(code).collect();

@@ -151,10 +151,9 @@ impl UsageFile {
         filter: &UsageFilter,
         page: (u32, u32),
     ) -> Result<(u32, Vec<RefusalRow>), StoreError> {
-        if !filter.outcomes.is_empty() {
-            return Ok((0, Vec::new()));
-        }
-        let (wanted, mut values) = filter.sql();
+        // Refused requests have no outcome.
+        let of_any_outcome = UsageFilter { outcomes: Vec::new(), ..filter.clone() };
+        let (wanted, mut values) = of_any_outcome.sql();
         let wanted = wanted + &statuses(filter, &mut values);
         let (limit, offset) = page;
         let run = |db: Connection| -> rusqlite::Result<_> {
@@ -296,8 +295,6 @@ mod tests {
         assert_eq!((counts.len(), counts[0].requests, counts[0].status), (1, 2100, 429), "all are counted");
         let other = UsageFilter { statuses: vec![403], ..UsageFilter::default() };
         assert_eq!(UsageFile::refusals(&path, &other, (10, 0)).unwrap().0, 3);
-        let answered = UsageFilter { outcomes: vec!["PASS".into()], ..UsageFilter::default() };
-        assert_eq!(UsageFile::refusals(&path, &answered, (10, 0)).unwrap().0, 0);
         // Old days go.
         file.take_refusals(&Refusals::default(), 61 * 86_400_000).unwrap();
         assert_eq!(UsageFile::refusal_counts(&path, &of(1)).unwrap(), []);
