@@ -143,7 +143,7 @@ const goesOn = () => $("#live[data-live]");
 if (goesOn()) {
   const again = setInterval(async () => {
     if (document.hidden) return;
-    const reply = await fetch(location.href).catch(() => undefined);
+    const reply = await fetch(goesOn().dataset.live).catch(() => undefined);
     if (!reply?.ok || reply.redirected) return;
     const fresh = new DOMParser().parseFromString(await reply.text(), "text/html").querySelector("#live");
     if (fresh) $("#live").replaceWith(document.adoptNode(fresh));
