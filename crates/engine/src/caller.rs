@@ -1,6 +1,6 @@
 //! Who may ask: callers, their applications, and the credentials they present.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -333,12 +333,13 @@ impl Proof {
 }
 
 /// Everybody who may ask, for look-ups; replaced as a whole when something changes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Directory {
     callers: HashMap<CallerId, Caller>,
     applications: HashMap<ApplicationId, Arc<Application>>,
     by_secret_id: HashMap<String, Arc<Credential>>,
     by_token: HashMap<KeyedRef, Arc<Credential>>,
+    by_number: BTreeMap<CredentialId, Arc<Credential>>,
     last_credential: u32,
 }
 
@@ -372,7 +373,38 @@ impl Directory {
         CredentialId(self.last_credential + 1)
     }
 
+    /// Adds a caller, or replaces the one of that number.
+    pub(crate) fn put_caller(&mut self, caller: Caller) {
+        self.callers.insert(caller.id, caller);
+    }
+
+    /// Adds an application, or replaces the one of that number.
+    pub(crate) fn put_application(&mut self, application: Application) {
+        self.applications.insert(application.id, Arc::new(application));
+    }
+
+    /// Adds a credential, or replaces the one of that number with all its secrets.
+    pub(crate) fn put_credential(&mut self, credential: Credential) {
+        self.remove_credential(credential.id);
+        self.last_credential = self.last_credential.max(credential.id.0);
+        self.add(Arc::new(credential));
+    }
+
+    /// Takes a credential out: nobody gets in with it any more.
+    pub(crate) fn remove_credential(&mut self, id: CredentialId) {
+        let Some(old) = self.by_number.remove(&id) else { return };
+        match &old.proof {
+            Proof::Signature { secret_id, .. } => drop(self.by_secret_id.remove(secret_id)),
+            Proof::Bearer { hash, previous, .. } => {
+                self.by_token.remove(hash);
+                previous.iter().for_each(|(old, _)| drop(self.by_token.remove(old)));
+            }
+            Proof::Platform { hash, .. } => drop(self.by_token.remove(hash)),
+        }
+    }
+
     fn add(&mut self, credential: Arc<Credential>) {
+        self.by_number.insert(credential.id, Arc::clone(&credential));
         match &credential.proof {
             Proof::Signature { secret_id, .. } => {
                 self.by_secret_id.insert(secret_id.clone(), credential);
@@ -411,12 +443,13 @@ impl Directory {
     }
 
     /// All credentials, by number.
-    pub fn credentials(&self) -> Vec<Arc<Credential>> {
-        let all = self.by_secret_id.values().chain(self.by_token.values());
-        let mut credentials: Vec<_> = all.cloned().collect();
-        credentials.sort_by_key(|credential| credential.id);
-        credentials.dedup_by_key(|credential| credential.id);
-        credentials
+    pub fn credentials(&self) -> impl DoubleEndedIterator<Item = &Arc<Credential>> + ExactSizeIterator {
+        self.by_number.values()
+    }
+
+    /// The credential of that number.
+    pub fn credential(&self, id: CredentialId) -> Option<&Arc<Credential>> {
+        self.by_number.get(&id)
     }
 
     /// The caller of that number.

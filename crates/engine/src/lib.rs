@@ -29,6 +29,7 @@ pub mod store;
 pub mod subject;
 pub mod vault;
 pub mod verify;
+pub mod watch;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,7 +49,7 @@ use crate::ledger::{Books, Credits, Entry, Totals};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
 use crate::rotate::RotationStatus;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
-use crate::store::{Accounts, Folder, LedgerFile, Opened, PlatformFile, StoreError, UsageFile};
+use crate::store::{Accounts, Folder, LedgerFile, Opened, PlatformFile, Refusals, StoreError, UsageFile};
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
 use crate::verify::Refusal;
@@ -197,6 +198,7 @@ pub struct Engine {
     day: Mutex<Option<DayKey>>,
     registering: Mutex<()>,
     platform: Mutex<PlatformFile>,
+    refusals: Mutex<Refusals>,
 }
 
 /// The key of one Beijing day, under which that day's attempts are counted.
@@ -267,6 +269,7 @@ impl Engine {
             day: Mutex::default(),
             registering: Mutex::default(),
             platform: Mutex::new(platform),
+            refusals: Mutex::default(),
         });
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes };
         let running = Running {
@@ -340,6 +343,28 @@ impl Engine {
         offset_ms: i64,
     ) -> Result<Vec<store::DayUse>, StoreError> {
         UsageFile::days(&self.folder.file("usage.db"), filter, offset_ms)
+    }
+
+    /// Notes that a request of a known caller was refused, for its usage pages.
+    pub fn note_refusal(&self, refusal: store::Refusal) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).note(refusal);
+    }
+
+    /// Refused requests, newest first: how many are kept, and one page of them.
+    pub fn refusal_page(
+        &self,
+        filter: &store::UsageFilter,
+        page: (u32, u32),
+    ) -> Result<(u32, Vec<store::RefusalRow>), StoreError> {
+        UsageFile::refusals(&self.folder.file("usage.db"), filter, page)
+    }
+
+    /// How often which code was answered.
+    pub fn refusal_counts(
+        &self,
+        filter: &store::UsageFilter,
+    ) -> Result<Vec<store::RefusalCount>, StoreError> {
+        UsageFile::refusal_counts(&self.folder.file("usage.db"), filter)
     }
 
     /// Everybody who may ask, as of now.
@@ -564,6 +589,13 @@ fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>
                     lags = true;
                 }
                 Err(_) => {}
+            }
+            let refused =
+                std::mem::take(&mut *engine.refusals.lock().unwrap_or_else(PoisonError::into_inner));
+            if !refused.is_empty()
+                && let Err(error) = usage.take_refusals(&refused, engine.clock.now_ms())
+            {
+                tracing::warn!(%error, "refused requests are missing from the usage rows");
             }
             if closing {
                 return;

@@ -127,6 +127,82 @@ pub enum Act {
     },
     /// The key that opens the key ring was replaced.
     RootKeyReplaced,
+    /// A package was put on the shelf.
+    PackagePut {
+        /// Its id.
+        package: String,
+        /// How much it gives.
+        credits: Credits,
+        /// What it costs, in hundredths of the installation's currency.
+        price_cents: i64,
+    },
+    /// A package was taken off the shelf.
+    PackageDropped {
+        /// Its id.
+        package: String,
+    },
+    /// Vouchers were made.
+    VouchersIssued {
+        /// How many.
+        count: u32,
+        /// How much each gives.
+        credits: Credits,
+    },
+    /// An invitation to register was made.
+    Invited {
+        /// Not valid from then on, Unix milliseconds.
+        until_ms: Millis,
+    },
+    /// An order was made for somebody else.
+    OrderMade {
+        /// Its id.
+        order: String,
+        /// For whom.
+        application: ApplicationId,
+        /// How much it gives.
+        credits: Credits,
+        /// What it costs, in hundredths of the installation's currency.
+        price_cents: i64,
+    },
+    /// An order that waits to be paid was given another price.
+    OrderPriced {
+        /// Its id.
+        order: String,
+        /// What it costs now, in hundredths of the installation's currency.
+        price_cents: i64,
+    },
+    /// An order was carried out; a payment of its own adds its credits.
+    OrderFinished {
+        /// Its id.
+        order: String,
+        /// For whom.
+        application: ApplicationId,
+        /// How much it gives.
+        credits: Credits,
+    },
+    /// An order was taken back; a payment of its own takes its credits.
+    OrderRefunded {
+        /// Its id.
+        order: String,
+        /// Whose.
+        application: ApplicationId,
+        /// How much it gave.
+        credits: Credits,
+    },
+    /// How an account of record stands was looked up by card; by which is not kept.
+    AccountLookedUp,
+    /// Somebody may choose another password, with a code that is valid once.
+    PasswordResetAllowed {
+        /// Whose.
+        caller: CallerId,
+        /// Not valid from then on, Unix milliseconds.
+        until_ms: Millis,
+    },
+    /// A password was replaced, and all sessions under the old one ended.
+    PasswordSet {
+        /// Whose.
+        caller: CallerId,
+    },
 }
 
 impl Act {
@@ -151,7 +227,7 @@ impl Act {
             },
             Change::Credential(credential) => {
                 let (id, expires_at_ms) = (credential.id, credential.expires_at_ms);
-                if directory.credentials().iter().any(|known| known.id == id) {
+                if directory.credential(id).is_some() {
                     Act::CredentialChanged { credential: id, expires_at_ms }
                 } else {
                     let (application, kind) = (credential.application, kind_word(&credential.proof).into());

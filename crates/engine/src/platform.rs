@@ -12,7 +12,7 @@ use crate::Engine;
 use crate::caller::{ApplicationId, CallerId};
 use crate::clock::Millis;
 use crate::ledger::Credits;
-use crate::operator::{Acting, By};
+use crate::operator::{Act, Acting, By};
 use crate::register::RegisterError;
 use crate::store::{PlatformFile, StoreError};
 use crate::vault::random;
@@ -234,6 +234,8 @@ pub fn new_code() -> String {
     code
 }
 
+const DAY_MS: i64 = 86_400_000;
+
 impl Engine {
     /// The platform's own file: people, orders, vouchers.
     pub fn platform(&self) -> MutexGuard<'_, PlatformFile> {
@@ -288,6 +290,91 @@ impl Acting<'_> {
         Ok(application)
     }
 
+    /// Puts a package on the shelf.
+    pub fn put_package(&self, package: &Package) -> Result<(), PlatformError> {
+        let Package { id, credits, price_cents, .. } = package;
+        let (package_id, credits, price_cents) = (id.clone(), *credits, *price_cents);
+        self.record_act(Act::PackagePut { package: package_id, credits, price_cents })?;
+        Ok(self.platform().put_package(package)?)
+    }
+
+    /// Takes a package off the shelf; orders of it stay.
+    pub fn drop_package(&self, id: &str) -> Result<(), PlatformError> {
+        if !self.platform().packages()?.iter().any(|package| package.id == id) {
+            return Err(PlatformError::Unknown("package"));
+        }
+        self.record_act(Act::PackageDropped { package: id.to_owned() })?;
+        self.platform().drop_package(id)?;
+        Ok(())
+    }
+
+    /// Makes vouchers; their codes are never to be seen again.
+    pub fn issue_vouchers(&self, count: u32, credits: Credits) -> Result<Vec<String>, PlatformError> {
+        self.record_act(Act::VouchersIssued { count, credits })?;
+        let codes: Vec<String> = (0..count).map(|_| new_code()).collect();
+        self.platform().add_vouchers(&codes, credits, self.clock.now_ms())?;
+        Ok(codes)
+    }
+
+    /// Makes an invitation that is valid for so many days; gives its code and its end.
+    pub fn invite(&self, days: u32) -> Result<(String, Millis), PlatformError> {
+        let (code, until_ms) = (new_code(), self.clock.now_ms() + i64::from(days) * DAY_MS);
+        self.record_act(Act::Invited { until_ms })?;
+        self.platform().invite(&code, until_ms)?;
+        Ok((code, until_ms))
+    }
+
+    /// Lets a person choose another password: gives a code that is valid once, for a day. One that was made
+    /// before is no longer valid.
+    pub fn allow_password_reset(&self, login: &str) -> Result<(String, Millis), PlatformError> {
+        let person = self.platform().person(&login.to_lowercase())?;
+        let caller = person.ok_or(PlatformError::Unknown("person with this e-mail address"))?.caller;
+        let (code, until_ms) = (new_code(), self.clock.now_ms() + DAY_MS);
+        self.record_act(Act::PasswordResetAllowed { caller, until_ms })?;
+        self.platform().allow_reset(&code, caller, until_ms)?;
+        Ok((code, until_ms))
+    }
+
+    /// Uses such a code up: the person has another password now, and no session.
+    pub fn reset_password(&self, code: &str, password: &str) -> Result<CallerId, PlatformError> {
+        let now = self.clock.now_ms();
+        let unknown = || PlatformError::Unknown("code that is still valid");
+        let caller = self.platform().reset_of(code, now)?.ok_or_else(unknown)?;
+        self.record_act(Act::PasswordSet { caller })?;
+        let caller = self.platform().take_reset(code, now)?.ok_or_else(unknown)?;
+        self.platform().set_password(caller, password)?;
+        Ok(caller)
+    }
+
+    /// Gives a person another password and ends all their sessions.
+    pub fn set_password(&self, caller: CallerId, password: &str) -> Result<(), PlatformError> {
+        self.record_act(Act::PasswordSet { caller })?;
+        Ok(self.platform().set_password(caller, password)?)
+    }
+
+    /// Makes an order in somebody else's name.
+    pub fn make_order(&self, order: &Order) -> Result<(), PlatformError> {
+        let application = ApplicationId(order.caller.0);
+        let Order { id, credits, price_cents, .. } = order;
+        let (id, credits, price_cents) = (id.clone(), *credits, *price_cents);
+        self.record_act(Act::OrderMade { order: id, application, credits, price_cents })?;
+        Ok(self.platform().add_order(order)?)
+    }
+
+    /// Gives an order that waits to be paid another price.
+    pub fn set_price(&self, id: &str, price_cents: i64) -> Result<Order, PlatformError> {
+        let order = self.platform().order(id)?.ok_or(PlatformError::Unknown("order"))?;
+        let refused = PlatformError::State { state: order.state.name(), done: "given another price" };
+        if order.state != OrderState::Pending {
+            return Err(refused);
+        }
+        self.record_act(Act::OrderPriced { order: id.to_owned(), price_cents })?;
+        if !self.platform().set_price(id, price_cents, self.clock.now_ms())? {
+            return Err(refused);
+        }
+        self.platform().order(id)?.ok_or(PlatformError::Unknown("order"))
+    }
+
     /// Carries a paid order out, or confirms that it was paid and does so.
     pub fn finish_order(&self, id: &str, pay_way: Option<PayWay>) -> Result<Order, PlatformError> {
         let order = self.platform().order(id)?.ok_or(PlatformError::Unknown("order"))?;
@@ -296,8 +383,13 @@ impl Acting<'_> {
         }
         let pay_way = order.pay_way.or(pay_way).unwrap_or(PayWay::BankTransfer);
         let now = self.clock.now_ms();
+        let application = ApplicationId(order.caller.0);
+        if !self.books().has_payment(&order.reference(false)) {
+            let (order, credits) = (order.id.clone(), order.credits);
+            self.record_act(Act::OrderFinished { order, application, credits })?;
+        }
         self.platform().set_order(id, OrderState::Paid, Some(pay_way), now)?;
-        self.pay(ApplicationId(order.caller.0), order.credits, order.reference(false))?;
+        self.pay(application, order.credits, order.reference(false))?;
         self.platform().set_order(id, OrderState::Finished, None, now)?;
         self.platform().order(id)?.ok_or(PlatformError::Unknown("order"))
     }
@@ -308,7 +400,12 @@ impl Acting<'_> {
         if order.state != OrderState::Finished {
             return Err(PlatformError::State { state: order.state.name(), done: "refunded" });
         }
-        self.take_back(ApplicationId(order.caller.0), order.credits, order.reference(true))?;
+        let application = ApplicationId(order.caller.0);
+        if !self.books().has_payment(&order.reference(true)) {
+            let (order, credits) = (order.id.clone(), order.credits);
+            self.record_act(Act::OrderRefunded { order, application, credits })?;
+        }
+        self.take_back(application, order.credits, order.reference(true))?;
         self.platform().set_order(id, OrderState::Refunded, None, self.clock.now_ms())?;
         self.platform().order(id)?.ok_or(PlatformError::Unknown("order"))
     }

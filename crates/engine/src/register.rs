@@ -2,6 +2,7 @@
 //!
 //! Secrets are made here and shown once, by whoever called; what stays is sealed or a keyed hash.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -395,7 +396,10 @@ impl Engine {
     /// All callers.
     pub fn list_callers(&self) -> Vec<ListedCaller> {
         let directory = self.directory();
-        let credentials = directory.credentials();
+        let mut counts: HashMap<ApplicationId, usize> = HashMap::new();
+        for credential in directory.credentials() {
+            *counts.entry(credential.application).or_default() += 1;
+        }
         let listed = |caller: &&Caller| {
             let id = ApplicationId(caller.id.0);
             let application = directory.application(id).map(|(application, _)| application);
@@ -406,7 +410,7 @@ impl Engine {
                 standing: caller.standing,
                 operator: caller.operator,
                 balance: balance.map(|balance| balance.to_string()),
-                credentials: credentials.iter().filter(|credential| credential.application == id).count(),
+                credentials: counts.get(&id).copied().unwrap_or(0),
                 price: own.and_then(|own| own.price).map(|price| price.to_string()),
                 requests_per_second: own.and_then(|own| own.requests_per_second),
                 encryption_required: own.is_some_and(|own| own.encryption_required),
@@ -507,15 +511,9 @@ impl Engine {
         let only = of.map(|name| self.caller(name)).transpose()?.map(|caller| caller.id);
         let directory = self.directory();
         let name = |id: ApplicationId| {
-            let callers = directory.callers();
-            callers
-                .iter()
-                .find(|caller| caller.id.0 == id.0)
-                .map(|caller| caller.name.clone())
-                .unwrap_or_default()
+            directory.caller(CallerId(id.0)).map(|caller| caller.name.clone()).unwrap_or_default()
         };
-        let credentials = directory.credentials();
-        let wanted = credentials.iter().filter(|c| only.is_none_or(|only| only.0 == c.application.0));
+        let wanted = directory.credentials().filter(|c| only.is_none_or(|only| only.0 == c.application.0));
         let now = self.clock.now_ms();
         let listed = |c: &std::sync::Arc<Credential>| ListedCredential::of(c, name(c.application), now);
         Ok(wanted.map(listed).collect())
@@ -528,9 +526,9 @@ impl Engine {
     }
 
     fn credential(&self, id: u32) -> Result<Credential, RegisterError> {
-        let credentials = self.directory().credentials();
-        let found = credentials.into_iter().find(|credential| credential.id.0 == id);
-        found.map(|credential| (*credential).clone()).ok_or(RegisterError::NoCredential(id))
+        let directory = self.directory();
+        let found = directory.credential(CredentialId(id));
+        found.map(|credential| (**credential).clone()).ok_or(RegisterError::NoCredential(id))
     }
 }
 

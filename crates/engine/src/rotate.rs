@@ -233,15 +233,15 @@ impl Engine {
             return Ok(());
         }
         let has_oldest = |proof: &Proof| hashes(proof).any(|hash| Some(&hash[0]) == used.first());
-        let credentials = self.directory().credentials();
-        let old = credentials.iter().filter(|credential| has_oldest(&credential.proof));
+        let directory = self.directory();
+        let old = directory.credentials().filter(|credential| has_oldest(&credential.proof));
         let old: Vec<String> = old.map(|credential| credential.id.0.to_string()).collect();
         Err(RotateError::OldTokens(old.join(", ")))
     }
 
     fn token_keys_in_use(&self) -> Vec<u8> {
-        let credentials = self.directory().credentials();
-        credentials.iter().flat_map(|credential| hashes(&credential.proof).map(|hash| hash[0])).collect()
+        let directory = self.directory();
+        directory.credentials().flat_map(|credential| hashes(&credential.proof).map(|hash| hash[0])).collect()
     }
 }
 

@@ -539,10 +539,20 @@ impl Writer {
             self.failed(error);
         }
         kept?;
-        if matches!(change, Change::Erasure(_)) {
-            return Ok(());
+        // Changed in a copy: reading everybody again, with all secrets to open, would hold up the answers.
+        let mut directory = (*self.engine.directory()).clone();
+        match change {
+            Change::New(caller, application) => {
+                directory.put_caller(caller.clone());
+                directory.put_application(application.clone());
+            }
+            Change::Caller(caller) => directory.put_caller(caller.clone()),
+            Change::Application(application) => directory.put_application(application.clone()),
+            Change::Credential(credential) => directory.put_credential(credential.clone()),
+            Change::Revoked(id) => directory.remove_credential(*id),
+            Change::Resealed | Change::Erasure(_) => return Ok(()),
         }
-        self.engine.replace_directory(self.file.directory(vault)?);
+        self.engine.replace_directory(directory);
         Ok(())
     }
 

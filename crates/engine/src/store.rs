@@ -21,7 +21,7 @@ pub use accounts::{
 };
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, Newest, Opened, Unerased};
 pub use platform::PlatformFile;
-pub use usage::{DayUse, UsageFile, UsageFilter, UsageRow};
+pub use usage::{DayUse, Refusal, RefusalCount, RefusalRow, Refusals, UsageFile, UsageFilter, UsageRow};
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

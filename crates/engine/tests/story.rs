@@ -187,7 +187,7 @@ fn a_noisy_caller_cannot_keep_a_quiet_one_from_being_answered() {
     engine.acting(By::Machine).create_caller("quiet", false, true, Credits::ZERO).unwrap();
     let issued = engine.acting(By::Machine).issue("quiet", Kind::Bearer, Wish::default()).unwrap();
     let directory = engine.directory();
-    let quiet = directory.credentials().into_iter().find(|known| known.id.0 == issued.credential).unwrap();
+    let quiet = Arc::clone(directory.credential(CredentialId(issued.credential)).unwrap());
     let noisy = credential(&engine.vault);
     // Admitted, and not asked yet: as many as there may be, again and again.
     let mut under_way = Vec::new();

@@ -21,6 +21,7 @@ use crate::installation::{Installation, Place};
 use crate::ledger::Time;
 use crate::table::{self, Heading, count};
 
+pub use evidence::says;
 use evidence::{Line, Signed, Stated, VERSION, written};
 
 /// `card4e audit`
@@ -223,7 +224,8 @@ fn log(since: Option<Time>, until: Option<Time>, data: &Data) -> anyhow::Result<
     Ok(out.flush()?)
 }
 
-fn log_row(says: &Value) -> [String; 4] {
+/// An entry as it is listed: time, who, what, details.
+pub fn log_row(says: &Value) -> [String; 4] {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let by = match &says["by"] {
         Value::Object(by) => by.iter().map(|(kind, number)| format!("{kind} {number}")).collect(),

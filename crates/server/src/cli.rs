@@ -38,6 +38,9 @@ pub enum Command {
     /// Look after credentials: make, list, rotate, revoke.
     #[command(subcommand)]
     Credential(CredentialCommand),
+    /// Look after people who log in to the console: list, invite, let them choose another password.
+    #[command(subcommand)]
+    Person(crate::person::Command),
     /// Load accounts of record from a file.
     #[command(subcommand)]
     Import(crate::import::What),

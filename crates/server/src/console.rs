@@ -2,6 +2,7 @@
 //! API's own functions, in the name of whoever has the session; a script adds only *Try*, the signature
 //! view and live panels.
 
+mod account;
 mod explorer;
 mod look;
 mod operator;
@@ -9,6 +10,9 @@ mod pages;
 mod session;
 mod snippets;
 mod try_it;
+mod watch;
+
+pub use watch::Checking;
 
 use std::sync::Arc;
 
@@ -72,12 +76,16 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
             return dressed(Reply::new(refused.status, "text/plain; charset=utf-8", refused.detail));
         }
     };
-    if visit.path == "/console/try" {
-        return dressed(try_it::answer(core, visit, incoming, received).await);
+    match visit.path.as_str() {
+        "/console/try" => return dressed(try_it::answer(core, visit, incoming, received).await),
+        "/console/operator/import" => return dressed(watch::import(visit, incoming).await),
+        _ => {}
     }
     let permit = match visit.path.as_str() {
         // A hash takes memory and a core: so many at once, the others wait.
-        "/auth/login" | "/auth/register" if visit.method == Method::POST => {
+        "/auth/login" | "/auth/register" | "/auth/reset" | "/console/account/password"
+            if visit.method == Method::POST =>
+        {
             server.guesses.at_once.acquire().await.ok()
         }
         _ => None,
@@ -172,6 +180,8 @@ async fn read(server: &Arc<Server>, incoming: &Incoming<'_>, received: &Received
         }
     };
     let theme = session::cookie(incoming, "theme").unwrap_or_default();
+    // Elements that a script sends are read once, where they are used.
+    let is_form = incoming.header("content-type").is_none_or(|kind| !kind.contains("json"));
     Ok(Visit {
         server: Arc::clone(server),
         method: incoming.method.clone(),
@@ -180,7 +190,7 @@ async fn read(server: &Arc<Server>, incoming: &Incoming<'_>, received: &Received
             path => path.to_owned(),
         },
         query: decoded(incoming.query.as_bytes()),
-        form: decoded(incoming.body),
+        form: if is_form { decoded(incoming.body) } else { Vec::new() },
         language: match session::cookie(incoming, "lang") {
             Some("zh") => Language::Chinese,
             Some("en") => Language::English,
@@ -209,6 +219,7 @@ fn show(visit: &Visit) -> Seen {
         ["documents", alias] => pages::api(visit, alias, None, None),
         ["auth", "login"] => pages::login(visit, None),
         ["auth", "register"] => pages::register(visit, None),
+        ["auth", "reset"] => account::reset_page(visit, None),
         ["support"] => pages::support(visit),
         ["terms"] => pages::terms_page(visit),
         ["console"] | ["console", "applications"] => pages::applications(visit, None, None),
@@ -217,7 +228,12 @@ fn show(visit: &Visit) -> Seen {
         ["console", "usages", "export"] => pages::usage_export(visit),
         ["console", "usages", id] => pages::usage(visit, id),
         ["console", "orders"] | ["console", "orders", _] => pages::orders(visit, None),
+        ["console", "account"] => account::page(visit, None, StatusCode::OK),
         ["console", "operator"] => operator::page(visit, None),
+        ["console", "operator", "account", number] => operator::account(visit, number, None),
+        ["console", "operator", "data"] => watch::data(visit, None),
+        ["console", "operator", "audit"] => watch::audit(visit, None),
+        ["console", "operator", "health"] => watch::health(visit),
         ["console", "sandbox"] if visit.server.sandbox.is_some() => pages::sandbox(visit),
         _ => Err(Refused::not_found("page")),
     }
@@ -228,6 +244,7 @@ fn act(visit: &Visit, parts: &[&str]) -> Seen {
     match parts {
         ["auth", "login"] => return session::log_in(visit),
         ["auth", "register"] => return session::register(visit),
+        ["auth", "reset"] => return account::reset(visit),
         ["user", "settings"] => return session::settings(visit),
         _ => {}
     }
@@ -247,7 +264,9 @@ fn act(visit: &Visit, parts: &[&str]) -> Seen {
         ["console", "orders"] => pages::order(visit),
         ["console", "redeem"] => pages::redeem(visit),
         ["console", "explorer"] => explorer::debug(visit),
-        ["console", "operator", what] => operator::act(visit, what),
+        ["console", "account", "password"] => account::change_password(visit),
+        ["console", "operator", "check"] => watch::begin_check(visit),
+        ["console", "operator", what] if operator::FORMS.contains(what) => operator::act(visit, what),
         _ => Err(Refused::not_found("page")),
     }
 }
@@ -264,6 +283,11 @@ impl Visit {
     /// First value of a field of the form.
     fn field(&self, name: &str) -> &str {
         self.form.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
+    }
+
+    /// First value of a field as it was typed, blanks and all.
+    fn raw(&self, name: &str) -> &str {
+        self.form.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
     /// First value of a parameter.

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use engine::Engine;
-use engine::caller::{Action, ApplicationId, Credential, Wire};
+use engine::caller::{Action, ApplicationId, Credential, CredentialId, Wire};
 use engine::issuer::CardKind;
 use engine::ledger::Answer;
 use engine::outcome::Reason;
@@ -58,6 +58,8 @@ pub struct Server {
     pub diagnoses: Mutex<(i64, u32)>,
     /// Passwords and vouchers that were guessed of late.
     pub guesses: Guesses,
+    /// A check of the audit that an operator asked for.
+    pub checking: crate::console::Checking,
 }
 
 impl Server {
@@ -275,6 +277,10 @@ pub struct Note {
     pub action: String,
     /// Name of the application that asked.
     pub application: Option<String>,
+    /// Who asked, proven: with which credential, of which application.
+    pub asker: Option<(ApplicationId, CredentialId)>,
+    /// What was asked.
+    pub asked: Option<Action>,
     /// The elements, masked.
     pub masks: Option<engine::claim::Masks>,
     /// What was answered.
@@ -292,10 +298,12 @@ pub struct Note {
 }
 
 impl Note {
-    /// For the journal: whose request this is, refused or not.
-    fn asked_by(&mut self, server: &Server, application: ApplicationId) {
+    /// Whose request this is, refused or not.
+    fn asked_by(&mut self, server: &Server, credential: &Credential) {
+        self.asker = Some((credential.application, credential.id));
+        // For the journal.
         if server.sandbox.is_some() {
-            let found = server.engine.directory().application(application);
+            let found = server.engine.directory().application(credential.application);
             self.application = found.map(|(application, _)| application.name.clone());
         }
     }
@@ -315,6 +323,19 @@ pub async fn finish(
         core.server.metrics.answered(wire, answer.action, answer.outcome, received.began.elapsed());
     } else if let Some(code) = note.error {
         core.server.metrics.refused(wire, code);
+        if let Some((application, credential)) = note.asker {
+            core.server.engine.note_refusal(engine::store::Refusal {
+                request: *request,
+                at_ms: core.server.engine.clock.now_ms(),
+                application,
+                credential,
+                wire,
+                action: note.asked,
+                code,
+                status: reply.status.as_u16(),
+                elapsed_us: u32::try_from(received.began.elapsed().as_micros()).unwrap_or(u32::MAX),
+            });
+        }
     }
     match &core.server.sandbox {
         Some(sandbox) => sandbox.finish(&core.server, wire, request, note, reply).await,

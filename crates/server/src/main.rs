@@ -18,6 +18,7 @@ mod keys;
 mod ledger;
 mod locked;
 mod manage;
+mod person;
 mod pkcs11;
 mod platform;
 mod process;
@@ -94,6 +95,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(options) => return verify::run(&options),
         Command::Caller(command) => register::caller(command)?,
         Command::Credential(command) => register::credential(command)?,
+        Command::Person(command) => person::run(&command)?,
         Command::Import(what) => import::run(&what)?,
         Command::Accounts(command) => accounts::run(&command)?,
         Command::Issuers(command) => as_far_as_read(issuers::run(&command))?,
@@ -168,6 +170,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         port: address.port(),
         diagnoses: Mutex::default(),
         guesses: platform::password::Guesses::default(),
+        checking: console::Checking::default(),
         settings: RwLock::new(Arc::new(settings)),
     });
     if let Some(sandbox) = &server.sandbox {

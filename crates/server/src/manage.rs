@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use engine::caller::{Action, AddressRange, Purpose, Standing};
+use engine::clock::utc_text;
 use engine::file::unhex;
 use engine::ledger::Credits;
 use engine::operator::{Act, By};
@@ -57,6 +58,12 @@ pub enum Request {
     Rotate { id: u32, overlap_ms: i64 },
     /// Make a credential invalid.
     Revoke { id: u32 },
+    /// Who logs in to the console with a password.
+    ListPeople,
+    /// An invitation to register.
+    Invite { days: u32 },
+    /// A code to choose another password with.
+    ResetPassword { login: String },
     /// One question in a caller's name.
     Verify { caller: String, action: Action, elements: Elements, purpose: Option<Purpose> },
     /// How the server is.
@@ -138,6 +145,27 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
         }
         Request::ListCredentials { caller } => Ok(json!(engine.list_credentials(caller.as_deref())?)),
         Request::Rotate { id, overlap_ms } => Ok(json!(acting.rotate(id, overlap_ms)?)),
+        Request::ListPeople => {
+            let directory = engine.directory();
+            let person = |person: engine::platform::Person| {
+                let caller = directory.caller(person.caller).map(|caller| caller.name.clone());
+                json!({ "login": person.login, "caller": caller, "registered": utc_text(person.created_at_ms) })
+            };
+            let people = engine.platform().people()?;
+            Ok(people.into_iter().map(person).collect())
+        }
+        Request::Invite { days } => {
+            let (code, until_ms) = acting.invite(days)?;
+            Ok(
+                json!({ "code": code, "path": format!("/auth/register?invitation={code}"), "expires": utc_text(until_ms) }),
+            )
+        }
+        Request::ResetPassword { login } => {
+            let (code, until_ms) = acting.allow_password_reset(&login)?;
+            Ok(
+                json!({ "code": code, "path": format!("/auth/reset?code={code}"), "expires": utc_text(until_ms) }),
+            )
+        }
         Request::Revoke { id } => {
             acting.revoke(id)?;
             Ok(json!({ "revoked": id }))

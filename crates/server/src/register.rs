@@ -15,12 +15,13 @@ use crate::table;
 /// Which installation, and how to print.
 #[derive(Args)]
 pub struct Whose {
+    /// Which one.
     #[command(flatten)]
-    place: Place,
+    pub place: Place,
 
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// `card4e caller`

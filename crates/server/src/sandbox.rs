@@ -18,7 +18,7 @@ pub use credentials::{
     seed as seeded_callers,
 };
 pub use fault::Effect;
-pub use page::{application_rows, card_rows};
+pub use page::{application_rows, card_rows, where_answered};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

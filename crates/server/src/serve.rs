@@ -222,6 +222,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         port: address.port(),
         diagnoses: Mutex::default(),
         guesses: platform::password::Guesses::default(),
+        checking: crate::console::Checking::default(),
         settings: RwLock::new(Arc::new(settings)),
     });
     let data = folder.display();

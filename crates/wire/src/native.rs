@@ -175,16 +175,25 @@ impl<'de> Visitor<'de> for WhyVisitor {
 /// The status and body of a failure under `/api/v1`: the management API's envelope, with the codes of
 /// its guide where it has one, else those of the AceData wire.
 pub fn failure(fault: &Fault, trace_id: &str) -> (StatusCode, Vec<u8>) {
-    let (status, code) = match fault.code {
-        ErrorCode::BadRequest => (fault.status, "invalid"),
-        ErrorCode::TokenMismatched => (StatusCode::FORBIDDEN, "permission_denied"),
-        ErrorCode::InvalidToken => (fault.status, "not_authenticated"),
-        ErrorCode::NoApi => (fault.status, "not_found"),
-        ErrorCode::MethodNotAllowed => (fault.status, "method_not_allowed"),
-        other => (fault.status, other.as_str()),
+    let status = match fault.code {
+        ErrorCode::TokenMismatched => StatusCode::FORBIDDEN,
+        _ => fault.status,
     };
-    let body = Body { detail: &fault.message, code, trace_id: &trace_id.replace('-', "") };
+    let body =
+        Body { detail: &fault.message, code: code_of(fault.code), trace_id: &trace_id.replace('-', "") };
     (status, serde_json::to_vec(&body).unwrap_or_default())
+}
+
+/// What a failure is called here.
+pub fn code_of(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::BadRequest => "invalid",
+        ErrorCode::TokenMismatched => "permission_denied",
+        ErrorCode::InvalidToken => "not_authenticated",
+        ErrorCode::NoApi => "not_found",
+        ErrorCode::MethodNotAllowed => "method_not_allowed",
+        other => other.as_str(),
+    }
 }
 
 #[derive(Serialize)]

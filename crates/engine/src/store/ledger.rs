@@ -445,7 +445,7 @@ pub(super) fn page_after(db: &Connection, after: i64) -> Result<Vec<ReadBlock>, 
 }
 
 /// What an audit check found.
-#[derive(Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Check {
     /// Blocks read.
     pub blocks: u64,
@@ -652,9 +652,10 @@ impl LedgerFile {
     /// Seals all secrets again, all or none; those that are kept as hashes stay as they are.
     pub fn reseal_credentials(&mut self, vault: &Vault) -> Result<(), StoreError> {
         let step = |db: &Connection, sql: &str| db.execute_batch(sql).map_err(|cause| SCHEMA.error(cause));
-        let credentials = self.directory(vault)?.credentials();
+        let directory = self.directory(vault)?;
         step(&self.db, "BEGIN")?;
-        let resealed = credentials.iter().try_for_each(|credential| self.put_credential(credential, vault));
+        let resealed =
+            directory.credentials().try_for_each(|credential| self.put_credential(credential, vault));
         step(&self.db, if resealed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         resealed
     }

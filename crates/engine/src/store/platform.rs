@@ -34,6 +34,11 @@ const SCHEMA: Schema = Schema {
             hash     BLOB PRIMARY KEY,
             until_ms INTEGER NOT NULL
         ) WITHOUT ROWID;
+        CREATE TABLE reset (                      -- who may choose another password
+            caller   INTEGER PRIMARY KEY,
+            hash     BLOB NOT NULL UNIQUE,
+            until_ms INTEGER NOT NULL
+        );
         CREATE TABLE acquired (
             application INTEGER PRIMARY KEY,
             at_ms       INTEGER NOT NULL
@@ -123,11 +128,40 @@ impl PlatformFile {
         )
     }
 
-    /// Keeps another password, and ends all sessions of the person.
-    pub fn set_password(&self, caller: CallerId, password: &str) -> Stored<()> {
-        self.run("UPDATE person SET password = ?2 WHERE caller = ?1", params![caller.0, password])?;
-        self.run("DELETE FROM session WHERE caller = ?1", [caller.0])?;
-        Ok(())
+    /// Everybody who logs in with a password, by login.
+    pub fn people(&self) -> Stored<Vec<Person>> {
+        self.many("SELECT caller, login, password, created_at_ms FROM person ORDER BY login", [], person)
+    }
+
+    /// Keeps another password, and ends all sessions of the person: both or neither.
+    pub(crate) fn set_password(&mut self, caller: CallerId, password: &str) -> Stored<()> {
+        let mut run = || -> rusqlite::Result<()> {
+            let transaction = self.db.transaction()?;
+            let set = "UPDATE person SET password = ?2 WHERE caller = ?1";
+            transaction.execute(set, params![caller.0, password])?;
+            transaction.execute("DELETE FROM session WHERE caller = ?1", [caller.0])?;
+            transaction.execute("DELETE FROM reset WHERE caller = ?1", [caller.0])?;
+            transaction.commit()
+        };
+        run().map_err(|cause| SCHEMA.error(cause))
+    }
+
+    /// Keeps a code that lets a person choose another password, in place of one before.
+    pub(crate) fn allow_reset(&self, code: &str, caller: CallerId, until: Millis) -> Stored<()> {
+        let put = "INSERT OR REPLACE INTO reset VALUES (?1, ?2, ?3)";
+        self.run(put, params![caller.0, hash(code), until]).map(|_| ())
+    }
+
+    /// Who may choose another password with this code.
+    pub fn reset_of(&self, code: &str, now: Millis) -> Stored<Option<CallerId>> {
+        let find = "SELECT caller FROM reset WHERE hash = ?1 AND until_ms > ?2";
+        self.one(find, params![hash(code), now], |row| row.get(0).map(CallerId))
+    }
+
+    /// Uses such a code up.
+    pub(crate) fn take_reset(&self, code: &str, now: Millis) -> Stored<Option<CallerId>> {
+        let take = "DELETE FROM reset WHERE hash = ?1 AND until_ms > ?2 RETURNING caller";
+        self.one(take, params![hash(code), now], |row| row.get(0).map(CallerId))
     }
 
     /// Begins a session; those that are over are forgotten.
@@ -149,7 +183,7 @@ impl PlatformFile {
     }
 
     /// Keeps an invitation until its end.
-    pub fn invite(&self, code: &str, until: Millis) -> Stored<()> {
+    pub(crate) fn invite(&self, code: &str, until: Millis) -> Stored<()> {
         self.run("INSERT INTO invitation VALUES (?1, ?2)", params![hash(code), until]).map(|_| ())
     }
 
@@ -214,7 +248,7 @@ impl PlatformFile {
     }
 
     /// Adds or changes a package.
-    pub fn put_package(&self, package: &Package) -> Stored<()> {
+    pub(crate) fn put_package(&self, package: &Package) -> Stored<()> {
         let Package { id, title, credits, price_cents } = package;
         self.run(
             "INSERT OR REPLACE INTO package VALUES (?1, ?2, ?3, ?4)",
@@ -224,7 +258,7 @@ impl PlatformFile {
     }
 
     /// Takes a package off the shelf; orders of it stay. `false` when there was none.
-    pub fn drop_package(&self, id: &str) -> Stored<bool> {
+    pub(crate) fn drop_package(&self, id: &str) -> Stored<bool> {
         self.run("DELETE FROM package WHERE id = ?1", [id])
     }
 
@@ -266,6 +300,14 @@ impl PlatformFile {
         self.many("SELECT id FROM purchase WHERE state = 'Paid'", [], |row| row.get(0))
     }
 
+    /// Gives an order that waits to be paid another price; `false` when it does not wait.
+    pub(crate) fn set_price(&self, id: &str, price_cents: i64, now: Millis) -> Stored<bool> {
+        self.run(
+            "UPDATE purchase SET cents = ?2, updated_at_ms = ?3 WHERE id = ?1 AND state = 'Pending'",
+            params![id, price_cents, now],
+        )
+    }
+
     /// Moves an order on.
     pub fn set_order(&self, id: &str, state: OrderState, pay_way: Option<PayWay>, now: Millis) -> Stored<()> {
         self.run(
@@ -276,14 +318,18 @@ impl PlatformFile {
         .map(|_| ())
     }
 
-    /// Adds a voucher.
-    pub fn add_voucher(&self, code: &str, credits: Credits, now: Millis) -> Stored<()> {
-        let last4 = &code[code.len().saturating_sub(4)..];
-        self.run(
-            "INSERT INTO voucher VALUES (?1, ?2, ?3, ?4, NULL)",
-            params![hash(code), last4, credits.0, now],
-        )
-        .map(|_| ())
+    /// Adds vouchers, all or none.
+    pub(crate) fn add_vouchers(&mut self, codes: &[String], credits: Credits, now: Millis) -> Stored<()> {
+        let mut run = || -> rusqlite::Result<()> {
+            let transaction = self.db.transaction()?;
+            for code in codes {
+                let last4 = &code[code.len().saturating_sub(4)..];
+                let put = "INSERT INTO voucher VALUES (?1, ?2, ?3, ?4, NULL)";
+                transaction.prepare_cached(put)?.execute(params![hash(code), last4, credits.0, now])?;
+            }
+            transaction.commit()
+        };
+        run().map_err(|cause| SCHEMA.error(cause))
     }
 
     /// All vouchers, the newest first.
@@ -404,7 +450,7 @@ mod tests {
     #[test]
     fn a_voucher_becomes_one_order() {
         let (_dir, mut file) = file();
-        file.add_voucher("ABCDEF", Credits::whole(5), 1).unwrap();
+        file.add_vouchers(&["ABCDEF".into()], Credits::whole(5), 1).unwrap();
         let order = |caller| Order::new(CallerId(caller), "Voucher".into(), Credits::ZERO, 2);
         assert!(!file.redeem("ABCDEX", order(1)).unwrap());
         assert!(file.redeem("ABCDEF", order(1)).unwrap());

@@ -2,8 +2,10 @@
 //! unless the machine is overloaded, and says by how much.
 
 mod query;
+mod refusals;
 
 pub use query::{DayUse, UsageFilter};
+pub use refusals::{Refusal, RefusalCount, RefusalRow, Refusals};
 
 use std::path::Path;
 
@@ -38,6 +40,29 @@ const SCHEMA: Schema = Schema {
             elapsed_us  INTEGER NOT NULL
         );
         CREATE INDEX usage_by_application ON usage (application);
+        CREATE TABLE refusal (
+            id          INTEGER PRIMARY KEY,
+            request     BLOB NOT NULL,
+            at_ms       INTEGER NOT NULL,
+            application INTEGER NOT NULL,
+            credential  INTEGER NOT NULL,
+            wire        TEXT NOT NULL,
+            action      TEXT NOT NULL,       -- empty: not known
+            code        TEXT NOT NULL,
+            status      INTEGER NOT NULL,
+            elapsed_us  INTEGER NOT NULL
+        );
+        CREATE INDEX refusal_by_application ON refusal (application, id);
+        CREATE TABLE refused (
+            day         INTEGER NOT NULL,    -- since 1970, UTC
+            application INTEGER NOT NULL,
+            wire        TEXT NOT NULL,
+            action      TEXT NOT NULL,
+            code        TEXT NOT NULL,
+            status      INTEGER NOT NULL,
+            requests    INTEGER NOT NULL,
+            PRIMARY KEY (day, application, wire, action, code, status)
+        ) WITHOUT ROWID;
         CREATE TABLE progress (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
         INSERT INTO progress VALUES (1, 0);
     "],

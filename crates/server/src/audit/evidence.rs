@@ -205,7 +205,7 @@ pub fn says(entry: &Entry) -> Value {
 /// Amounts are kept in millionths; people read credits.
 fn in_credits(mut act: Value) -> Value {
     for member in act.as_object_mut().into_iter().flat_map(|act| act.values_mut()) {
-        for name in ["amount", "price"] {
+        for name in ["amount", "price", "credits"] {
             if let Some(millionths) = member[name].as_i64() {
                 member[name] = Credits(millionths).to_string().into();
             }

@@ -32,6 +32,7 @@ if (form) {
     }
   };
   for (const input of Object.values(names)) input.addEventListener("input", update);
+  if (location.search) update();
 
   const send = $("#send");
   const key = form.elements.credential;
@@ -91,8 +92,11 @@ if (sign && crypto.subtle) {
     const value = (name) => sign.elements[name].value.trim();
     const stamp = Number.parseInt(time.value, 10) || 0;
     const date = new Date(stamp * 1000).toISOString().slice(0, 10);
-    const members = Object.fromEntries(all("[data-tencent]", sign).map((input) => [input.dataset.tencent, input.value]));
-    const body = JSON.stringify(members);
+    const taken = sign.elements.call.selectedOptions[0].dataset.members.split(" ");
+    const inputs = all("[data-tencent]", sign);
+    for (const input of inputs) input.closest("label").hidden = !taken.includes(input.dataset.tencent);
+    const typed = Object.fromEntries(inputs.map((input) => [input.dataset.tencent, input.value]));
+    const body = JSON.stringify(Object.fromEntries(taken.map((name) => [name, typed[name]])));
     const host = sign.dataset.host;
     const canonical = `POST\n/\n\ncontent-type:application/json\nhost:${host}\n\ncontent-type;host\n${await hash(body)}`;
     const scope = `${date}/faceid/tc3_request`;
@@ -129,6 +133,122 @@ if (sign && crypto.subtle) {
   sign.addEventListener("input", steps);
   sign.addEventListener("submit", (event) => event.preventDefault());
   steps();
+}
+
+else if (sign) $("#steps").textContent = say(
+  "The browser computes signatures on https and on localhost only.", "浏览器仅在 https 或 localhost 下计算签名。");
+
+// A section that says how something goes on is fetched again while somebody looks.
+const goesOn = () => $("#live[data-live]");
+if (goesOn()) {
+  const again = setInterval(async () => {
+    if (document.hidden) return;
+    const reply = await fetch(goesOn().dataset.live).catch(() => undefined);
+    if (!reply?.ok || reply.redirected) return;
+    const fresh = new DOMParser().parseFromString(await reply.text(), "text/html").querySelector("#live");
+    if (fresh) $("#live").replaceWith(document.adoptNode(fresh));
+    if (!goesOn()) clearInterval(again);
+  }, 2000);
+}
+
+// A file of accounts, sent in parts: what was answered is on the disk, so the line tells how far it is.
+const load = $("#import");
+if (load) {
+  const KNOWN = ["bank_card", "name", "id_type", "id_number", "phone", "status", "op", "id_validity"];
+  const [SLICE, LINES, REJECTED_SHOWN] = [1 << 18, 500, 100];
+  let stopped = false;
+  const bare = (value) => value.trim().replace(/^"(.*)"$/, "$1");
+  const order = (names, line) => {
+    const values = line.split(",").map(bare);
+    const account = Object.fromEntries(names.map((name, at) => [name, values[at] ?? ""]));
+    if (account.op === "delete") return { op: "delete", bank_card: account.bank_card };
+    if (!account.op) delete account.op;
+    return account;
+  };
+  const send = async (part) => {
+    const headers = { "content-type": "application/x-ndjson", "x-csrf-token": load.dataset.csrf };
+    const body = part.map(({ json }) => json).join("\n");
+    const reply = await fetch("/console/operator/import", { method: "POST", headers, body });
+    const told = await reply.json();
+    if (!reply.ok) throw new Error(told.error);
+    return told;
+  };
+  async function* linesOf(file, encoding) {
+    const decoder = new TextDecoder(encoding);
+    let rest = "";
+    for (let at = 0; at < file.size; at += SLICE) {
+      rest += decoder.decode(await file.slice(at, at + SLICE).arrayBuffer(), { stream: true });
+      const lines = rest.split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) yield [line, Math.min(at + SLICE, file.size)];
+    }
+    if (rest + decoder.decode()) yield [rest, file.size];
+  }
+  load.hidden = false;
+  $("#import-stop").addEventListener("click", () => (stopped = true));
+  load.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    stopped = false;
+    const file = load.elements.file.files[0];
+    const button = $("button.primary", load);
+    button.disabled = true;
+    $("#import-told").hidden = $("#import-stop").hidden = false;
+    const sum = { rows: 0, done: 0, absent: 0, rejected: 0 };
+    const shown = [];
+    let [names, part, line] = [undefined, [], 0];
+    const tell = (what) => {
+      $("#import-line").textContent = [
+        what,
+        say(`${sum.rows} rows`, `已读 ${sum.rows} 行`),
+        say(`${sum.done} done`, `完成 ${sum.done}`),
+        say(`${sum.absent} to delete were not there`, `待删除但不存在 ${sum.absent}`),
+        say(`${sum.rejected} rejected`, `拒绝 ${sum.rejected}`),
+      ].join(" · ");
+      $("#import-rejected").hidden = !shown.length;
+      $("#import-rejected").textContent = shown.join("\n");
+    };
+    const flush = async () => {
+      if (!part.length) return;
+      const told = await send(part);
+      sum.rows += part.length;
+      sum.done += told.done;
+      sum.absent += told.absent;
+      sum.rejected += told.rejected.length;
+      for (const { line: at, error } of told.rejected) {
+        if (shown.length < REJECTED_SHOWN) shown.push(`${say("line", "第")} ${part[at].line}: ${error}`);
+      }
+      part = [];
+    };
+    try {
+      for await (const [text, at] of linesOf(file, load.elements.encoding.value)) {
+        line += 1;
+        if (stopped) break;
+        if (!names) {
+          names = text.replace(/^\uFEFF/, "").split(",").map(bare);
+          const strange = names.find((name) => !KNOWN.includes(name));
+          if (strange !== undefined) throw new Error(say(`The header has “${strange}”; it can have ${KNOWN.join(",")}.`, `表头含有“${strange}”；可用列为 ${KNOWN.join(",")}。`));
+        } else if (text.trim() && text.split(",").length !== names.length) {
+          sum.rows += 1;
+          sum.rejected += 1;
+          shown.push(`${say("line", "第")} ${line}: ${say("not as many values as the header has", "列数与表头不符")}`);
+        } else if (text.trim()) {
+          part.push({ line, json: JSON.stringify(order(names, text)) });
+        }
+        if (part.length >= LINES) {
+          await flush();
+          $("#import-bar").value = at / file.size;
+          tell(say("Importing", "导入中"));
+        }
+      }
+      await flush();
+      if (!stopped) $("#import-bar").value = 1;
+      tell(stopped ? say("Stopped; what was sent stays", "已停止，已发送的部分保留") : say("Done", "已完成"));
+    } catch (error) {
+      tell(`${error.message} ${say("What was sent before stays; import the file again.", "此前已发送的部分保留，可重新导入该文件。")}`);
+    }
+    $("#import-stop").hidden = true;
+    button.disabled = false;
+  });
 }
 
 const journal = $("#journal tbody");

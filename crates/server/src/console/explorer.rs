@@ -1,10 +1,11 @@
 //! The Tencent explorer: a signature step by step, and why another one does not fit.
 
 use askama::Template;
-use engine::action::Action;
 use engine::caller::Proof;
+use engine::projection::asked_by_name;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use sha2::{Digest, Sha256};
+use wire::tencent::action::Action as Name;
 use wire::tencent::error::ErrorCode;
 use wire::tencent::signature::{self, Diagnosis, Evidence, diagnose, payload_is_unsigned, verify};
 use wire::tencent::{self};
@@ -12,13 +13,13 @@ use wire::{Incoming, Language};
 
 use super::look::Frame;
 use super::{Seen, Visit};
-use crate::platform::catalogue::{self, Member, Page};
+use crate::platform::catalogue::{self, Member};
 
 #[derive(Template)]
 #[template(path = "explorer.html")]
 struct Explorer {
     f: Frame,
-    pages: Vec<&'static Page>,
+    calls: Vec<Call>,
     members: Vec<Member>,
     secret_id: &'static str,
     secret_key: &'static str,
@@ -26,6 +27,47 @@ struct Explorer {
     request: String,
     canonical: String,
     found: Option<Found>,
+}
+
+/// A name that can be called on the Tencent wire.
+struct Call {
+    name: &'static str,
+    title: &'static str,
+    /// Its members, with blanks between.
+    members: String,
+    chosen: bool,
+}
+
+/// Every name of the wire that this installation answers: several may ask the same.
+fn calls(visit: &Visit) -> Vec<Call> {
+    let offered = visit.server.engine.policy().actions();
+    let wanted = visit.parameter("call");
+    let call = |name: &Name| {
+        let action = asked_by_name(*name);
+        let elements = name.members().elements;
+        offered.contains(&action).then(|| Call {
+            name: name.name(),
+            title: catalogue::page(action).title(visit.language),
+            members: elements.iter().map(|(_, member)| *member).collect::<Vec<_>>().join(" "),
+            chosen: name.name() == wanted,
+        })
+    };
+    Name::ALL.iter().filter_map(call).collect()
+}
+
+/// Every member of any of them, once.
+fn members(visit: &Visit) -> Vec<Member> {
+    let mut members: Vec<Member> = Vec::new();
+    for action in visit.server.engine.policy().actions() {
+        for name in Name::ALL.iter().filter(|name| asked_by_name(**name) == action) {
+            for (element, tencent) in name.members().elements {
+                if members.iter().all(|known| known.tencent != *tencent) {
+                    members.push(catalogue::member(*element, "", tencent));
+                }
+            }
+        }
+    }
+    members
 }
 
 /// What the debugger found.
@@ -47,8 +89,8 @@ pub fn page(visit: &Visit, found: Option<Found>) -> Seen {
     let sandbox = visit.server.sandbox.is_some();
     let page = Explorer {
         f: Frame::of(visit, title, None),
-        pages: vec![catalogue::page(Action::FourElements)],
-        members: catalogue::members(Action::FourElements),
+        calls: calls(visit),
+        members: members(visit),
         secret_id: if sandbox { crate::sandbox::PUBLIC_SECRET_ID } else { "" },
         secret_key: if sandbox { crate::sandbox::PUBLIC_SECRET_KEY } else { "" },
         errors: ErrorCode::ALL.iter().map(|code| (code.as_str(), code.about())).collect(),

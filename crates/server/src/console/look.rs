@@ -104,6 +104,11 @@ impl Frame {
         Marked(self.path.starts_with(prefix))
     }
 
+    /// The same, for pages that begin like others.
+    pub fn is_here(&self, path: &str) -> Marked {
+        Marked(self.path == path)
+    }
+
     /// The theme after this one.
     pub fn next_theme(&self) -> &'static str {
         match self.theme.as_str() {

@@ -12,6 +12,7 @@ use super::snippets::{self, Snippet};
 use super::{Seen, Shown, Visit, form_encoded};
 use crate::config::Registration;
 use crate::platform::catalogue::{self, Code, Hit, Member, Page};
+use crate::platform::usage::REFUSED;
 use crate::platform::{Refused, day_text, parse_time};
 
 /// A page as it is sent.
@@ -110,7 +111,8 @@ struct Service {
     free: String,
     applied: String,
     balance: Option<String>,
-    pages: Vec<&'static Page>,
+    back: &'static str,
+    pages: Vec<(&'static Page, String)>,
     packages: Vec<PackageRow>,
     currency: String,
 }
@@ -139,7 +141,8 @@ pub fn service(visit: &Visit, notice: Option<Notice>) -> Seen {
         free: free(visit),
         applied: text(&service["applied_count"]),
         balance,
-        pages: visit.server.engine.policy().actions().into_iter().map(catalogue::page).collect(),
+        back: catalogue::page(engine::action::Action::FourElements).alias,
+        pages: catalogue::priced(&visit.server.engine, visit.caller()),
         packages: package_rows(&json!({ "items": service["packages"] })),
         currency: visit.server.settings().platform.currency.clone(),
     };
@@ -163,6 +166,9 @@ struct Api {
     codes: Vec<Code>,
     errors: Vec<(u16, &'static str, &'static str)>,
     acquired: bool,
+    back: &'static str,
+    price: String,
+    native: String,
     cert_type: bool,
     free: String,
     keys: Vec<Key>,
@@ -191,16 +197,29 @@ pub fn api(visit: &Visit, alias: &str, notice: Option<Notice>, fresh: Option<(St
         }
     });
     let keys = keys.collect();
+    let (mut members, mut codes) = (catalogue::members(action), catalogue::codes(action));
+    if visit.server.sandbox.is_some() {
+        // A person's elements never are in an address; here nobody is real.
+        for member in &mut members {
+            member.typed = Some(visit.parameter(member.name).to_owned()).filter(|text| !text.is_empty());
+        }
+        for code in &mut codes {
+            code.try_it = crate::sandbox::where_answered(action, code.outcome);
+        }
+    }
     let error = |code: ErrorCode| (code.status().as_u16(), code.as_str(), code.message());
     let secret = fresh.map(|(_, secret)| secret);
     let shown = Api {
         f: Frame::of(visit, page.title(visit.language), notice),
         page,
         base: visit.public_url.clone(),
-        members: catalogue::members(action),
-        codes: catalogue::codes(action),
+        members,
+        codes,
         errors: ErrorCode::ALL.map(error).to_vec(),
         acquired: own.is_some(),
+        back: page.alias,
+        price: catalogue::price(&visit.server.engine, visit.caller(), action).to_string(),
+        native: action.name().to_owned(),
         cert_type: engine::projection::endpoint_of(action).takes().cert_type,
         free: free(visit),
         keys,
@@ -313,6 +332,7 @@ struct KeyRow {
 struct Applications {
     f: Frame,
     acquired: bool,
+    back: &'static str,
     free: String,
     balance: String,
     used: String,
@@ -347,6 +367,7 @@ pub fn applications(visit: &Visit, notice: Option<Notice>, status: Option<Status
     let page = Applications {
         f: Frame::of(visit, visit.says("Keys", "密钥"), notice),
         acquired,
+        back: catalogue::page(engine::action::Action::FourElements).alias,
         free: free(visit),
         balance: unless_null(&own["remaining_amount"], visit.says("unlimited", "不限")),
         used: money(&own["used_amount"]),
@@ -472,8 +493,11 @@ struct Usages {
     from: String,
     to: String,
     outcomes: Vec<(&'static str, bool)>,
+    refused: bool,
     count: String,
     total: String,
+    refusals: String,
+    errors: Vec<(String, String, String, String)>,
     chart: String,
     rows: Vec<UseRow>,
     newer: Option<String>,
@@ -507,7 +531,10 @@ pub fn usages(visit: &Visit) -> Seen {
     let listed = visit.get("usage/apis", &query)?;
     let filter = UsageFilter {
         applications: Some(vec![caller.0]),
-        outcomes: Some(outcome.to_owned()).filter(|outcome| !outcome.is_empty()).into_iter().collect(),
+        outcomes: Some(outcome.to_owned())
+            .filter(|outcome| !outcome.is_empty() && outcome != REFUSED)
+            .into_iter()
+            .collect(),
         from_ms: Some(first * 86_400_000),
         until_ms: Some((last + 1) * 86_400_000),
         ..UsageFilter::default()
@@ -515,14 +542,23 @@ pub fn usages(visit: &Visit) -> Seen {
     let sums = visit.server.engine.usage_days(&filter, 0)?;
     let total = engine::ledger::Credits(sums.iter().map(|day| day.charged.0).sum());
     let count = listed["count"].as_u64().unwrap_or(0);
+    let codes =
+        visit.get("usage/apis/status-codes", &[("created_at_from", &*from), ("created_at_to", &*to)])?;
+    let errors = codes["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let refusals: u64 = errors.iter().filter_map(|error| error["requests"].as_u64()).sum();
+    let error =
+        |e: &Value| (text(&e["wire"]), text(&e["code"]), text(&e["status_code"]), text(&e["requests"]));
     let other = |offset: u64| {
         format!("/console/usages?from={from}&to={to}&outcome={}&offset={offset}", form_encoded(outcome))
     };
     let page = Usages {
         f: Frame::of(visit, visit.says("Usage", "用量"), None),
         outcomes: Outcome::ALL.map(|known| (known.name(), known.name() == outcome)).to_vec(),
-        count: count.to_string(),
+        refused: outcome == REFUSED,
+        count: sums.iter().map(|day| day.answers).sum::<u64>().to_string(),
         total: total.to_string(),
+        refusals: refusals.to_string(),
+        errors: errors.iter().map(error).collect(),
         chart: look::chart(&sums, first, last, visit.says("Answers by day", "每日应答数")),
         rows: items(&listed).iter().map(|row| use_row(visit, row)).collect(),
         newer: (offset > 0).then(|| other(offset.saturating_sub(PAGE))),
@@ -534,14 +570,20 @@ pub fn usages(visit: &Visit) -> Seen {
 }
 
 fn use_row(visit: &Visit, row: &Value) -> UseRow {
-    let outcome = text(&row["metadata"]["outcome"]);
+    let outcome = match &row["metadata"]["error"] {
+        Value::Null => text(&row["metadata"]["outcome"]),
+        error => format!("{} {}", visit.says("refused:", "拒绝："), text(error)),
+    };
     UseRow {
         id: text(&row["id"]),
         at: text(&row["created_at"]).get(..19).map_or(String::new(), |at| at.replace('T', " ")),
         class: look::class_of(&outcome),
         outcome,
         charged: money(&row["deducted_amount"]),
-        balance: unless_null(&row["remaining_amount"], visit.says("unlimited", "不限")),
+        balance: match row["metadata"]["error"].is_null() {
+            true => unless_null(&row["remaining_amount"], visit.says("unlimited", "不限")),
+            false => String::new(),
+        },
         took: format!("{:.1} ms", row["elapsed"].as_f64().unwrap_or_default() * 1000.0),
         wire: text(&row["metadata"]["wire"]),
         key: text(&row["credential"]["name"]),
@@ -580,6 +622,8 @@ pub fn usage(visit: &Visit, id: &str) -> Seen {
         (visit.says("Time", "时间").to_owned(), text(&row["created_at"])),
         (visit.says("API", "接口").to_owned(), text(&row["api"]["title"])),
         (visit.says("Wire", "协议").to_owned(), text(&row["metadata"]["wire"])),
+        (visit.says("Refused with", "拒绝原因").to_owned(), text(&row["metadata"]["error"])),
+        (visit.says("HTTP status", "HTTP 状态码").to_owned(), text(&row["status_code"])),
         (visit.says("Outcome", "结果").to_owned(), text(&row["metadata"]["outcome"])),
         (visit.says("Decided by row", "判定规则").to_owned(), text(&row["metadata"]["decision_row"])),
         (visit.says("Charged", "计费").to_owned(), money(&row["deducted_amount"])),
@@ -593,6 +637,10 @@ pub fn usage(visit: &Visit, id: &str) -> Seen {
         ),
         (visit.says("Key", "密钥").to_owned(), text(&row["credential"]["name"])),
     ];
+    // Nobody decides a refused request, and a balance it has none.
+    let is_refused = !row["metadata"]["error"].is_null();
+    let balance = visit.says("Balance afterwards", "扣费后余额").to_owned();
+    pairs.retain(|(what, value)| !value.is_empty() && !(is_refused && *what == balance));
     pairs.extend(masked.iter().map(|(name, value)| (name.clone(), text(value))));
     let f = Frame::of(visit, visit.says("One request", "请求详情"), None);
     rendered(StatusCode::OK, &Usage { f, pairs })

@@ -63,7 +63,7 @@ fn next(visit: &Visit) -> String {
 }
 
 /// Begins a session, always under a new key: one that somebody else chose is worth nothing.
-fn begin(visit: &Visit, caller: CallerId) -> Seen {
+pub fn begin(visit: &Visit, caller: CallerId) -> Seen {
     let engine = &visit.server.engine;
     let key = hex(&random::<32>());
     let hours = i64::from(visit.server.settings().platform.session_hours.clamp(1, 24 * 30));
@@ -99,7 +99,7 @@ pub fn log_in(visit: &Visit) -> Seen {
         );
         return pages::login(visit, Some(Refused::too_fast(why)));
     }
-    let password = visit.form.iter().find(|(name, _)| name == "password").map_or("", |(_, value)| value);
+    let password = visit.raw("password");
     let wrong = || {
         let why = visit.says("E-mail or password is wrong.", "邮箱或密码不正确。");
         pages::login(visit, Some(Refused::not_authenticated(why)))
@@ -141,7 +141,7 @@ pub fn register(visit: &Visit) -> Seen {
     if local.is_empty() || !domain.contains('.') || login.len() > 254 || login.contains(odd) {
         return refuse(visit.says("That is not an e-mail address.", "这不是有效的邮箱地址。"));
     }
-    let password = visit.form.iter().find(|(name, _)| name == "password").map_or("", |(_, value)| value);
+    let password = visit.raw("password");
     if let Some(flaw) = password::flaw(password, &login) {
         return refuse(flaw);
     }

@@ -14,69 +14,190 @@ pub struct Snippet {
     pub label: &'static str,
     /// What it needs.
     pub note: &'static str,
+    /// Whether the tests run it as it is copied from the page.
+    pub is_run: bool,
     /// The code, with places that the form's script fills in.
     pub html: String,
 }
 
-/// Name, label, what it needs, code. `{url}`, `{host}`, `{scheme}`, `{token}`, `{body}`, `{action}` are filled in;
-/// a line with `{m}` and `{v}` stands once for each member.
-const ALL: [(&str, &str, [&str; 2], &str); 16] = [
-    ("curl", "curl", ["AceData, no dependency", "AceData，无依赖"], include_str!("snippets/curl.txt")),
-    (
-        "python",
-        "Python",
-        ["AceData, standard library", "AceData，标准库"],
-        include_str!("snippets/python.txt"),
-    ),
-    (
-        "requests",
-        "requests",
-        ["AceData, pip install requests", "AceData，pip install requests"],
-        include_str!("snippets/requests.txt"),
-    ),
-    (
-        "node",
-        "Node",
-        ["AceData, fetch of Node 18 and later", "AceData，Node 18+ fetch"],
-        include_str!("snippets/node.txt"),
-    ),
-    (
-        "typescript",
-        "TypeScript",
-        ["AceData, fetch", "AceData，fetch"],
-        include_str!("snippets/typescript.txt"),
-    ),
-    ("go", "Go", ["AceData, standard library", "AceData，标准库"], include_str!("snippets/go.txt")),
-    ("java", "Java", ["AceData, Java 15 and later", "AceData，Java 15+"], include_str!("snippets/java.txt")),
-    ("php", "PHP", ["AceData, no extension", "AceData，无需扩展"], include_str!("snippets/php.txt")),
-    ("csharp", "C#", ["AceData, .NET 7 and later", "AceData，.NET 7+"], include_str!("snippets/csharp.txt")),
-    ("ruby", "Ruby", ["AceData, standard library", "AceData，标准库"], include_str!("snippets/ruby.txt")),
-    ("rust", "Rust", ["AceData, ureq 2", "AceData，ureq 2"], include_str!("snippets/rust.txt")),
-    (
-        "tc-python",
-        "Tencent Python",
-        ["tencentcloud-sdk-python-faceid", "tencentcloud-sdk-python-faceid"],
-        include_str!("snippets/tc-python.txt"),
-    ),
-    (
-        "tc-node",
-        "Tencent Node",
-        ["tencentcloud-sdk-nodejs", "tencentcloud-sdk-nodejs"],
-        include_str!("snippets/tc-node.txt"),
-    ),
-    (
-        "tc-go",
-        "Tencent Go",
-        ["tencentcloud-sdk-go", "tencentcloud-sdk-go"],
-        include_str!("snippets/tc-go.txt"),
-    ),
-    (
-        "tc-java",
-        "Tencent Java",
-        ["tencentcloud-sdk-java", "tencentcloud-sdk-java"],
-        include_str!("snippets/tc-java.txt"),
-    ),
-    ("tccli", "tccli", ["pip install tccli", "pip install tccli"], include_str!("snippets/tccli.txt")),
+/// A language, as it is kept here.
+struct Form {
+    id: &'static str,
+    label: &'static str,
+    /// What it needs, in English and in Chinese.
+    needs: [&'static str; 2],
+    /// Whether the tests run it as it is copied from the page.
+    is_run: bool,
+    /// `{url}`, `{host}`, `{scheme}`, `{token}`, `{body}`, `{tbody}`, `{action}` are filled in; a line with `{m}`
+    /// and `{v}` stands once for each member.
+    code: &'static str,
+}
+
+/// The languages in the order of the page, one wire after the other.
+const ALL: [Form; 22] = [
+    Form {
+        id: "curl",
+        label: "curl",
+        needs: ["AceData, no dependency", "AceData，无依赖"],
+        is_run: true,
+        code: include_str!("snippets/curl.txt"),
+    },
+    Form {
+        id: "python",
+        label: "Python",
+        needs: ["AceData, standard library", "AceData，标准库"],
+        is_run: true,
+        code: include_str!("snippets/python.txt"),
+    },
+    Form {
+        id: "requests",
+        label: "requests",
+        needs: ["AceData, pip install requests", "AceData，pip install requests"],
+        is_run: true,
+        code: include_str!("snippets/requests.txt"),
+    },
+    Form {
+        id: "node",
+        label: "Node",
+        needs: ["AceData, fetch of Node 18 and later", "AceData，Node 18+ fetch"],
+        is_run: true,
+        code: include_str!("snippets/node.txt"),
+    },
+    Form {
+        id: "typescript",
+        label: "TypeScript",
+        needs: ["AceData, fetch", "AceData，fetch"],
+        is_run: false,
+        code: include_str!("snippets/typescript.txt"),
+    },
+    Form {
+        id: "go",
+        label: "Go",
+        needs: ["AceData, standard library", "AceData，标准库"],
+        is_run: true,
+        code: include_str!("snippets/go.txt"),
+    },
+    Form {
+        id: "java",
+        label: "Java",
+        needs: ["AceData, Java 15 and later", "AceData，Java 15+"],
+        is_run: true,
+        code: include_str!("snippets/java.txt"),
+    },
+    Form {
+        id: "php",
+        label: "PHP",
+        needs: ["AceData, no extension", "AceData，无需扩展"],
+        is_run: true,
+        code: include_str!("snippets/php.txt"),
+    },
+    Form {
+        id: "csharp",
+        label: "C#",
+        needs: ["AceData, .NET 7 and later", "AceData，.NET 7+"],
+        is_run: false,
+        code: include_str!("snippets/csharp.txt"),
+    },
+    Form {
+        id: "ruby",
+        label: "Ruby",
+        needs: ["AceData, standard library", "AceData，标准库"],
+        is_run: true,
+        code: include_str!("snippets/ruby.txt"),
+    },
+    Form {
+        id: "rust",
+        label: "Rust",
+        needs: ["AceData, ureq 2", "AceData，ureq 2"],
+        is_run: false,
+        code: include_str!("snippets/rust.txt"),
+    },
+    Form {
+        id: "tc-curl",
+        label: "Tencent curl",
+        needs: ["POSIX shell, openssl, curl", "POSIX shell、openssl、curl"],
+        is_run: true,
+        code: include_str!("snippets/tc-curl.txt"),
+    },
+    Form {
+        id: "tc-python",
+        label: "Tencent Python",
+        needs: ["pip install tencentcloud-sdk-python-faceid", "pip install tencentcloud-sdk-python-faceid"],
+        is_run: true,
+        code: include_str!("snippets/tc-python.txt"),
+    },
+    Form {
+        id: "tc-node",
+        label: "Tencent Node",
+        needs: ["npm install tencentcloud-sdk-nodejs", "npm install tencentcloud-sdk-nodejs"],
+        is_run: true,
+        code: include_str!("snippets/tc-node.txt"),
+    },
+    Form {
+        id: "tc-typescript",
+        label: "Tencent TypeScript",
+        needs: ["npm install tencentcloud-sdk-nodejs", "npm install tencentcloud-sdk-nodejs"],
+        is_run: false,
+        code: include_str!("snippets/tc-typescript.txt"),
+    },
+    Form {
+        id: "tc-go",
+        label: "Tencent Go",
+        needs: [
+            "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/faceid",
+            "github.com/tencentcloud/tencentcloud-sdk-go/tencentcloud/faceid",
+        ],
+        is_run: false,
+        code: include_str!("snippets/tc-go.txt"),
+    },
+    Form {
+        id: "tc-java",
+        label: "Tencent Java",
+        needs: [
+            "com.tencentcloudapi:tencentcloud-sdk-java-faceid",
+            "com.tencentcloudapi:tencentcloud-sdk-java-faceid",
+        ],
+        is_run: false,
+        code: include_str!("snippets/tc-java.txt"),
+    },
+    Form {
+        id: "tc-php",
+        label: "Tencent PHP",
+        needs: ["composer require tencentcloud/faceid", "composer require tencentcloud/faceid"],
+        is_run: false,
+        code: include_str!("snippets/tc-php.txt"),
+    },
+    Form {
+        id: "tc-csharp",
+        label: "Tencent C#",
+        needs: ["dotnet add package TencentCloudSDK.Faceid", "dotnet add package TencentCloudSDK.Faceid"],
+        is_run: false,
+        code: include_str!("snippets/tc-csharp.txt"),
+    },
+    Form {
+        id: "tc-ruby",
+        label: "Tencent Ruby",
+        needs: ["gem install tencentcloud-sdk-faceid", "gem install tencentcloud-sdk-faceid"],
+        is_run: false,
+        code: include_str!("snippets/tc-ruby.txt"),
+    },
+    Form {
+        id: "tc-rust",
+        label: "Tencent Rust",
+        needs: [
+            "no SDK: ureq 2, hmac 0.13, sha2 0.11, hex 0.4, chrono 0.4",
+            "无 SDK：ureq 2、hmac 0.13、sha2 0.11、hex 0.4、chrono 0.4",
+        ],
+        is_run: false,
+        code: include_str!("snippets/tc-rust.txt"),
+    },
+    Form {
+        id: "tccli",
+        label: "tccli",
+        needs: ["pip install tccli", "pip install tccli"],
+        is_run: true,
+        code: include_str!("snippets/tccli.txt"),
+    },
 ];
 
 /// The code of a page.
@@ -101,19 +222,20 @@ pub fn of(visit: &Visit, page: &Page, secret: Option<&str>) -> Vec<Snippet> {
         let token = escaped(secret.unwrap_or("{token}"));
         html = html.replace("{token}", &format!("<span data-token>{token}</span>"));
         html = html.replace("{body}", &format!("<span data-body>{}</span>", escaped(&body)));
+        html = html.replace("{tbody}", &escaped(&tencent_body(page)));
         for member in catalogue::members(page.action) {
             let value = format!("<span data-value=\"{0}\">{1}</span>", member.name, escaped(member.example));
             html = html.replace(&format!("{{v:{}}}", member.name), &value);
         }
         html
     };
-    let snippet =
-        |(id, label, note, code): &(&'static str, &'static str, [&'static str; 2], &'static str)| Snippet {
-            id,
-            label,
-            note: note[usize::from(visit.language == Language::Chinese)],
-            html: filled(code),
-        };
+    let snippet = |form: &Form| Snippet {
+        id: form.id,
+        label: form.label,
+        note: form.needs[usize::from(visit.language == Language::Chinese)],
+        is_run: form.is_run,
+        html: filled(form.code),
+    };
     ALL.iter().map(snippet).collect()
 }
 
@@ -134,6 +256,13 @@ fn repeated(code: &str, page: &Page) -> String {
 fn body(page: &Page) -> String {
     let member = |member: &catalogue::Member| format!("{}:{}", json!(member.name), json!(member.example));
     format!("{{{}}}", catalogue::members(page.action).iter().map(member).collect::<Vec<_>>().join(","))
+}
+
+/// The same as the Tencent wire names it, with places for the values.
+fn tencent_body(page: &Page) -> String {
+    let named = catalogue::members(page.action).into_iter().filter(|member| !member.tencent.is_empty());
+    let member = |member: catalogue::Member| format!("{}:\"{{v:{}}}\"", json!(member.tencent), member.name);
+    format!("{{{}}}", named.map(member).collect::<Vec<_>>().join(","))
 }
 
 fn escaped(text: &str) -> String {

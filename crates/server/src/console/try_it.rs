@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use engine::caller::{Credential, Proof};
+use engine::caller::{Credential, CredentialId, Proof};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 use wire::Incoming;
@@ -60,8 +60,8 @@ pub async fn answer(core: &Core, visit: Visit, incoming: &Incoming<'_>, received
 fn own(visit: &Visit, id: &str) -> Option<Arc<Credential>> {
     let number = Kind::Credential.number(id).ok()?;
     let directory = visit.server.engine.directory();
-    let found = directory.credentials().into_iter().find(|credential| credential.id.0 == number)?;
-    (directory.owner(&found).map(|owner| owner.id) == visit.caller()).then_some(found)
+    let found = directory.credential(CredentialId(number))?;
+    (directory.owner(found).map(|owner| owner.id) == visit.caller()).then(|| Arc::clone(found))
 }
 
 /// The request as a client would send it: with a token on the AceData wire, signed on the Tencent wire.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use engine::Engine;
 use engine::caller::{Credential, Proof};
-use engine::operator::By;
+use engine::operator::{Act, By};
 use engine::store::{AccountDone, AccountOrder, StoreError};
 use engine::verify::new_request_id;
 use http::{Method, Response, StatusCode};
@@ -52,7 +52,7 @@ async fn one(server: &Arc<Server>, incoming: &Incoming<'_>, received: &Received)
         return Err(Fault::bad_request("The body did not arrive completely."));
     }
     if is_lookup {
-        return look_up(server, incoming.body).await;
+        return look_up(server, by, incoming.body).await;
     }
     let op = if incoming.method == Method::DELETE { Op::Delete } else { Op::Upsert };
     let order =
@@ -65,12 +65,13 @@ async fn one(server: &Arc<Server>, incoming: &Incoming<'_>, received: &Received)
     }
 }
 
-async fn look_up(server: &Arc<Server>, body: &[u8]) -> Result<Value, Fault> {
+async fn look_up(server: &Arc<Server>, by: By, body: &[u8]) -> Result<Value, Fault> {
     let asked: Value = serde_json::from_slice(body).unwrap_or_default();
     let card = asked["bank_card"].as_str().and_then(engine::subject::CardNumber::parse);
     let card = card.ok_or_else(|| Fault::bad_request("Send {\"bank_card\":\"13 to 19 digits\"}."))?;
     let engine = Arc::clone(&server.engine);
     let found = move || {
+        engine.acting(by).record_act(Act::AccountLookedUp)?;
         let keys = engine.vault.keys();
         engine.accounts_to_change()?.find(card.as_str(), &keys)
     };

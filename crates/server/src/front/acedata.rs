@@ -150,11 +150,12 @@ async fn ask(
         Some(asker) => Arc::clone(asker),
         None => authenticate(server, incoming)?,
     };
+    note.asked_by(server, &credential);
+    note.asked = Some(action);
     if !credential.admits(received.peer) {
         let why = "The specified token is not matched with API: it may not be used from this address.";
         return Err(statused(server, Fault::with_message(ErrorCode::TokenMismatched, why)));
     }
-    note.asked_by(server, credential.application);
     let mut forced = None;
     if let Some(sandbox) = &server.sandbox {
         let peeked = Check::read(takes, incoming.body);

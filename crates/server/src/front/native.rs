@@ -34,7 +34,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
             reply
         }
         Err(fault) => {
-            note.error = Some(fault.code.as_str());
+            note.error = Some(native::code_of(fault.code));
             refusal(&fault, &request)
         }
     };
@@ -48,7 +48,7 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
 /// The reply to a request whose handling panicked, and its error code.
 pub fn panicked(request: &[u8; 16]) -> (Wire, &'static str, Reply) {
     let code = ErrorCode::ApiError;
-    (Wire::Native, code.as_str(), refusal(&code.into(), request))
+    (Wire::Native, native::code_of(code), refusal(&code.into(), request))
 }
 
 /// A failure of anything under `/api/v1`.
@@ -170,14 +170,15 @@ async fn ask(
     let server = &core.server;
     // The token the AceData wire takes.
     let credential = acedata::authenticate(server, incoming)?;
+    note.asked_by(server, &credential);
     if !credential.admits(received.peer) {
         let why = "The token may not be used from this address.";
         return Err(Fault::with_message(ErrorCode::TokenMismatched, why));
     }
-    note.asked_by(server, credential.application);
     // What a body asks is read before anything is set aside for it; what is wrong with it is told after.
     let asked = Verification::read(incoming.body);
     let action = asked.as_ref().map_or(Action::FourElements, action);
+    note.asked = asked.as_ref().ok().map(|_| action);
     let mut forced = None;
     if let Some(sandbox) = &server.sandbox {
         let card = asked.as_ref().map_or("", |question| &question.elements.bank_card);

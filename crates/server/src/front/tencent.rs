@@ -146,12 +146,13 @@ async fn ask(
     let call = tencent::read(incoming)?;
     note.action = call.action.chars().take(64).collect();
     let credential = authenticate(core, incoming, &call, note)?;
+    note.asked_by(&core.server, &credential);
     if !credential.admits(received.peer) {
         return Err(ErrorCode::IpNotInWhitelist.into());
     }
-    note.asked_by(&core.server, credential.application);
     let name = Action::requested(&call)?;
     let asked = projection::asked_by_name(name);
+    note.asked = Some(asked);
     let server = &core.server;
     let mut forced = None;
     if let Some(sandbox) = &server.sandbox {

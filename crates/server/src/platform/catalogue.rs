@@ -1,7 +1,9 @@
 //! The catalogue: one service, a page for each action, search. Made from the tables the wires work with.
 
+use engine::Engine;
 use engine::action::Action;
-use engine::caller::ApplicationId;
+use engine::caller::{ApplicationId, CallerId};
+use engine::ledger::Credits;
 use engine::projection::{self, AceDataNumbering, endpoint_of, name_of};
 use serde_json::{Value, json};
 use wire::acedata;
@@ -157,6 +159,8 @@ pub struct Member {
     pub zh: &'static str,
     /// From the public documentation: a person who does not exist.
     pub example: &'static str,
+    /// What stands in the form instead of it.
+    pub typed: Option<String>,
 }
 
 /// The required members of an action, in the order of the form.
@@ -168,7 +172,7 @@ pub fn members(action: Action) -> Vec<Member> {
     let mut members: Vec<Member> =
         takes.elements.iter().map(|(element, name)| member(*element, name, named(*element))).collect();
     if takes.validity {
-        let day = |name, en, zh, example| Member { name, tencent: "", en, zh, example };
+        let day = |name, en, zh, example| Member { name, tencent: "", en, zh, example, typed: None };
         members.push(day(
             "validity_begin",
             "First day of the card's validity",
@@ -185,7 +189,8 @@ pub fn members(action: Action) -> Vec<Member> {
     members
 }
 
-fn member(element: Element, name: &'static str, tencent: &'static str) -> Member {
+/// An element as it is called on both wires.
+pub fn member(element: Element, name: &'static str, tencent: &'static str) -> Member {
     let (en, zh, example) = match element {
         Element::Name => ("Name of the card's holder", "姓名", "韦小宝"),
         Element::BankCard => {
@@ -194,7 +199,7 @@ fn member(element: Element, name: &'static str, tencent: &'static str) -> Member
         Element::Phone => ("Mobile number, reserved with the bank", "银行预留手机号码", "16137688175"),
         Element::IdCard => ("Number of the resident identity card", "身份证号码", "11204416541220243X"),
     };
-    Member { name, tencent, en, zh, example }
+    Member { name, tencent, en, zh, example, typed: None }
 }
 
 /// What an action can answer.
@@ -211,6 +216,8 @@ pub struct Code {
     pub en: &'static str,
     /// Its text.
     pub zh: &'static str,
+    /// Where a sandbox answers it.
+    pub try_it: Option<String>,
 }
 
 /// Everything an action can answer.
@@ -225,6 +232,7 @@ pub fn codes(action: Action) -> Vec<Code> {
             outcome: outcome.name(),
             en: tencent.text(Language::English),
             zh: tencent.text(Language::Chinese),
+            try_it: None,
         })
     };
     let mut codes: Vec<_> = action.outcomes().iter().filter_map(code).collect();
@@ -316,10 +324,24 @@ fn service_item(ask: &Ask) -> Result<Value, Refused> {
     Ok(item)
 }
 
+/// What a charged answer of an action costs a caller, or anybody.
+pub fn price(engine: &Engine, caller: Option<CallerId>, action: Action) -> Credits {
+    let policy = engine.policy();
+    let directory = engine.directory();
+    let own = caller.and_then(|caller| directory.application(ApplicationId(caller.0)));
+    let own = own.and_then(|(application, _)| application.price);
+    own.or(policy.prices[action as usize]).unwrap_or(policy.price)
+}
+
+/// Every action this installation answers, with its price.
+pub fn priced(engine: &Engine, caller: Option<CallerId>) -> Vec<(&'static Page, String)> {
+    let actions = engine.policy().actions().into_iter();
+    actions.map(|action| (page(action), price(engine, caller, action).to_string())).collect()
+}
+
 /// The price in the form the original has it: the first rule whose condition holds.
 fn cost(ask: &Ask, action: Action) -> Value {
-    let policy = ask.engine().policy();
-    let price = policy.prices[action as usize].unwrap_or(policy.price);
+    let price = price(ask.engine(), ask.actor.as_ref().map(|actor| actor.caller.id), action);
     json!([{
         "conditions": { "==": [1, 1] },
         "consumption": amount(price),

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use engine::action::Action;
-use engine::caller::{AddressRange, Application, ApplicationId, CallerId, Credential, Proof, Standing};
+use engine::caller::{
+    AddressRange, Application, ApplicationId, CallerId, Credential, CredentialId, Proof, Standing,
+};
 use engine::clock::Millis;
-use engine::platform::new_code;
 use engine::register::{CredentialTerms, Kind as CredentialKind, Wish};
+use engine::store::StoreError;
 use serde_json::{Value, json};
 
 use super::shapes::{self, Kind};
@@ -18,7 +20,7 @@ fn reached(ask: &Ask, id: &str) -> Result<(Arc<Credential>, CallerId), Refused> 
     ask.actor()?;
     let number = Kind::Credential.number(id)?;
     let directory = ask.engine().directory();
-    let found = directory.credentials().into_iter().find(|credential| credential.id.0 == number);
+    let found = directory.credential(CredentialId(number)).cloned();
     let credential = found.ok_or_else(|| Refused::not_found("credential"))?;
     let owner = directory.owner(&credential).map(|caller| caller.id);
     let owner = owner.ok_or_else(|| Refused::not_found("credential"))?;
@@ -64,28 +66,28 @@ pub fn create_token(ask: &Ask) -> Answer {
 
 /// `GET /platform-tokens/`
 pub fn tokens(ask: &Ask) -> Answer {
-    listed(ask, |credential, owner| {
-        is_token(credential).then(|| shapes::token(ask.engine(), credential, owner, None))
-    })
+    listed(ask, is_token, |credential, owner| shapes::token(ask.engine(), credential, owner, None))
 }
 
+/// A page of the credentials that are wanted; only what is on the page is read from the disk.
 fn listed(
     ask: &Ask,
-    shape: impl Fn(&Credential, CallerId) -> Option<Result<Value, engine::store::StoreError>>,
+    is_wanted: impl Fn(&Credential) -> bool,
+    shape: impl Fn(&Credential, CallerId) -> Result<Value, StoreError>,
 ) -> Answer {
     let whose = ask.whose()?;
     let directory = ask.engine().directory();
-    let mut items = Vec::new();
+    let owner = |credential: &Credential| directory.owner(credential).map(|caller| caller.id);
+    let is_reached = |credential: &&Arc<Credential>| {
+        owner(credential).is_some_and(|owner| whose.is_none_or(|whose| whose == owner))
+    };
     // The newest first, as the original orders them.
-    for credential in directory.credentials().iter().rev() {
-        let Some(owner) = directory.owner(credential).map(|caller| caller.id) else { continue };
-        if whose.is_none_or(|whose| whose == owner)
-            && let Some(shaped) = shape(credential, owner)
-        {
-            items.push(shaped?);
-        }
-    }
-    Ok(ask.paged(items))
+    let found: Vec<_> =
+        directory.credentials().rev().filter(is_reached).filter(|credential| is_wanted(credential)).collect();
+    let (limit, offset) = ask.page();
+    let page = found.iter().skip(offset as usize).take(limit as usize);
+    let shaped = page.map(|credential| shape(credential, owner(credential).unwrap_or(CallerId(0))));
+    Ok(list(found.len(), shaped.collect::<Result<_, _>>()?))
 }
 
 /// `GET /platform-tokens/{id}`
@@ -134,26 +136,28 @@ pub fn applications(ask: &Ask) -> Answer {
         return Ok(list(0, Vec::new()));
     }
     let directory = ask.engine().directory();
-    let mut all: Vec<_> = directory.applications().cloned().collect();
+    let is_wanted = |application: &&Arc<Application>| {
+        whose.is_none_or(|whose| whose == application.caller) && !application.actions.is_empty()
+    };
+    let mut all: Vec<_> = directory.applications().filter(is_wanted).collect();
     all.sort_by_key(|application| application.id);
-    let mut items = Vec::new();
-    for application in all {
-        let is_wanted =
-            whose.is_none_or(|whose| whose == application.caller) && !application.actions.is_empty();
-        if let Some((_, standing)) = directory.application(application.id).filter(|_| is_wanted) {
-            items.push(with_credentials(ask, &application, standing)?);
-        }
-    }
-    Ok(ask.paged(items))
+    let (limit, offset) = ask.page();
+    let page = all.iter().skip(offset as usize).take(limit as usize);
+    let shaped = page.filter_map(|application| {
+        let (application, standing) = directory.application(application.id)?;
+        Some(with_credentials(ask, &application, standing))
+    });
+    Ok(list(all.len(), shaped.collect::<Result<_, _>>()?))
 }
 
 fn with_credentials(ask: &Ask, application: &Application, standing: Standing) -> Result<Value, Refused> {
     let mut shaped = shapes::application(ask, application, standing)?;
     let directory = ask.engine().directory();
-    let own = directory.credentials().into_iter();
-    let own = own.filter(|credential| credential.application == application.id && !is_token(credential));
+    let is_own =
+        |credential: &&Arc<Credential>| credential.application == application.id && !is_token(credential);
+    let own = directory.credentials().filter(is_own);
     let credentials: Result<Vec<_>, _> = own
-        .map(|credential| shapes::credential(ask.engine(), &credential, application.caller, None))
+        .map(|credential| shapes::credential(ask.engine(), credential, application.caller, None))
         .collect();
     shaped["credentials"] = credentials?.into();
     Ok(shaped)
@@ -221,9 +225,8 @@ fn issue(
 }
 
 fn numbered(ask: &Ask, number: u32) -> Result<Arc<Credential>, Refused> {
-    let credentials = ask.engine().directory().credentials();
-    let found = credentials.into_iter().find(|credential| credential.id.0 == number);
-    found.ok_or_else(|| Refused::not_found("credential"))
+    let directory = ask.engine().directory();
+    directory.credential(CredentialId(number)).cloned().ok_or_else(|| Refused::not_found("credential"))
 }
 
 /// A name of somebody's choice.
@@ -286,17 +289,18 @@ fn addresses(ask: &Ask) -> Result<Option<Vec<AddressRange>>, Refused> {
 /// `GET /credentials/`
 pub fn credentials(ask: &Ask) -> Answer {
     let application = ask.first("application_id").map(|id| Kind::Application.number(id)).transpose()?;
-    let name = ask.first("name");
-    listed(ask, |credential, owner| {
-        let is_wanted = !is_token(credential)
+    let is_named = |credential: &Credential| {
+        ask.first("name").is_none_or(|name| {
+            ask.engine().platform().label(credential.id).is_ok_and(|label| label.name == name)
+        })
+    };
+    let is_wanted = |credential: &Credential| {
+        !is_token(credential)
             && application.is_none_or(|wanted| credential.application.0 == wanted)
-            && ask.first("granted") != Some("true");
-        let shaped = is_wanted.then(|| shapes::credential(ask.engine(), credential, owner, None))?;
-        match (shaped, name) {
-            (Ok(shaped), Some(name)) if shaped["name"] != name => None,
-            (shaped, _) => Some(shaped),
-        }
-    })
+            && ask.first("granted") != Some("true")
+            && is_named(credential)
+    };
+    listed(ask, is_wanted, |credential, owner| shapes::credential(ask.engine(), credential, owner, None))
 }
 
 /// `GET /credentials/{id}`
@@ -345,9 +349,7 @@ pub fn delete(ask: &Ask, id: &str) -> Answer {
 pub fn invite(ask: &Ask) -> Answer {
     ask.operator()?;
     let days = ask.body.get("days").and_then(Value::as_i64).unwrap_or(14).clamp(1, 365);
-    let engine = ask.engine();
-    let (code, until) = (new_code(), engine.clock.now_ms() + days * 86_400_000);
-    engine.platform().invite(&code, until)?;
+    let (code, until) = ask.acting().invite(days as u32)?;
     let url = format!("{}/auth/register?invitation={code}", ask.public_url);
     created(json!({ "code": code, "url": url, "expired_at": iso(until) }))
 }

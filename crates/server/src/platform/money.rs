@@ -2,7 +2,7 @@
 
 use engine::caller::CallerId;
 use engine::ledger::Credits;
-use engine::platform::{Order, OrderState, Package, PayWay, new_code};
+use engine::platform::{Order, OrderState, Package, PayWay};
 use engine::verify::{new_request_id, uuid_text};
 use serde_json::{Value, json};
 
@@ -25,23 +25,25 @@ pub fn add_package(ask: &Ask) -> Answer {
         return Err(Refused::invalid("title has 1 to 64 characters, in one line."));
     }
     let credits = positive(ask, "amount")?;
+    let price_cents = price_cents(ask)?;
+    let id = uuid_text(&new_request_id());
+    let package = Package { id, title, credits, price_cents };
+    ask.acting().put_package(&package)?;
+    created(shapes::package(&package))
+}
+
+fn price_cents(ask: &Ask) -> Result<i64, Refused> {
     let price = ask.body.get("price").and_then(Value::as_f64);
     let price = price.filter(|price| (0.0..=1e9).contains(price));
     let price = price.ok_or_else(|| Refused::invalid("price must be a number, 0 or more."))?;
-    let id = uuid_text(&new_request_id());
-    let package = Package { id, title, credits, price_cents: (price * 100.0).round() as i64 };
-    ask.engine().platform().put_package(&package)?;
-    created(shapes::package(&package))
+    Ok((price * 100.0).round() as i64)
 }
 
 /// `DELETE /packages/{id}`, for operators.
 pub fn drop_package(ask: &Ask, id: &str) -> Answer {
     ask.operator()?;
-    if ask.engine().platform().drop_package(id)? {
-        Ok(Done::Gone)
-    } else {
-        Err(Refused::not_found("package"))
-    }
+    ask.acting().drop_package(id)?;
+    Ok(Done::Gone)
 }
 
 fn positive(ask: &Ask, name: &str) -> Result<Credits, Refused> {
@@ -85,6 +87,46 @@ pub fn order(ask: &Ask) -> Answer {
     };
     engine.platform().add_order(&order)?;
     created(shapes::order(ask, &order, true))
+}
+
+/// `POST /orders/admin/create/`, for operators: an order in somebody else's name, of a package or of so many
+/// credits, at any price.
+pub fn make_order(ask: &Ask) -> Answer {
+    ask.operator()?;
+    let (application, _) = reached_application(ask, one_of(ask, "application_id")?)?;
+    let engine = ask.engine();
+    let mut order = match ask.text("package_id")? {
+        None => {
+            let title = ask.text("description")?.unwrap_or("Credits").trim().to_owned();
+            if title.chars().count() > 64 || title.chars().any(char::is_control) {
+                return Err(Refused::invalid("description has at most 64 characters, in one line."));
+            }
+            Order::new(application.caller, title, positive(ask, "amount")?, engine.clock.now_ms())
+        }
+        Some(wanted) => {
+            let packages = engine.platform().packages()?;
+            let package = packages.into_iter().find(|package| package.id == wanted);
+            let package = package.ok_or_else(|| Refused::not_found("package"))?;
+            let now = engine.clock.now_ms();
+            Order {
+                package: Some(package.id),
+                price_cents: package.price_cents,
+                ..Order::new(application.caller, package.title, package.credits, now)
+            }
+        }
+    };
+    if ask.body.get("price").is_some_and(|price| !price.is_null()) {
+        order.price_cents = price_cents(ask)?;
+    }
+    ask.acting().make_order(&order)?;
+    created(shapes::order(ask, &order, true))
+}
+
+/// `POST /orders/{id}/update-price/`, for operators: until it is paid.
+pub fn set_price(ask: &Ask, id: &str) -> Answer {
+    ask.operator()?;
+    let order = reached_order(ask, id)?;
+    ok(shapes::order(ask, &ask.acting().set_price(&order.id, price_cents(ask)?)?, true))
 }
 
 fn reached_order(ask: &Ask, id: &str) -> Result<Order, Refused> {
@@ -176,7 +218,7 @@ pub fn sponsor(ask: &Ask, id: &str) -> Answer {
     let credits = positive(ask, "amount")?;
     let engine = ask.engine();
     let order = Order::new(application.caller, "Reward".into(), credits, engine.clock.now_ms());
-    engine.platform().add_order(&order)?;
+    ask.acting().make_order(&order)?;
     created(shapes::order(ask, &ask.acting().finish_order(&order.id, Some(PayWay::Reward))?, true))
 }
 
@@ -242,13 +284,7 @@ pub fn issue_vouchers(ask: &Ask) -> Answer {
     let count = ask.body.get("count").map_or(Some(1), Value::as_u64);
     let count = count.filter(|count| (1..=1000).contains(count));
     let count = count.ok_or_else(|| Refused::invalid("count is 1 to 1000."))?;
-    let engine = ask.engine();
-    let mut codes = Vec::new();
-    for _ in 0..count {
-        let code = new_code();
-        engine.platform().add_voucher(&code, credits, engine.clock.now_ms())?;
-        codes.push(code);
-    }
+    let codes = ask.acting().issue_vouchers(count as u32, credits)?;
     created(json!({ "count": count, "amount": amount(credits), "codes": codes }))
 }
 

@@ -5,7 +5,7 @@ use engine::action::Action;
 use engine::caller::{Application, ApplicationId, CallerId, Credential, CredentialId, Proof, Standing};
 use engine::ledger::Credits;
 use engine::platform::{Label, Order, Package};
-use engine::store::{StoreError, UsageRow};
+use engine::store::{RefusalRow, StoreError, UsageRow};
 use serde_json::{Value, json};
 
 use super::catalogue;
@@ -214,6 +214,33 @@ pub fn usage(engine: &Engine, row: &UsageRow) -> Value {
             "name": name.unwrap_or_default(),
         },
     })
+}
+
+/// A refused request, in the same form.
+pub fn refusal(engine: &Engine, row: &RefusalRow) -> Value {
+    let answered = UsageRow {
+        request_id: row.request_id.clone(),
+        at_ms: row.at_ms,
+        application: row.application,
+        credential: row.credential,
+        wire: row.wire.clone(),
+        action: row.action.clone(),
+        outcome: String::new(),
+        row: 0,
+        charged: "0".into(),
+        balance: None,
+        elapsed_us: row.elapsed_us,
+        masks: None,
+    };
+    let mut shaped = usage(engine, &answered);
+    shaped["status_code"] = row.status.into();
+    shaped["metadata"] = json!({
+        "wire": row.wire,
+        "action": row.action,
+        "error": row.code,
+        "charged": false,
+    });
+    shaped
 }
 
 /// A package.

@@ -1,10 +1,11 @@
 //! What was asked, answered and charged: lists, sums, a file.
 
+use engine::Engine;
 use engine::action::Action;
-use engine::caller::CallerId;
+use engine::caller::{ApplicationId, CallerId};
 use engine::clock::Millis;
 use engine::ledger::Credits;
-use engine::store::{UsageFilter, UsageRow};
+use engine::store::{RefusalCount, RefusalRow, UsageFilter, UsageRow};
 use serde_json::{Value, json};
 
 use super::money::csv_text;
@@ -17,8 +18,18 @@ const KEPT_MS: i64 = 60 * 86_400_000;
 
 const DAY_MS: i64 = 86_400_000;
 
+/// Among outcomes: requests that were refused.
+pub const REFUSED: &str = "REFUSED";
+
+/// Which rows are asked for.
+struct Wanted {
+    answers: bool,
+    refusals: bool,
+    filter: UsageFilter,
+}
+
 /// Which rows are asked for. A filter that nothing can fit finds nothing.
-fn filter(ask: &Ask) -> Result<UsageFilter, Refused> {
+fn wanted(ask: &Ask) -> Result<Wanted, Refused> {
     let mut applications = ask.whose()?.map(|CallerId(number)| vec![number]);
     if let Some(asked) = numbers(ask, "application_id", Kind::Application)? {
         let operator = ask.actor()?.is_operator();
@@ -35,22 +46,31 @@ fn filter(ask: &Ask) -> Result<UsageFilter, Refused> {
             Some(ids.iter().filter_map(named).collect())
         }
     };
-    // Every row is an answer, and every answer is a 200.
-    let wrong_status = !ask.all("status_code").is_empty() && !ask.all("status_code").contains(&"200");
+    let statuses: Vec<u16> = ask.all("status_code").iter().filter_map(|text| text.parse().ok()).collect();
+    let wrong_status = statuses.is_empty() && !ask.all("status_code").is_empty();
     let wrong_service = !ask.all("service_id").is_empty()
         && !ask.all("service_id").iter().any(|id| catalogue::check_service(id).is_ok());
     if actions.as_ref().is_some_and(Vec::is_empty) || wrong_status || wrong_service {
         applications = Some(Vec::new());
     }
+    let outcomes = ask.all("outcome");
+    let is_any = outcomes.is_empty();
+    let (refused, answered): (Vec<&str>, Vec<&str>) = outcomes.into_iter().partition(|name| *name == REFUSED);
     let (from_ms, until_ms) = range(ask)?;
-    Ok(UsageFilter {
-        applications,
-        credentials: numbers(ask, "credential_id", Kind::Credential)?.unwrap_or_default(),
-        actions: actions.unwrap_or_default(),
-        outcomes: ask.all("outcome").into_iter().map(str::to_owned).collect(),
-        from_ms,
-        until_ms,
-        request: None,
+    Ok(Wanted {
+        // An answer is always a 200.
+        answers: (is_any || !answered.is_empty()) && (statuses.is_empty() || statuses.contains(&200)),
+        refusals: is_any || !refused.is_empty(),
+        filter: UsageFilter {
+            applications,
+            credentials: numbers(ask, "credential_id", Kind::Credential)?.unwrap_or_default(),
+            actions: actions.unwrap_or_default(),
+            outcomes: answered.into_iter().map(str::to_owned).collect(),
+            from_ms,
+            until_ms,
+            request: None,
+            statuses,
+        },
     })
 }
 
@@ -72,17 +92,60 @@ fn range(ask: &Ask) -> Result<(Option<Millis>, Option<Millis>), Refused> {
     Ok((bound(["created_at_from", "start_time"], false)?, bound(["created_at_to", "end_time"], true)?))
 }
 
-/// `GET /usage/apis/`
+/// `GET /usage/apis/`: answers, and requests that were refused, the newest first.
 pub fn rows(ask: &Ask) -> Answer {
-    let filter = filter(ask)?;
+    let mut wanted = wanted(ask)?;
     let available = ask.engine().clock.now_ms() - KEPT_MS;
-    if filter.from_ms.is_some_and(|from| from < available - DAY_MS) {
+    if wanted.filter.from_ms.is_some_and(|from| from < available - DAY_MS) {
         let detail = format!("Usage is listed for 60 days: available_from {}.", iso(available));
         return Err(Refused { status: http::StatusCode::BAD_REQUEST, code: "usage_history_expired", detail });
     }
-    let filter = UsageFilter { from_ms: Some(filter.from_ms.unwrap_or(available)), ..filter };
-    let (count, rows) = ask.engine().usage_page(&filter, ask.page())?;
-    Ok(list(count as usize, rows.iter().map(|row| shapes::usage(ask.engine(), row)).collect()))
+    wanted.filter.from_ms.get_or_insert(available);
+    let (count, rows) = page(ask.engine(), &wanted, ask.page())?;
+    Ok(list(count as usize, rows.iter().map(|row| row.shape(ask.engine())).collect()))
+}
+
+/// A row of the list.
+enum Row {
+    Answer(UsageRow),
+    Refusal(RefusalRow),
+}
+
+impl Row {
+    fn at_ms(&self) -> Millis {
+        match self {
+            Row::Answer(row) => row.at_ms,
+            Row::Refusal(row) => row.at_ms,
+        }
+    }
+
+    fn shape(&self, engine: &Engine) -> Value {
+        match self {
+            Row::Answer(row) => shapes::usage(engine, row),
+            Row::Refusal(row) => shapes::refusal(engine, row),
+        }
+    }
+}
+
+/// How many rows there are, and a page (limit, offset) of answers and refusals as one list.
+fn page(engine: &Engine, wanted: &Wanted, (limit, offset): (u32, u32)) -> Result<(u32, Vec<Row>), Refused> {
+    let until = offset.saturating_add(limit);
+    let (refusals, newest) = match wanted.refusals {
+        true => engine.refusal_page(&wanted.filter, (until, 0))?,
+        false => (0, Vec::new()),
+    };
+    // So many answers are before the page whatever lies between them: they need not be read.
+    let passed = offset.saturating_sub(newest.len() as u32);
+    let (answers, rows) = match wanted.answers {
+        true => engine.usage_page(&wanted.filter, (until - passed, passed))?,
+        false => (0, Vec::new()),
+    };
+    let passed = if wanted.answers { passed } else { 0 };
+    let mut all: Vec<Row> = rows.into_iter().map(Row::Answer).collect();
+    all.extend(newest.into_iter().map(Row::Refusal));
+    all.sort_by_key(|row| std::cmp::Reverse(row.at_ms()));
+    let page = all.into_iter().skip((offset - passed) as usize).take(limit as usize);
+    Ok((answers + refusals, page.collect()))
 }
 
 /// `GET /usage/apis/{id}`: the elements only masked, because no body is kept.
@@ -91,24 +154,62 @@ pub fn row(ask: &Ask, id: &str) -> Answer {
     let hex: String = id.chars().filter(|c| *c != '-').collect();
     let request = engine::file::unhex(&hex).and_then(|bytes| bytes.try_into().ok());
     let request: [u8; 16] = request.ok_or_else(|| Refused::invalid("That is not a valid UUID."))?;
-    let found = one(ask, request)?.ok_or_else(|| Refused::not_found("usage"))?;
+    let filter = UsageFilter { request: Some(request), ..UsageFilter::default() };
+    let (_, found) = page(ask.engine(), &Wanted { answers: true, refusals: true, filter }, (1, 0))?;
+    let found = found.into_iter().next().ok_or_else(|| Refused::not_found("usage"))?;
+    let application = match &found {
+        Row::Answer(row) => row.application,
+        Row::Refusal(row) => row.application,
+    };
     let directory = ask.engine().directory();
-    let owner = directory.application(engine::caller::ApplicationId(found.application));
+    let owner = directory.application(ApplicationId(application));
     ask.reaches(owner.map_or(CallerId(0), |(application, _)| application.caller))?;
-    let mut shaped = shapes::usage(ask.engine(), &found);
-    shaped["request"] = json!(found.masks);
-    shaped["response"] = json!({ "outcome": found.outcome, "charged": found.charged });
+    let mut shaped = found.shape(ask.engine());
+    match &found {
+        Row::Answer(row) => {
+            shaped["request"] = json!(row.masks);
+            shaped["response"] = json!({ "outcome": row.outcome, "charged": row.charged });
+        }
+        Row::Refusal(row) => shaped["response"] = json!({ "error": row.code }),
+    }
     ok(shaped)
 }
 
-fn one(ask: &Ask, request: [u8; 16]) -> Result<Option<UsageRow>, Refused> {
-    let filter = UsageFilter { request: Some(request), ..UsageFilter::default() };
-    Ok(ask.engine().usage_page(&filter, (1, 0))?.1.into_iter().next())
+/// `GET /apis/{id}/usage/`: how the last quarter of an hour went, without whose requests they were. The
+/// original shows it to anybody; here it takes an account token, because a bank's traffic is its own affair,
+/// and others' requests only an operator's.
+pub fn samples(ask: &Ask, id: &str) -> Answer {
+    const RECENT_MS: i64 = 15 * 60_000;
+    const SAMPLES_MAX: u32 = 5_000;
+    let actor = ask.actor()?;
+    let action = catalogue::action_of_document(id).ok_or_else(|| Refused::not_found("API"))?;
+    let filter = UsageFilter {
+        applications: (!actor.is_operator()).then(|| vec![actor.caller.id.0]),
+        actions: vec![action.name().to_owned()],
+        from_ms: Some(ask.engine().clock.now_ms() - RECENT_MS),
+        ..UsageFilter::default()
+    };
+    let wanted = Wanted { answers: true, refusals: true, filter };
+    let (_, rows) = page(ask.engine(), &wanted, (SAMPLES_MAX, 0))?;
+    let sample = |row: &Row| {
+        let (id, status, elapsed_us) = match row {
+            Row::Answer(row) => (&row.request_id, 200, row.elapsed_us),
+            Row::Refusal(row) => (&row.request_id, row.status, row.elapsed_us),
+        };
+        json!({
+            "api_id": catalogue::api_id(action),
+            "created_at": iso(row.at_ms()),
+            "trace_id": id,
+            "status_code": status,
+            "elapsed": f64::from(elapsed_us) / 1e6,
+        })
+    };
+    Ok(list(rows.len(), rows.iter().map(sample).collect()))
 }
 
 /// `GET /usage/apis/aggregate/`
 pub fn aggregate(ask: &Ask) -> Answer {
-    let mut filter = filter(ask)?;
+    let mut filter = wanted(ask)?.filter;
     let now = ask.engine().clock.now_ms();
     filter.from_ms = Some(filter.from_ms.unwrap_or(month_begin(now)));
     let offset_ms = zone_offset_ms(ask.first("timezone").unwrap_or("UTC"));
@@ -137,41 +238,59 @@ pub fn aggregate(ask: &Ask) -> Answer {
     ok(json!({ "items": items, "total": amount(total), "apis": apis, "requests": requests, "models": [] }))
 }
 
-/// `GET /usage/apis/status-codes/`: refused requests are neither charged nor kept.
+/// `GET /usage/apis/status-codes/`, and beside them how often each error was answered.
 pub fn status_codes(ask: &Ask) -> Answer {
-    let filter = UsageFilter { request: None, ..filter(ask)? };
-    let (count, _) = ask.engine().usage_page(&filter, (1, 0))?;
-    ok(json!({ "items": if count > 0 { vec![200] } else { vec![] } }))
+    let wanted = wanted(ask)?;
+    let (answers, _) = ask.engine().usage_page(&wanted.filter, (1, 0))?;
+    let refused = ask.engine().refusal_counts(&wanted.filter)?;
+    let mut statuses: Vec<u16> = refused.iter().map(|count| count.status).collect();
+    statuses.extend((answers > 0).then_some(200));
+    statuses.sort_unstable();
+    statuses.dedup();
+    let error = |count: &RefusalCount| json!({ "wire": count.wire, "code": count.code, "status_code": count.status, "requests": count.requests });
+    ok(json!({ "items": statuses, "errors": refused.iter().map(error).collect::<Vec<_>>() }))
 }
 
 /// Rows of a file at most.
 const EXPORT_MAX: u32 = 1_000_000;
 
-/// `GET /usage/apis/export/`
+/// `GET /usage/apis/export/`: answers, then refused requests; each the newest first.
 pub fn export(ask: &Ask) -> Answer {
-    const PAGE: u32 = 5000;
-    let mut filter = filter(ask)?;
+    let mut wanted = wanted(ask)?;
     let now = ask.engine().clock.now_ms();
-    filter.from_ms = Some(filter.from_ms.unwrap_or(month_begin(now)));
+    wanted.filter.from_ms = Some(wanted.filter.from_ms.unwrap_or(month_begin(now)));
     // What comes while pages are read must not shift them.
-    filter.until_ms = Some(filter.until_ms.unwrap_or(now + 1).min(now + 1));
+    wanted.filter.until_ms = Some(wanted.filter.until_ms.unwrap_or(now + 1).min(now + 1));
     let mut text =
         String::from("Usage ID,API,Status Code,Deducted Amount,Original Amount,Trace ID,Created At\n");
+    for (answers, refusals) in [(wanted.answers, false), (false, wanted.refusals)] {
+        let filter = wanted.filter.clone();
+        let count = export_into(ask.engine(), &Wanted { answers, refusals, filter }, &mut text)?;
+        if count > EXPORT_MAX {
+            text += &format!("# truncated: {count} rows, the newest {EXPORT_MAX} are here\n");
+            break;
+        }
+    }
+    Ok(Done::Csv("usages.csv", text))
+}
+
+fn export_into(engine: &Engine, wanted: &Wanted, text: &mut String) -> Result<u32, Refused> {
+    const PAGE: u32 = 5000;
     let mut offset = 0;
     loop {
-        let (count, rows) = ask.engine().usage_page(&filter, (PAGE, offset))?;
+        let (count, rows) = page(engine, wanted, (PAGE, offset))?;
         for row in &rows {
-            let title = row.action.parse::<Action>().map_or("", |action| catalogue::page(action).title_en);
-            let (id, charged) = (&row.request_id, &row.charged);
-            text += &format!("{id},{},200,{charged},{charged},{id},{}\n", csv_text(title), iso(row.at_ms));
+            let (id, action, status, charged) = match row {
+                Row::Answer(row) => (&row.request_id, &row.action, 200, row.charged.as_str()),
+                Row::Refusal(row) => (&row.request_id, &row.action, row.status, "0"),
+            };
+            let title = action.parse::<Action>().map_or("", |action| catalogue::page(action).title_en);
+            let at = iso(row.at_ms());
+            *text += &format!("{id},{},{status},{charged},{charged},{id},{at}\n", csv_text(title));
         }
         offset += PAGE;
-        if offset >= count {
-            return Ok(Done::Csv("usages.csv", text));
-        }
-        if offset >= EXPORT_MAX {
-            text += &format!("# truncated: {count} rows, the newest {EXPORT_MAX} are here\n");
-            return Ok(Done::Csv("usages.csv", text));
+        if offset >= count || offset >= EXPORT_MAX {
+            return Ok(count);
         }
     }
 }

@@ -34,7 +34,8 @@ pub fn card_rows(language: Language) -> String {
         let acedata = projection::acedata(AceDataNumbering::Documented, Endpoint::BankCard4E, outcome);
         let number = |code: Option<ResultCode>| code.map_or_else(String::new, |code| code.number.to_string());
         format!(
-            "<tr><td><code>{card}</code></td><td>{}</td><td>{}</td><td>{}<small>{}</small></td><td>{}</td></tr>\n",
+            "<tr><td><a href=\"{}\"><code>{card}</code></a></td><td>{}</td><td>{}</td><td>{}<small>{}</small></td><td>{}</td></tr>\n",
+            where_answered(Action::FourElements, outcome.name()).unwrap_or_default(),
             number(tencent),
             number(acedata),
             outcome.name(),
@@ -48,4 +49,15 @@ pub fn card_rows(language: Language) -> String {
         )
     };
     samples::all(Action::FourElements).map(row).collect()
+}
+
+/// The page of an action with the value in its form that answers this outcome.
+pub fn where_answered(action: Action, outcome: &str) -> Option<String> {
+    let (value, _) = samples::all(action).find(|(_, answered)| answered.name() == outcome)?;
+    let page = crate::platform::catalogue::page(action);
+    let found_by = crate::platform::catalogue::members(action).into_iter().find(|member| {
+        // The phone is `mobile` in one action.
+        [action.found_by().name(), "mobile"].contains(&member.name)
+    })?;
+    Some(format!("/documents/{}?{}={value}#try", page.alias, found_by.name))
 }

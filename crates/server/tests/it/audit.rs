@@ -366,6 +366,106 @@ fn every_act_of_an_operator_is_in_the_ledger_with_who_did_it() {
     assert_eq!(bank.run(&["audit", "check"])["entries"], 22);
 }
 
+/// What people do in the console and programs over the management API is on record like what is typed.
+#[test]
+fn every_act_of_the_platform_is_in_the_ledger_with_who_did_it() {
+    let bank = Installation::new(&[]);
+    let told = bank.run(&["credential", "create", "operator", "--kind", "platform"]);
+    let platform = format!("Bearer {}", told["secret"].as_str().unwrap());
+    let server = Sandbox::serving(&bank.config);
+    let call = |method: &str, path: &str, body: Value| {
+        let headers = [("authorization", platform.as_str())];
+        let reply = server.request(method, &format!("/api/v1/{path}"), &headers, body.to_string().as_bytes());
+        assert!(matches!(reply.status, 200..=204), "{path}: {} {}", reply.status, reply.text());
+        reply
+    };
+    let submit = |path: &str, fields: &str| {
+        let kind = [("content-type", "application/x-www-form-urlencoded")];
+        server.request("POST", path, &kind, fields.as_bytes())
+    };
+    let invited = bank.run(&["person", "invite", "--days", "2"]);
+    let code = invited["code"].as_str().unwrap();
+    assert!(invited["link"].as_str().unwrap().ends_with(&format!("/auth/register?invitation={code}")));
+    let person = format!(
+        "name=ada&login=ada%40example.com&password=correct+horse+battery&terms=yes&invitation={code}"
+    );
+    assert_eq!(submit("/auth/register", &person).status, 303);
+    let people = bank.run(&["person", "list"]);
+    assert_eq!((people["login"].clone(), people["caller"].clone()), (json!("ada@example.com"), json!("ada")));
+    let reset = bank.run(&["person", "reset", "Ada@example.com"]);
+    let new = format!("code={}&password=staple+correct+horse", reset["code"].as_str().unwrap());
+    assert_eq!(submit("/auth/reset", &new).status, 303);
+    assert_eq!(submit("/auth/login", "login=ada%40example.com&password=correct+horse+battery").status, 401);
+    assert_eq!(submit("/auth/login", "login=ada%40example.com&password=staple+correct+horse").status, 303);
+    assert!(bank.refused(&["person", "reset", "nobody@example.com"]).contains("no such person"));
+
+    // The operator opens the service for the new account, and sells to it.
+    bank.run(&["caller", "set", "ada", "--action", "bankcard-4e"]);
+    let application = "c4e00000-0002-4000-8000-000000000002";
+    let package =
+        call("POST", "packages", json!({ "title": "A", "amount": 5, "price": 2 })).json()["id"].clone();
+    call("DELETE", &format!("packages/{}", package.as_str().unwrap()), json!({}));
+    call("POST", "recharge-cards", json!({ "amount": 3, "count": 2 }));
+    let order = json!({ "application_id": application, "amount": 7, "price": 4 });
+    let order = call("POST", "orders/admin/create", order).json()["id"].clone();
+    let of = |what: &str| format!("orders/{}/{what}", order.as_str().unwrap());
+    call("POST", &of("update-price"), json!({ "price": 3.5 }));
+    call("POST", &of("finish"), json!({}));
+    call("POST", &of("refund"), json!({}));
+    let gift =
+        call("POST", &format!("applications/{application}/sponsor"), json!({ "amount": 1 })).json()["id"]
+            .clone();
+    call("POST", &format!("applications/{application}/update-disabled"), json!({ "disabled": true }));
+    let body = br#"{"bank_card":"6217000000000000012"}"#;
+    let looked = server.request("POST", "/api/v1/accounts/lookup", &[("authorization", &platform)], body);
+    assert_eq!(looked.status, 404);
+    server.stop();
+
+    let by = |by: Value, act: Value| json!({ "kind": "operator", "by": by, "act": act });
+    let machine = |act: Value| by("machine".into(), act);
+    let token = |act: Value| by(json!({ "credential": 2 }), act);
+    let all = acts(&bank);
+    let began = all.iter().position(|says| says["act"].get("invited").is_some()).unwrap();
+    let until = |at: usize, act: &str| all[at]["act"][act]["until_ms"].clone();
+    let terms = all[began + 4].clone();
+    assert_eq!(terms["act"]["terms_set"]["actions"], json!(["bankcard-4e"]));
+    let (cents, reference) = (|cents: i64| json!(cents), |at: usize| all[at]["reference"].clone());
+    let payment = |at: usize, amount: &str| json!({ "kind": "payment", "application": 2, "amount": amount, "reference": reference(at) });
+    let on = |order: &Value, amount: &str| json!({ "order": order, "application": 2, "credits": amount });
+    let priced = |order: &Value, amount: &str, cents: Value| json!({ "order": order, "application": 2, "credits": amount, "price_cents": cents });
+    assert_eq!(
+        all[began..],
+        [
+            machine(json!({ "invited": { "until_ms": until(began, "invited") } })),
+            by(
+                json!({ "person": 0 }),
+                json!({ "caller_added": { "caller": 2, "operator": false, "unlimited": false } })
+            ),
+            machine(
+                json!({ "password_reset_allowed": { "caller": 2, "until_ms": until(began + 2, "password_reset_allowed") } })
+            ),
+            by(json!({ "person": 2 }), json!({ "password_set": { "caller": 2 } })),
+            terms,
+            token(json!({ "package_put": { "package": package, "credits": "5", "price_cents": 200 } })),
+            token(json!({ "package_dropped": { "package": package } })),
+            token(json!({ "vouchers_issued": { "count": 2, "credits": "3" } })),
+            token(json!({ "order_made": priced(&order, "7", cents(400)) })),
+            token(json!({ "order_priced": { "order": order, "price_cents": 350 } })),
+            token(json!({ "order_finished": on(&order, "7") })),
+            payment(began + 11, "7"),
+            token(json!({ "order_refunded": on(&order, "7") })),
+            payment(began + 13, "-7"),
+            token(json!({ "order_made": priced(&gift, "1", cents(0)) })),
+            token(json!({ "order_finished": on(&gift, "1") })),
+            payment(began + 16, "1"),
+            token(json!({ "standing_set": { "caller": 2, "standing": "suspended" } })),
+            token("account_looked_up".into()),
+        ]
+    );
+    let shown = printed(&bank, &["audit", "log"]);
+    assert!(!shown.contains("ada@example.com") && !shown.contains("6217000000000000012"), "{shown}");
+}
+
 /// All that comes back until the connection ends.
 fn streamed_lines(server: &Sandbox, request: &[u8]) -> String {
     use std::io::{Read, Write};

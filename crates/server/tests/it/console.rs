@@ -51,6 +51,12 @@ fn operator(sandbox: &Sandbox) -> Visitor<'_> {
     Visitor { sandbox, cookie: session_of(&reply) }
 }
 
+fn log_in<'a>(sandbox: &'a Sandbox, login: &str, password: &str) -> Visitor<'a> {
+    let reply = submit(sandbox, "/auth/login", &[("login", login), ("password", password)]);
+    assert_eq!(reply.status, 303, "{}", reply.text());
+    Visitor { sandbox, cookie: session_of(&reply) }
+}
+
 impl Visitor<'_> {
     fn get(&self, path: &str) -> Reply {
         self.sandbox.request("GET", path, &[("Cookie", &self.cookie)], b"")

@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 use super::{AccountRow, Accounts, CachedStatement, SCHEMA, generation, put_one, putting};
 use crate::store::StoreError;
 use crate::vault::{BlindIndex, Vault};
+use crate::watch::LastImport;
 
 /// Pages the log may hold before they are copied into the file: 128 MiB.
 const LOG_PAGES: i64 = 32_768;
@@ -142,6 +143,20 @@ impl Accounts {
             emptied.map_err(|cause| SCHEMA.error(cause))?;
         }
         Ok(swept)
+    }
+}
+
+impl Accounts {
+    /// The newest import; `None` when there was none.
+    pub fn last_import(&self) -> Result<Option<LastImport>, StoreError> {
+        let run = || -> rusqlite::Result<_> {
+            let (is, stage, _) = last_import(&self.db, None, false)?;
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let find = "SELECT is_replacing, source IS NOT NULL OR rows > 0 OR put > 0 FROM import";
+            let (is_replacing, was_begun): (bool, bool) = self.db.query_row(find, [], read)?;
+            Ok(was_begun.then_some(LastImport { is, is_done: stage == DONE, is_replacing }))
+        };
+        run().map_err(|cause| SCHEMA.error(cause))
     }
 }
 

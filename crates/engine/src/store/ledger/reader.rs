@@ -82,6 +82,26 @@ impl LedgerReader {
         self.db.prepare_cached(find)?.query_map(window, ReadBlock::read)?.collect()
     }
 
+    /// The newest entries that are no answers, at most so many, newest first; of the last blocks only, so that
+    /// it is over soon however long the ledger is.
+    pub fn newest_acts(&self, most: usize) -> Result<Vec<Entry>, StoreError> {
+        const WINDOWS: i64 = 64;
+        let last = self.last_seq()?;
+        let mut acts = Vec::new();
+        for back in 1..=WINDOWS {
+            let blocks = self.blocks(last - back * WINDOW, &(Millis::MIN..Millis::MAX));
+            for block in blocks.map_err(|cause| SCHEMA.error(cause))?.iter().rev() {
+                let entries = block.decoded()?.entries;
+                acts.extend(entries.into_iter().rev().filter(|entry| !matches!(entry, Entry::Answer(_))));
+            }
+            if acts.len() >= most || last - back * WINDOW <= 0 {
+                break;
+            }
+        }
+        acts.truncate(most);
+        Ok(acts)
+    }
+
     /// The newest block, if there is one.
     pub fn newest(&self) -> Result<Option<Newest>, StoreError> {
         let find = "SELECT at_ms, size FROM block ORDER BY seq DESC LIMIT 1";

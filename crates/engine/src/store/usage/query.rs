@@ -23,6 +23,8 @@ pub struct UsageFilter {
     pub until_ms: Option<Millis>,
     /// The one with this id.
     pub request: Option<[u8; 16]>,
+    /// HTTP statuses of refused requests; an answer's is always 200.
+    pub statuses: Vec<u16>,
 }
 
 /// Answers of one day, action and outcome.
@@ -41,7 +43,7 @@ pub struct DayUse {
 }
 
 impl UsageFilter {
-    fn sql(&self) -> (String, Vec<Value>) {
+    pub(super) fn sql(&self) -> (String, Vec<Value>) {
         let mut sql = String::from("1");
         let mut values: Vec<Value> = Vec::new();
         let mut one_of = |column: &str, wanted: Vec<Value>| {

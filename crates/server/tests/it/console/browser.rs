@@ -28,9 +28,17 @@ fn pages_are_small_and_have_nothing_inline() {
         "/console/usages",
         "/console/orders",
         "/console/sandbox",
+        "/documents/identity-bankcard-check-1e",
+        "/documents/identity-idcard-check-2e",
+        "/auth/reset",
+        "/console/account",
         "/console/operator",
+        "/console/operator/account/2",
+        "/console/operator/data?issuer=62",
+        "/console/operator/audit",
+        "/console/operator/health",
     ] {
-        let who = if path.ends_with("operator") { &admin } else { &ada };
+        let who = if path.starts_with("/console/operator") { &admin } else { &ada };
         let headers = [("Cookie", who.cookie.as_str()), ("Accept", "text/html")];
         let reply = sandbox.request("GET", path, &headers, b"");
         let text = reply.text();
@@ -177,7 +185,7 @@ fn an_operator_looks_after_everything() {
     let key = ada.acquire();
     let admin = operator(&sandbox);
     let page = admin.get("/console/operator").text();
-    assert!(page.contains("Orders to finish") && page.contains("<td>ada"), "{page}");
+    assert!(page.contains("Orders to finish") && page.contains(">ada</a>"), "{page}");
     admin.post("/console/operator/package", &[("title", "Hundred"), ("amount", "100"), ("price", "9.9")]);
     let shelf = ada.get("/service/identity").text();
     let package =
@@ -199,6 +207,9 @@ fn an_operator_looks_after_everything() {
             && looked.contains("status: normal")
             && !looked.contains("6217000000000000012")
     );
+    let number = page.split("\">ada</a>").next().unwrap().rsplit('/').next().unwrap();
+    let page = admin.get(&format!("/console/operator/account/{number}")).text();
+    assert!(page.contains("Refund") && page.contains("value=\"7\""), "{page}");
     let application = page.rsplit("name=\"application\" value=\"").next().unwrap().split('"').next().unwrap();
     admin.post("/console/operator/disable", &[("application", application), ("disabled", "yes")]);
     assert_eq!(ask(&sandbox, &key).json()["error"]["code"], "disabled");

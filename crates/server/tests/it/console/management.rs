@@ -276,3 +276,123 @@ fn the_wrong_token_is_told_what_is_right() {
     );
     assert_eq!(bad.json()["code"], "invalid");
 }
+
+/// Asks until the rows have caught up.
+fn when(get: impl Fn() -> Value, is_there: impl Fn(&Value) -> bool) -> Value {
+    let began = std::time::Instant::now();
+    loop {
+        let told = get();
+        if is_there(&told) {
+            return told;
+        }
+        assert!(began.elapsed().as_secs() < 10, "the rows lag behind: {told}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_refused_request_is_listed_counted_and_free() {
+    let data = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::keeping(data.path(), "");
+    let ada = register(&sandbox, "ada");
+    let key = ada.acquire();
+    let token = ada.token();
+    let bearer = format!("Bearer {key}");
+    let headers = [("Authorization", bearer.as_str())];
+    let refused = sandbox.request("POST", "/identity/bankcard/check-3e", &headers, b"{}");
+    assert_eq!((refused.status, refused.json()["error"]["code"].clone()), (400, json!("bad_request")));
+    let id = refused.header("x-trace-id").unwrap().to_owned();
+    sandbox.request("POST", "/identity/bankcard/check-4e", &headers, b"{}");
+    let answered = ask(&sandbox, &key).header("x-trace-id").unwrap().to_owned();
+    // Nobody's: a wrong token is not a usage of anybody's.
+    assert_eq!(ask(&sandbox, "0123456789abcdef0123456789abcdef").status, 401);
+    let get = |sandbox: &Sandbox, path: &str| ok(call(sandbox, &token, "GET", path, Value::Null));
+    let all = when(|| get(&sandbox, "usage/apis/"), |told| told["count"] == 3);
+    assert_eq!(all["items"][0]["id"], json!(answered), "the newest first, answers and refusals as one list");
+    let second = get(&sandbox, "usage/apis/?limit=1&offset=2");
+    assert_eq!((second["count"].clone(), second["items"][0]["id"].clone()), (json!(3), json!(id)));
+    let row = get(&sandbox, &format!("usage/apis/{id}"));
+    assert_eq!((row["status_code"].clone(), row["deducted_amount"].clone()), (json!(400), json!(0.0)));
+    assert_eq!(
+        (row["metadata"]["error"].clone(), row["metadata"]["action"].clone(), row["response"].clone()),
+        (json!("bad_request"), json!("bankcard-3e"), json!({ "error": "bad_request" }))
+    );
+    for (filter, count) in [
+        ("status_code=400", 2),
+        ("status_code=200", 1),
+        ("status_code=200&status_code=400", 3),
+        ("status_code=500", 0),
+        ("outcome=REFUSED", 2),
+        ("outcome=PASS", 1),
+        ("outcome=PASS,REFUSED", 3),
+        ("status_code=400&outcome=PASS", 0),
+    ] {
+        assert_eq!(get(&sandbox, &format!("usage/apis/?{filter}"))["count"], count, "{filter}");
+    }
+    let codes = get(&sandbox, "usage/apis/status-codes/");
+    assert_eq!(codes["items"], json!([200, 400]));
+    let counted = json!([{ "wire": "acedata", "code": "bad_request", "status_code": 400, "requests": 2 }]);
+    assert_eq!(codes["errors"], counted);
+    let file = call(&sandbox, &token, "GET", "usage/apis/export/", Value::Null).text();
+    assert!(
+        file.lines().count() == 4
+            && file.contains(&format!("{id},\"Bank card three-element verification\",400,0,0")),
+        "{file}"
+    );
+    assert_eq!(get(&sandbox, "usage/apis/aggregate/")["requests"], 1, "only answers are summed up");
+    assert_eq!(get(&sandbox, "applications")["items"][0]["used_amount"], 1.0);
+    // Others' are not shown, an operator sees all.
+    let eve = register(&sandbox, "eve");
+    eve.acquire();
+    let theirs = eve.token();
+    assert_eq!(call(&sandbox, &theirs, "GET", &format!("usage/apis/{id}"), Value::Null).status, 403);
+    assert_eq!(ok(call(&sandbox, &theirs, "GET", "usage/apis/", Value::Null))["count"], 0);
+    let samples =
+        |token: &str| call(&sandbox, token, "GET", "apis/identity-bankcard-check-4e/usage/", Value::Null);
+    assert_eq!(samples("").status, 401);
+    assert_eq!(
+        (ok(samples(&token))["count"].clone(), ok(samples(&theirs))["count"].clone()),
+        (json!(2), json!(0))
+    );
+    assert_eq!(ok(samples(PLATFORM_TOKEN))["items"][0]["status_code"], 200);
+    // They are still there after a restart, though nothing of them is in the ledger.
+    sandbox.stop();
+    let sandbox = Sandbox::keeping(data.path(), "");
+    assert_eq!(get(&sandbox, "usage/apis/?outcome=REFUSED")["count"], 2);
+    assert_eq!(get(&sandbox, "usage/apis/status-codes/")["errors"], counted);
+}
+
+#[test]
+fn an_operator_makes_an_order_and_changes_its_price_until_it_is_paid() {
+    let sandbox = Sandbox::start();
+    let ada = register(&sandbox, "ada");
+    ada.acquire();
+    let token = ada.token();
+    let own = ok(call(&sandbox, &token, "GET", "applications", Value::Null))["items"][0]["id"].clone();
+    let operator = |path: &str, body: Value| call(&sandbox, PLATFORM_TOKEN, "POST", path, body);
+    let order = json!({ "application_id": own, "amount": 500, "price": 45, "description": "Autumn" });
+    assert_eq!(call(&sandbox, &token, "POST", "orders/admin/create/", order.clone()).status, 403);
+    let made = ok(operator("orders/admin/create/", order));
+    assert_eq!(
+        (made["state"].clone(), made["price"].clone(), made["description"].clone()),
+        (json!("Pending"), json!(45.0), json!("Autumn"))
+    );
+    let id = made["id"].as_str().unwrap();
+    let price = |price: f64| operator(&format!("orders/{id}/update-price/"), json!({ "price": price }));
+    assert_eq!(ok(price(40.5))["price"], 40.5);
+    assert_eq!(price(-1.0).json()["code"], "invalid");
+    assert_eq!(ok(call(&sandbox, &token, "GET", &format!("orders/{id}"), Value::Null))["price"], 40.5);
+    ok(operator(&format!("orders/{id}/finish/"), json!({})));
+    let late = price(1.0);
+    assert!(late.status == 400 && late.text().contains("Finished"), "{}", late.text());
+    let listed = ok(call(&sandbox, &token, "GET", "applications", Value::Null));
+    assert_eq!(listed["items"][0]["remaining_amount"], 510.0);
+    for (wrong, said) in [
+        (json!({ "application_id": own }), "amount"),
+        (json!({ "application_id": own, "amount": 1, "price": "much" }), "price"),
+        (json!({ "application_id": own, "package_id": "c4e00000-0000-4000-8000-000000000000" }), "package"),
+    ] {
+        let reply = operator("orders/admin/create/", wrong);
+        assert!(matches!(reply.status, 400 | 404) && reply.text().contains(said), "{}", reply.text());
+    }
+}

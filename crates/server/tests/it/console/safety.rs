@@ -18,9 +18,13 @@ fn a_form_of_another_site_does_nothing() {
         "/console/acquire",
         "/auth/login",
         "/auth/register",
+        "/auth/reset",
         "/auth/logout",
         "/user/settings",
         "/console/try",
+        "/console/account/password",
+        "/console/operator/import",
+        "/console/operator/check",
     ] {
         assert_eq!(send(path, "Origin", "https://evil.example", &fields), 403, "{path}");
         assert_eq!(send(path, "Origin", "null", &fields), 403, "{path}");
@@ -142,6 +146,8 @@ fn nobody_reaches_what_is_anothers() {
         ("POST", format!("orders/{order}/refresh"), json!(null)),
         ("POST", format!("orders/{order}/finish"), json!(null)),
         ("POST", format!("orders/{order}/refund"), json!(null)),
+        ("POST", format!("orders/{order}/update-price"), json!({ "price": 0 })),
+        ("POST", "orders/admin/create".into(), json!({ "application_id": application, "amount": 1 })),
         ("POST", "packages".into(), json!({ "title": "B", "amount": 1, "price": 0 })),
         ("DELETE", format!("packages/{package}"), json!(null)),
         ("POST", "recharge-cards".into(), json!({ "amount": 1000 })),
@@ -159,15 +165,35 @@ fn nobody_reaches_what_is_anothers() {
     let credentials = format!("/console/keys/{credential}");
     let pages = [
         ("GET", "/console/operator".to_owned()),
+        ("GET", "/console/operator/account/1".into()),
+        ("GET", "/console/operator/data".into()),
+        ("GET", "/console/operator/audit".into()),
+        ("GET", "/console/operator/health".into()),
+        ("POST", "/console/operator/check".into()),
+        ("POST", "/console/operator/import".into()),
         ("GET", format!("/console/usages/{usage}")),
         ("POST", format!("{credentials}/rotate")),
         ("POST", format!("{credentials}/delete")),
         ("POST", format!("{credentials}/change")),
         ("POST", format!("/console/platform-tokens/{token}/delete")),
-        ("POST", "/console/operator/finish".into()),
-        ("POST", "/console/operator/lookup".into()),
-        ("POST", "/console/operator/voucher".into()),
     ];
+    let forms = [
+        "finish",
+        "refund",
+        "price",
+        "order",
+        "sponsor",
+        "disable",
+        "limits",
+        "reset",
+        "package",
+        "drop-package",
+        "voucher",
+        "invite",
+        "lookup",
+    ];
+    let forms = forms.map(|form| ("POST", format!("/console/operator/{form}")));
+    let pages = pages.into_iter().chain(forms);
     for (method, path) in pages {
         let reply = if method == "GET" { eve.get(&path) } else { eve.post(&path, &[("order", &order)]) };
         assert_eq!(reply.status, 403, "{method} {path}: {}", reply.text());
@@ -258,6 +284,111 @@ fn passwords_cannot_be_guessed() {
     let twice = [("name", "ada2"), ("login", "ADA@example.com"), ("password", PASSWORD), ("terms", "yes")];
     assert_eq!(submit(&sandbox, "/auth/register", &twice).status, 400);
     assert!(!sandbox.log().contains("wrong wrong"), "{}", sandbox.log());
+}
+
+#[test]
+fn a_password_is_changed_by_who_knows_it_and_reset_with_a_code_once() {
+    let sandbox = Sandbox::start();
+    let ada = register(&sandbox, "ada");
+    let elsewhere = log_in(&sandbox, "ada@example.com", PASSWORD);
+    let change = |visitor: &Visitor<'_>, old: &str, new: &str| {
+        visitor.post("/console/account/password", &[("old", old), ("new", new)])
+    };
+    assert_eq!(change(&ada, "wrong wrong wrong", "staple correct horse").status, 400);
+    assert_eq!(change(&ada, PASSWORD, "short").status, 400);
+    let changed = change(&ada, PASSWORD, "staple correct horse");
+    assert_eq!(changed.status, 303, "{}", changed.text());
+    let ada = Visitor { sandbox: &sandbox, cookie: session_of(&changed) };
+    assert_eq!(ada.get("/console/account").status, 200, "this session goes on under a new key");
+    assert_eq!(elsewhere.get("/console").status, 303, "every other is over");
+    let try_login = |password: &str| {
+        submit(&sandbox, "/auth/login", &[("login", "ada@example.com"), ("password", password)]).status
+    };
+    assert_eq!((try_login(PASSWORD), try_login("staple correct horse")), (401, 303));
+
+    let admin = operator(&sandbox);
+    let code = |login: &str| {
+        let page = admin.post("/console/operator/reset", &[("login", login)]).text();
+        page.contains("id=\"secret\"").then(|| secret(&page).split("code=").nth(1).unwrap().to_owned())
+    };
+    assert_eq!(code("nobody@example.com"), None);
+    let (first, second) = (code("ada@example.com").unwrap(), code("ada@example.com").unwrap());
+    let reset = |code: &str, password: &str| {
+        submit(&sandbox, "/auth/reset", &[("code", code), ("password", password)]).status
+    };
+    assert_eq!(reset(&first, "battery staple correct"), 400, "the newer one took its place");
+    assert_eq!(reset(&second, "short"), 400);
+    assert_eq!(ada.get("/console").status, 200, "nothing has happened yet");
+    assert_eq!(reset(&second, "battery staple correct"), 303);
+    assert_eq!(reset(&second, "battery staple correct"), 400, "once");
+    assert_eq!(ada.get("/console").status, 303, "all sessions are over");
+    assert_eq!((try_login("staple correct horse"), try_login("battery staple correct")), (401, 303));
+    let old = code("ada@example.com").unwrap();
+    sandbox.control("PUT", "clock", r#"{"mode":"shifted","seconds":86401}"#);
+    assert_eq!(reset(&old, "battery staple correct"), 400, "for a day");
+    for _ in 0..10 {
+        reset("GUESS", "battery staple correct");
+    }
+    assert_eq!(reset("GUESS", "battery staple correct"), 429, "not guessed");
+}
+
+#[test]
+fn what_the_operator_sends_in_parts_is_on_the_disk_and_on_record() {
+    let sandbox = Sandbox::start();
+    let admin = operator(&sandbox);
+    let csrf = admin.csrf();
+    let import = |csrf: &str, lines: &str| {
+        let headers = [("Cookie", admin.cookie.as_str()), ("x-csrf-token", csrf)];
+        sandbox.request("POST", "/console/operator/import", &headers, lines.as_bytes())
+    };
+    let card = "6228480402564890018";
+    let line = json!({ "bank_card": card, "name": "许仙", "id_number": "99010119610202001X", "phone": "16100000099" });
+    assert_eq!(import("0123456789abcdef0123456789abcdef", &line.to_string()).status, 403);
+    let wrong = r#"{"bank_card":"1","name":"x","id_number":"x"}"#;
+    let gone = r#"{"op":"delete","bank_card":"6228480402564890026"}"#;
+    let told = ok(import(&csrf, &format!("{line}\n{wrong}\n\n{gone}\n")));
+    assert_eq!((told["absent"].clone(), told["rejected"][0]["line"].clone()), (json!(1), json!(1)), "{told}");
+    assert!(!told.to_string().contains("许仙") && told["done"] == 1, "{told}");
+    let many = format!("{wrong}\n").repeat(2_001);
+    assert_eq!(import(&csrf, &many).status, 400);
+    let found = admin.post("/console/operator/lookup", &[("card", card)]).text();
+    assert!(found.contains("0018: ") && found.contains("status: normal"), "{found}");
+    assert!(!found.contains(card), "the whole number is not shown again");
+    let audit = admin.get("/console/operator/audit").text();
+    assert!(audit.contains("accounts changed") && audit.contains("account looked up"), "{audit}");
+    assert!(audit.contains("(public)") && !audit.contains(card), "by whom, not about whom: {audit}");
+    admin.post("/console/operator/check", &[]);
+    let began = std::time::Instant::now();
+    while !admin.get("/console/operator/audit").text().contains("Signed checkpoints") {
+        assert!(began.elapsed().as_secs() < 20, "the check does not end");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn limits_of_an_account_are_set_from_the_console() {
+    let sandbox = Sandbox::start();
+    let ada = register(&sandbox, "ada");
+    let key = ada.acquire();
+    let admin = operator(&sandbox);
+    let set = |fields: &[(&str, &str)]| {
+        let page = admin.post("/console/operator/limits", &[&[("caller", "ada")], fields].concat()).text();
+        page.split("role=\"status\">").nth(1).unwrap().split('<').next().unwrap().to_owned()
+    };
+    assert_eq!(set(&[("price", "0.5"), ("unlimited", "no")]), "Saved.");
+    assert_eq!(ask(&sandbox, &key).header("x-credits-remaining"), Some("9.5"));
+    set(&[("encryption_required", "yes")]);
+    assert_eq!(ask(&sandbox, &key).status, 400, "plain text is refused");
+    set(&[("encryption_required", "no"), ("has_actions", "yes"), ("action", "bankcard-2e")]);
+    assert_eq!(ask(&sandbox, &key).status, 400, "not this action");
+    assert!(set(&[("has_actions", "yes")]).starts_with("Leave one action"));
+    assert!(set(&[("rate", "fast")]).contains("invalid"));
+    set(&[("has_actions", "yes"), ("action", "bankcard-4e"), ("unlimited", "yes")]);
+    assert_eq!(ask(&sandbox, &key).status, 200);
+    assert!(admin.get("/console/operator?name=ad").text().contains(">ada</a>"));
+    assert!(!admin.get("/console/operator?name=nobody").text().contains(">ada</a>"));
+    assert_eq!(admin.get("/console/operator/account/999").status, 404);
+    assert_eq!(admin.post("/console/operator/nonsense", &[]).status, 404);
 }
 
 #[test]

@@ -38,6 +38,58 @@ fn a_whole_answer() {
     );
 }
 
+/// Every action can be asked here: the same members, of which each takes its own.
+#[test]
+fn every_action() {
+    let sandbox = Sandbox::start();
+    let asking = |action: &str, of: &[&str]| {
+        let mut question = zhang_wei();
+        for member in ["name", "bank_card", "phone", "id_card"] {
+            if !of.contains(&member) {
+                question.as_object_mut().unwrap().remove(member);
+            }
+        }
+        question["action"] = json!(action);
+        question
+    };
+    for (action, of) in [
+        ("bankcard-4e", &["name", "bank_card", "phone", "id_card"][..]),
+        ("bankcard-3e", &["name", "bank_card", "id_card"]),
+        ("bankcard-2e", &["name", "bank_card"]),
+        ("bankcard-1e", &["bank_card"]),
+        ("idcard-2e", &["name", "id_card"]),
+        ("phone-3e", &["name", "phone", "id_card"]),
+        ("phone-2e", &["name", "phone"]),
+    ] {
+        let charges = sandbox.charges();
+        let reply = ask(&sandbox, &asking(action, of));
+        let told = reply.json();
+        assert_eq!(
+            (reply.status, told["action"].clone(), told["outcome"].clone(), told["charged"].clone()),
+            (200, json!(action), json!("PASS"), json!("1")),
+            "{told}"
+        );
+        assert_eq!(sandbox.charges(), charges + 1, "{action}");
+        assert_eq!(told.get("bank").is_some(), action == "bankcard-1e", "{told}");
+        let claims = told["receipt"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+        assert!(!claims.is_empty() && told["receipt_opening"].as_str().unwrap().len() == 32);
+        for missing in of {
+            let fewer: Vec<_> = of.iter().copied().filter(|member| member != missing).collect();
+            let refused = ask(&sandbox, &asking(action, &fewer));
+            assert_eq!((refused.status, refused.json()["code"].clone()), (400, json!("invalid")));
+            assert!(refused.text().contains(missing), "{action}: {}", refused.text());
+        }
+        if of.contains(&"name") {
+            let mut other = asking(action, of);
+            other["name"] = json!("张三");
+            assert_ne!(ask(&sandbox, &other).json()["class"], "pass", "{action}");
+        }
+        assert_eq!(sandbox.charges(), charges + if of.contains(&"name") { 2 } else { 1 }, "{action}");
+    }
+    let unknown = ask(&sandbox, &asking("bankcard-5e", &["bank_card"]));
+    assert!(unknown.status == 400 && unknown.text().contains("no such action"), "{}", unknown.text());
+}
+
 #[test]
 fn numbers_are_taken_as_people_write_them() {
     let sandbox = Sandbox::start();

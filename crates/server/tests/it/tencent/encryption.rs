@@ -106,6 +106,57 @@ fn in_a_form_and_in_a_query() {
     }
 }
 
+/// `PhoneVerification` has the members of the envelope beside the elements, not in an object of their own; as JSON,
+/// as a form and in a query; and the nested object too, which newer helpers send.
+#[test]
+fn an_envelope_beside_the_elements() {
+    use Element::{IdCard, Name, Phone};
+    let sandbox = Sandbox::start();
+    const ELEMENTS: [(Element, &str); 3] =
+        [(IdCard, "99010119610202001X"), (Name, "张伟"), (Phone, "16100000001")];
+    let result = |reply: crate::support::Reply| reply.json()["Response"]["Result"].clone();
+    for algorithm in Algorithm::ALL {
+        for (seed, list) in (20..).zip([&[IdCard, Name, Phone][..], &[Phone, IdCard], &[Name]]) {
+            let nested = request(&ELEMENTS, algorithm, seed, list);
+            let mut flat = nested.clone();
+            let envelope = flat.as_object_mut().unwrap().remove("Encryption").unwrap();
+            flat.as_object_mut().unwrap().extend(envelope.as_object().unwrap().clone());
+            let ask =
+                |body: &Value| result(post(body.to_string()).action("PhoneVerification").send(&sandbox));
+            assert_eq!((ask(&nested), ask(&flat)), (json!("0"), json!("0")), "{algorithm:?} {list:?}");
+
+            let mut members: Vec<(String, String)> = Vec::new();
+            for (name, value) in flat.as_object().unwrap() {
+                match value {
+                    Value::Array(list) => members.extend(
+                        list.iter()
+                            .zip(0..)
+                            .map(|(one, at)| (format!("{name}.{at}"), one.as_str().unwrap().into())),
+                    ),
+                    value => members.push((name.clone(), value.as_str().unwrap().into())),
+                }
+            }
+            let query = get(&encoded(&members)).action("PhoneVerification");
+            assert_eq!(result(query.send(&sandbox)), "0", "{algorithm:?} {list:?}");
+        }
+        // Decrypted to somebody else it does not pass; what does not open is refused, never taken for text.
+        let other = [ELEMENTS[0], (Name, "张三"), ELEMENTS[2]];
+        let mut body = request(&other, algorithm, 30, &[Name]);
+        let envelope = body.as_object_mut().unwrap().remove("Encryption").unwrap();
+        body.as_object_mut().unwrap().extend(envelope.as_object().unwrap().clone());
+        let ask = |body: &Value| post(body.to_string()).action("PhoneVerification").send(&sandbox);
+        assert_ne!(result(ask(&body)), "0");
+        let charges = sandbox.charges();
+        body["CiphertextBlob"] = json!("AAAA");
+        assert_eq!(ask(&body).json()["Response"]["Error"]["Code"], "FailedOperation.DecryptSystemError");
+        assert_eq!(sandbox.charges(), charges);
+    }
+    // Beside the elements it is of this action alone: elsewhere such members mean nothing.
+    let mut body: Value = serde_json::from_str(SAMPLE).unwrap();
+    body["EncryptList"] = json!(["Name"]);
+    assert_eq!(post(body.to_string()).said(&sandbox), PASSED);
+}
+
 /// Helpers of before August 2023 wrap a key once and use it for a while.
 #[test]
 fn one_blob_with_new_ivs() {
