@@ -53,7 +53,7 @@ fn operation(action: Action, server: &Server) -> Value {
                 "in": "header",
                 "required": false,
                 "description": "Sent again with the same key, a question is answered again and charged once.",
-                "schema": { "type": "string", "maxLength": 255 },
+                "schema": { "type": "string", "pattern": "^[!-~]{1,255}$" },
             },
         ],
         "requestBody": {
