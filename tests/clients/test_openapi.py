@@ -61,6 +61,9 @@ def run(server, folder, document, token, *more):
 @pytest.mark.parametrize("alias", ALIASES)
 def test_acedata_documents(own_sandbox, tmp_path, alias):
     document = get(own_sandbox, f"/api/v1/documents/{alias}/openapi.json")
+    ((operation,),) = (item.values() for item in document["paths"].values())
+    # A key belongs to one question, which a description cannot say: another one with it is refused.
+    operation["parameters"] = [each for each in operation["parameters"] if each["name"] != "idempotency-key"]
     # More is taken than is documented, on purpose: numbers for text, an object where an array is asked for.
     run(own_sandbox, tmp_path, document, PUBLIC["bearer"], "--exclude-checks", "negative_data_rejection")
 

@@ -61,7 +61,7 @@ fn nothing_answered_is_lost_and_nothing_is_invented() {
     let new: u64 = u64::from_be_bytes(engine::vault::random());
     let seeds: Box<dyn Iterator<Item = u64>> = match (number("CARD4E_SEED"), number("CARD4E_SIMULATE")) {
         (Some(seed), _) => Box::new(std::iter::once(seed)),
-        (None, Some(_)) => Box::new((0..).map(|turn| new.wrapping_add(turn))),
+        (None, Some(_)) => Box::new(SEEDS.into_iter().chain((0..).map(|turn| new.wrapping_add(turn)))),
         (None, None) => Box::new(SEEDS.into_iter().chain([new])),
     };
     println!("a new seed: CARD4E_SEED={new}");
