@@ -65,6 +65,7 @@ fn nothing_answered_is_lost_and_nothing_is_invented() {
         (None, None) => Box::new(SEEDS.into_iter().chain([new])),
     };
     println!("a new seed: CARD4E_SEED={new}");
+    let began = Instant::now();
     let (mut all, wanted) = (Seen::default(), number("CARD4E_SIMULATE").unwrap_or(u64::MAX));
     for seed in seeds {
         let seen = std::panic::catch_unwind(|| World::new(seed).run());
@@ -75,6 +76,9 @@ fn nothing_answered_is_lost_and_nothing_is_invented() {
             std::panic::resume_unwind(panic)
         });
         all.add(&seen);
+        if all.asked / 100_000 > (all.asked - seen.asked) / 100_000 {
+            println!("{} asked, {} s", all.asked, began.elapsed().as_secs());
+        }
         if all.asked >= wanted {
             break;
         }
@@ -257,6 +261,7 @@ impl World {
         }
         self.restart();
         self.check_all();
+        self.stop();
         self.seen
     }
 

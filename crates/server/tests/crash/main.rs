@@ -83,6 +83,9 @@ fn lives(end: End) -> anyhow::Result<()> {
                 "again: CARD4E_KILLS={kills} CARD4E_SEED={seed} cargo test -p card4e --test crash -- --nocapture"
             )
         })?;
+        if kills > LIVES {
+            eprintln!("{} of {kills}, {} s", kills - left, began.elapsed().as_secs());
+        }
         all.sent += ended.sent;
         all.seen += ended.seen;
         all.recorded += ended.recorded;
