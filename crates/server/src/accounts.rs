@@ -250,7 +250,8 @@ fn delete(card: &Card) -> anyhow::Result<()> {
 
 /// Carries an order out, in JSON: the running server does, or this process when none runs.
 fn one(card: &Card, order: Zeroizing<String>) -> anyhow::Result<()> {
-    let running = ask_running(&card.place.folder()?, &Request::ChangeAccount { order: Hidden(order.clone()) });
+    let running =
+        ask_running(&card.place.folder()?, &Request::ChangeAccount { order: Hidden(order.clone()) });
     let done = match running {
         Some(done) => done?,
         None => one_here(&card.place, &order)?,

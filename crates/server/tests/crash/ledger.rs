@@ -62,7 +62,8 @@ impl Follower {
             self.count(&answer)?;
             let id = uuid_text(&answer.request);
             if let Some(told) = told.answers.remove(&id) {
-                same(&told, &answer).with_context(|| format!("{id}: {told:?}, but the ledger has {answer:?}"))?;
+                same(&told, &answer)
+                    .with_context(|| format!("{id}: {told:?}, but the ledger has {answer:?}"))?;
             }
         }
         if let Some((id, answer)) = told.answers.iter().next() {

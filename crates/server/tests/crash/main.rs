@@ -93,7 +93,9 @@ fn lives(end: End) -> anyhow::Result<()> {
     let Told { sent, seen, recorded, .. } = all;
     let how = if end == End::Kill { "kills" } else { "power cuts" };
     let took = began.elapsed().as_secs();
-    eprintln!("{kills} {how}, {sent} requests, {seen} answers seen by clients, {recorded} in the ledgers, {took} s");
+    eprintln!(
+        "{kills} {how}, {sent} requests, {seen} answers seen by clients, {recorded} in the ledgers, {took} s"
+    );
     ensure!(seen > kills, "there was load");
     Ok(())
 }

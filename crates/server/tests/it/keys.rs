@@ -383,7 +383,11 @@ fn a_passphrase_keeps_the_root_key_and_a_server_waits_for_it() {
     assert!(bank.refused(&["accounts", "put", card, "--status", "stolen"]).contains("no status `stolen`"));
     let acts = with_passphrase(&bank, &["audit", "log", "--json"], PASSPHRASE).stdout;
     let acts = String::from_utf8(acts).unwrap();
-    assert_eq!(acts.matches("accounts_changed").count(), 4, "each was recorded, also what found nobody: {acts}");
+    assert_eq!(
+        acts.matches("accounts_changed").count(),
+        4,
+        "each was recorded, also what found nobody: {acts}"
+    );
     server.stop();
     let data = bank.config.with_file_name("data");
     for entry in std::fs::read_dir(&data).unwrap() {

@@ -70,12 +70,15 @@ fn what_the_threat_model_names_is_there() {
         let mut folder = String::new();
         for test in named(&row[2]) {
             // A file alone is beside the one before it.
-            let beside = if test.contains("/src") || test.contains("/tests") { String::new() } else { folder.clone() };
+            let beside =
+                if test.contains("/src") || test.contains("/tests") { String::new() } else { folder.clone() };
             let path = Path::new(ROOT).join("crates").join(&beside).join(test);
             let is_function = !test.contains(['/', '.']);
             assert!(is_function || path.exists(), "{}: {}", row[0], path.display());
             if beside.is_empty() && !is_function {
-                folder = test.split_once("tests/it/").map_or(String::new(), |(before, _)| format!("{before}tests/it"));
+                folder = test
+                    .split_once("tests/it/")
+                    .map_or(String::new(), |(before, _)| format!("{before}tests/it"));
             }
         }
     }
