@@ -1,25 +1,30 @@
 //! `card4e accounts`: one account of record at a time, and a look at all of them. A lost card must not
 //! wait for a file.
 //!
-//! Works on the data folder directly; a server that answers from it knows at once. What an account
-//! looks like in JSON is the same here and over HTTP ([`read`]).
+//! Asks the server that works in the data folder, and works on the folder itself where none does: only
+//! then is the root key opened, which may need a passphrase. What an account looks like in JSON is the
+//! same here and over HTTP ([`read`]).
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use engine::Engine;
 use engine::account::{AccountState, AccountText};
 use engine::file::hex;
-use engine::operator::Act;
+use engine::operator::{Act, By};
 use engine::store::{AccountDone, AccountOrder, AccountRow, AccountSpot, Accounts, Census};
 use engine::subject::CardNumber;
 use engine::vault::Vault;
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::import::Rules;
 use crate::installation::{Installation, Place};
+use crate::manage::{Hidden, Request, ask_running};
 
 /// What can be done with accounts.
 #[derive(Subcommand)]
@@ -100,7 +105,7 @@ struct Plain {
 }
 
 /// What an object is to do; the words of an import's column.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// Add the account, replace it, or, with nothing but a status, give it another state.
@@ -171,18 +176,18 @@ pub fn read_as(json: &[u8], op: Option<Op>, rules: &Rules<'_>) -> Result<Account
 }
 
 /// What may be told about an account.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Told {
     /// The word of its state.
-    pub status: &'static str,
-    id_type: &'static str,
+    pub status: String,
+    id_type: String,
     has_phone: bool,
 }
 
 impl Told {
     /// Of an account as it is stored.
     pub fn of(row: &AccountRow) -> Told {
-        Told { status: row.state.word(), id_type: row.kind.word(), has_phone: row.has_mobile }
+        Told { status: row.state.word().into(), id_type: row.kind.word().into(), has_phone: row.has_mobile }
     }
 
     fn print(&self, json: bool) -> anyhow::Result<()> {
@@ -210,32 +215,83 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn get(card: &Card) -> anyhow::Result<()> {
-    let Installation { folder, vault, .. } = card.place.open()?;
-    let number = card_number(&card_text(&card.card)?)?;
+    let given = card_text(&card.card)?;
+    let number = card_number(&given)?;
+    let folder = card.place.folder()?;
+    if let Some(told) = ask_running(&folder, &Request::FindAccount { card: Hidden(given) }) {
+        return serde_json::from_value::<Told>(told?)?.print(card.json);
+    }
+    let vault = card.place.open()?.vault;
     let accounts = Accounts::open(&folder.join("accounts.db"))?;
     Told::of(&found(&accounts, &number, &vault)?).print(card.json)
 }
 
 fn put(card: &Card, status: Option<&str>) -> anyhow::Result<()> {
-    let installation = card.place.open()?;
-    let vault = &installation.vault;
     let given = card_text(&card.card)?;
     let order = match (status, given.starts_with('{')) {
-        (Some(status), false) => AccountOrder::SetState(spot(&given, vault)?, state(status)?),
-        (None, true) => read(given.as_bytes(), &Rules::of(&installation)).map_err(anyhow::Error::msg)?,
+        (Some(word), false) => {
+            state(word)?;
+            json!({ "bank_card": card_number(&given)?.as_str(), "status": word }).to_string().into()
+        }
+        (None, true) => given,
         (Some(_), true) => bail!("give --status or an account as JSON, not both"),
         (None, false) => bail!(
             "say what to put: --status WORD for an account that is there, or `-` and an account as JSON \
              on standard input"
         ),
     };
-    print(&one(&installation, &card.place, order)?, card.json)
+    one(card, order)
 }
 
 fn delete(card: &Card) -> anyhow::Result<()> {
-    let installation = card.place.open()?;
-    let spot = spot(&card_text(&card.card)?, &installation.vault)?;
-    print(&one(&installation, &card.place, AccountOrder::Delete(spot))?, card.json)
+    let number = card_number(&card_text(&card.card)?)?;
+    one(card, json!({ "op": Op::Delete, "bank_card": number.as_str() }).to_string().into())
+}
+
+/// Carries an order out, in JSON: the running server does, or this process when none runs.
+fn one(card: &Card, order: Zeroizing<String>) -> anyhow::Result<()> {
+    let running =
+        ask_running(&card.place.folder()?, &Request::ChangeAccount { order: Hidden(order.clone()) });
+    let done = match running {
+        Some(done) => done?,
+        None => one_here(&card.place, &order)?,
+    };
+    let mut out = std::io::stdout();
+    match done["deleted"].is_boolean() {
+        true if card.json => writeln!(out, r#"{{"deleted":true}}"#)?,
+        true => writeln!(out, "The account is deleted.")?,
+        false => serde_json::from_value::<Told>(done)?.print(card.json)?,
+    }
+    Ok(())
+}
+
+fn one_here(place: &Place, order: &str) -> anyhow::Result<Value> {
+    let installation = place.open()?;
+    let order = read(order.as_bytes(), &Rules::of(&installation)).map_err(anyhow::Error::msg)?;
+    crate::manage::record(place, act(std::slice::from_ref(&order)))?;
+    let mut accounts = Accounts::open(&installation.folder.join("accounts.db"))?;
+    told(accounts.carry_out(&[order], &installation.vault)?)
+}
+
+/// How the account of a card stands, from an engine at work.
+pub fn look_up(engine: &Engine, card: &str) -> anyhow::Result<Told> {
+    Ok(Told::of(&found(&engine.accounts_to_change()?, &card_number(card)?, &engine.vault)?))
+}
+
+/// Records a change in JSON, then carries it out, on an engine at work.
+pub fn change(engine: &Arc<Engine>, by: By, order: &[u8]) -> anyhow::Result<Value> {
+    let order = read(order, &Rules::at_work(engine)).map_err(anyhow::Error::msg)?;
+    engine.acting(by).record_act(act(std::slice::from_ref(&order)))?;
+    told(engine.accounts_to_change()?.carry_out(&[order], &engine.vault)?)
+}
+
+/// What became of one order: the account as it is now, or that it is deleted.
+fn told(mut done: Vec<AccountDone>) -> anyhow::Result<Value> {
+    match done.pop() {
+        Some(AccountDone::Is(row)) => Ok(json!(Told::of(&row))),
+        Some(AccountDone::Deleted) => Ok(json!({ "deleted": true })),
+        Some(AccountDone::Absent) | None => bail!(NOBODY),
+    }
 }
 
 /// What orders are, for the record: how many of each kind.
@@ -249,24 +305,6 @@ pub fn act(orders: &[AccountOrder]) -> Act {
         } += 1;
     }
     Act::AccountsChanged { put, state_set, deleted }
-}
-
-fn one(installation: &Installation, place: &Place, order: AccountOrder) -> anyhow::Result<AccountDone> {
-    crate::manage::record(place, act(std::slice::from_ref(&order)))?;
-    let mut accounts = Accounts::open(&installation.folder.join("accounts.db"))?;
-    let done = accounts.carry_out(&[order], &installation.vault)?.pop();
-    done.filter(|done| !matches!(done, AccountDone::Absent)).context(NOBODY)
-}
-
-fn print(done: &AccountDone, json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    match done {
-        AccountDone::Is(row) => Told::of(row).print(json)?,
-        AccountDone::Deleted if json => writeln!(out, r#"{{"deleted":true}}"#)?,
-        AccountDone::Deleted => writeln!(out, "The account is deleted.")?,
-        AccountDone::Absent => bail!(NOBODY),
-    }
-    Ok(())
 }
 
 fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
@@ -318,10 +356,6 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
 }
 
 const NOBODY: &str = "there is no account of that card";
-
-fn spot(card: &str, vault: &Vault) -> anyhow::Result<AccountSpot> {
-    Ok(AccountSpot::of(card_number(card)?.as_str(), vault))
-}
 
 fn found(accounts: &Accounts, card: &CardNumber, vault: &Vault) -> anyhow::Result<AccountRow> {
     let keys = vault.keys();

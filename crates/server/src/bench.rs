@@ -132,7 +132,9 @@ struct Report {
     p99_us: u64,
     p999_us: u64,
     max_us: u64,
-    /// Replies that are no answer, and connections that broke.
+    /// Questions the server had no time for, and said so.
+    refused: u64,
+    /// Other replies that are no answer, and connections that broke.
     errors: u64,
     /// Answers that are not the claim's.
     wrong: u64,
@@ -161,8 +163,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
-    let Report { requests, seconds, requests_per_second, p50_us, p99_us, p999_us, max_us, errors, .. } =
-        report;
+    let Report { requests, seconds, requests_per_second, p50_us, p99_us, p999_us, max_us, .. } = report;
+    let Report { refused, errors, .. } = report;
     writeln!(
         out,
         "{} answers in {seconds:.1} s on {} connections\n",
@@ -171,6 +173,7 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     )?;
     writeln!(out, "  requests/s  {}", HumanCount(*requests_per_second as u64))?;
     writeln!(out, "  latency     p50 {p50_us} us, p99 {p99_us} us, p99.9 {p999_us} us, most {max_us} us")?;
+    writeln!(out, "  refused     {}", HumanCount(*refused))?;
     writeln!(out, "  errors      {}", HumanCount(*errors))?;
     match report.server_cpu_us_per_request {
         Some(us) => writeln!(out, "  server CPU  {us:.1} us a request"),
@@ -212,9 +215,13 @@ fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, HOUR_US, 3)?)
 }
 
+/// What a server that has no time answers on either wire.
+const REFUSALS: [&str; 3] = ["\"ServiceUnavailable\"", "\"RequestLimitExceeded\"", "\"too_many_requests\""];
+
 /// What one connection counts.
 struct Tally {
     times: Histogram<u64>,
+    refused: u64,
     errors: u64,
     wrong: u64,
 }
@@ -241,10 +248,11 @@ async fn measure(options: &Options, address: &str, claims: Vec<Claim>) -> anyhow
     }
     tokio::time::sleep_until(begin.into()).await;
     let cpu_before = server_cpu(address).await;
-    let mut all = Tally { times: histogram()?, errors: 0, wrong: 0 };
+    let mut all = Tally { times: histogram()?, refused: 0, errors: 0, wrong: 0 };
     while let Some(tally) = asking.join_next().await {
         let tally = tally?.with_context(|| format!("cannot reach {address}"))?;
         all.times.add(&tally.times)?;
+        all.refused += tally.refused;
         all.errors += tally.errors;
         all.wrong += tally.wrong;
     }
@@ -264,6 +272,7 @@ async fn measure(options: &Options, address: &str, claims: Vec<Claim>) -> anyhow
         p99_us: all.times.value_at_quantile(0.99),
         p999_us: all.times.value_at_quantile(0.999),
         max_us: all.times.max(),
+        refused: all.refused,
         errors: all.errors,
         wrong: all.wrong,
         server_cpu_us_per_request: cpu,
@@ -284,7 +293,7 @@ impl Asker {
         end: Instant,
         open: Option<(Duration, Duration)>,
     ) -> anyhow::Result<Tally> {
-        let mut tally = Tally { times: histogram()?, errors: 0, wrong: 0 };
+        let mut tally = Tally { times: histogram()?, refused: 0, errors: 0, wrong: 0 };
         let mut connection = Connection::open(&self.shared.address).await?;
         let mut due = Instant::now() + open.map_or(Duration::ZERO, |(_, offset)| offset);
         loop {
@@ -332,7 +341,8 @@ impl Shared {
         };
         let number = body.split_once(member).and_then(|(_, rest)| rest.split_once('"'));
         let Some((number, _)) = number else {
-            tally.errors += 1;
+            let is_refused = REFUSALS.iter().any(|word| body.contains(word));
+            *if is_refused { &mut tally.refused } else { &mut tally.errors } += 1;
             return;
         };
         tally.times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));

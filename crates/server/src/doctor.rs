@@ -126,7 +126,7 @@ fn look(config: &Path, settings: &Settings, findings: &mut Findings) {
     if let (Some(root_key), true) = (root_key, is_there)
         && let Some(vault) = look_at_keys(&data, &root_key, findings)
     {
-        look_at_accounts(&data, findings);
+        look_at_accounts(&data, settings, findings);
         look_at_ledger(&data, &vault, now, findings);
     }
     look_at_certificate(base, settings, now, findings);
@@ -307,11 +307,24 @@ fn look_at_keys(data: &Path, root_key: &[u8; 32], findings: &mut Findings) -> Op
     }
 }
 
-fn look_at_accounts(data: &Path, findings: &mut Findings) {
+fn look_at_accounts(data: &Path, settings: &Settings, findings: &mut Findings) {
+    /// Looked at for their place in the element index.
+    const SOME: u32 = 100_000;
     let remedy = "go back to a backup with `card4e restore`, or import the accounts again";
-    match Accounts::open_reader(&data.join("accounts.db")).and_then(|accounts| accounts.count()) {
-        Ok(0) => findings.warning("accounts", "there are none", "card4e import accounts FILE"),
-        Ok(accounts) => findings.ok("accounts", count(accounts, "account", "accounts")),
+    let looked = Accounts::open_reader(&data.join("accounts.db"))
+        .and_then(|accounts| Ok((accounts.count()?, accounts.missing_in_element_index(SOME)?)));
+    match looked {
+        Ok((0, _)) => findings.warning("accounts", "there are none", "card4e import accounts FILE"),
+        Ok((all, missing)) if settings.policy.element_index && missing > 0 => findings.warning(
+            "accounts",
+            format!(
+                "{}; of {} looked at, {missing} cannot be found by identity number or mobile",
+                count(all, "account", "accounts"),
+                all.min(SOME.into()),
+            ),
+            "they are older than policy.element_index = true: import them again",
+        ),
+        Ok((all, _)) => findings.ok("accounts", count(all, "account", "accounts")),
         Err(wrong) => findings.problem("accounts", wrong.to_string(), remedy),
     }
 }

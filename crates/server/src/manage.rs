@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::accounts;
 use crate::installation::{Installation, Place};
 use crate::verify::{self, Elements};
 
@@ -80,13 +81,17 @@ pub enum Request {
     Erase { card: Hidden },
     /// How far that is.
     Erasure,
+    /// How the account of a card stands.
+    FindAccount { card: Hidden },
+    /// A change of one account, as JSON.
+    ChangeAccount { order: Hidden },
     /// Something is about to be done beside the server, which keeps the record of it.
     Record { act: Act },
     /// The passphrase, or the PIN of the token, for a locked server.
     Unseal { secret: Hidden },
 }
 
-/// A card number, passphrase or key on its way to the server. Does not print.
+/// An account, passphrase or key on its way to the server. Does not print.
 #[derive(Serialize, Deserialize)]
 pub struct Hidden(pub Zeroizing<String>);
 
@@ -109,14 +114,15 @@ pub enum KindWord {
 }
 
 /// Does what is asked, on an engine that is at work.
-fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyhow::Result<Value> {
+fn run(engine: &Arc<Engine>, request: Request, desk: &Mutex<Option<Desk>>) -> anyhow::Result<Value> {
     let acting = engine.acting(By::Machine);
     match request {
         Request::Verify { caller, action, elements, purpose } => {
-            // Made once: the engine keeps a letter box for each.
-            let desk = match desk {
+            // Made once: the engine keeps a letter box for each. A panic would leave letters that nobody takes.
+            let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
+            let desk = match &mut *desk {
                 Some(desk) => desk,
-                None => desk.insert(engine.desk()?),
+                none => none.insert(engine.desk()?),
             };
             verify::put(engine, desk, &caller, action, &elements, purpose)
         }
@@ -183,6 +189,8 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
         }
         Request::Erase { card } => Ok(json!(acting.erase(&card.0)?)),
         Request::Erasure => Ok(json!(engine.erasure())),
+        Request::FindAccount { card } => Ok(json!(accounts::look_up(engine, &card.0)?)),
+        Request::ChangeAccount { order } => accounts::change(engine, By::Machine, order.0.as_bytes()),
         Request::Record { act } => {
             acting.record_act(act)?;
             Ok(Value::Null)
@@ -215,6 +223,13 @@ impl From<KindWord> for Kind {
 const LINE_MAX_BYTES: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The change of an account may wait for a batch of an import.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// So many are answered at a time: these are people, not load, but none of them shall wait for another
+/// who says nothing.
+const THREADS: usize = 4;
+
 /// Where the control socket of a data folder is.
 pub fn socket(folder: &Path) -> PathBuf {
     folder.join("control.sock")
@@ -228,19 +243,21 @@ pub fn listen(engine: Arc<Engine>, folder: &Path) -> anyhow::Result<()> {
     let listener = UnixListener::bind(&path)
         .with_context(|| format!("cannot make the control socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    std::thread::Builder::new().name("card4e-control".into()).spawn(move || {
-        let mut desk = None;
-        for stream in listener.incoming().flatten() {
-            // One at a time: these are people, not load.
-            if let Err(error) = answer(&engine, stream, &mut desk) {
-                tracing::warn!(%error, "a control request could not be answered");
+    let desk = Arc::new(Mutex::new(None));
+    for _ in 0..THREADS {
+        let (engine, listener, desk) = (Arc::clone(&engine), listener.try_clone()?, Arc::clone(&desk));
+        std::thread::Builder::new().name("card4e-control".into()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if let Err(error) = answer(&engine, stream, &desk) {
+                    tracing::warn!(%error, "a control request could not be answered");
+                }
             }
-        }
-    })?;
+        })?;
+    }
     Ok(())
 }
 
-fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &mut Option<Desk>) -> anyhow::Result<()> {
+fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &Mutex<Option<Desk>>) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = Zeroizing::new(String::new());
@@ -315,7 +332,7 @@ impl Answering {
                 let stream = UnixStream::connect(socket(folder)).context("the server has stopped")?;
                 ask_server(stream, &request)
             }
-            Answering::Here(running) => run(&running.engine, request, &mut None),
+            Answering::Here(running) => run(&running.engine, request, &Mutex::new(None)),
         }
     }
 
@@ -333,7 +350,7 @@ pub fn ask_running(folder: &Path, request: &Request) -> Option<anyhow::Result<Va
 }
 
 fn ask_server(stream: UnixStream, request: &Request) -> anyhow::Result<Value> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
     let mut line = Zeroizing::new(serde_json::to_vec(request)?);
     line.push(b'\n');
     (&stream).write_all(&line)?;

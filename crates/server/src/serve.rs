@@ -199,6 +199,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
     if running.engine.policy().test_land {
         tracing::warn!("test land is on: identity numbers of province 99 and test cards are accepted");
     }
+    warn_of_missing_element_index(&running.engine)?;
     let tls = match tls {
         Some(tls) => Some(tls),
         None => Tls::open(&settings.tls, base)?.map(Arc::new),
@@ -236,6 +237,23 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
 }
 
 /// A sandbox's folder cannot be opened with another root key; but keys can be copied.
+/// Whoever is not in the element index is answered as if there were no such account.
+fn warn_of_missing_element_index(engine: &Engine) -> anyhow::Result<()> {
+    /// Enough to see it, few enough not to be felt.
+    const LOOKED_AT: u32 = 1000;
+    if engine.policy().element_index {
+        let missing = engine.accounts_to_change()?.missing_in_element_index(LOOKED_AT)?;
+        if missing > 0 {
+            tracing::warn!(
+                missing,
+                looked_at = LOOKED_AT,
+                "accounts cannot be found by identity number or mobile: import them again"
+            );
+        }
+    }
+    Ok(())
+}
+
 fn refuse_test_credentials(engine: &Engine) -> anyhow::Result<()> {
     let directory = engine.directory();
     let known = directory.signing(sandbox::PUBLIC_SECRET_ID).is_some()

@@ -428,6 +428,23 @@ impl Accounts {
         Ok(took)
     }
 
+    /// Of the first `most` accounts, how many could be found by identity number or mobile and are not:
+    /// they were put there before the operator wanted that. An account's place in the file is a keyed
+    /// reference, so these are as good as drawn at random.
+    pub fn missing_in_element_index(&self, most: u32) -> Result<u64, StoreError> {
+        let find = "SELECT mobile IS NOT NULL AND by_mobile IS NULL, kind, by_id IS NULL FROM account ORDER BY idx LIMIT ?1";
+        let is_missing = |row: &rusqlite::Row<'_>| {
+            let kind = DocumentKind::from_code(row.get(1)?);
+            let by_id = row.get::<_, bool>(2)? && kind.is_some_and(DocumentKind::counts_as_resident_id);
+            Ok(row.get::<_, bool>(0)? || by_id)
+        };
+        let run = || -> rusqlite::Result<u64> {
+            let mut find = self.db.prepare(find)?;
+            find.query_map([most], is_missing)?.try_fold(0, |sum, missing| Ok(sum + u64::from(missing?)))
+        };
+        run().map_err(|cause| SCHEMA.error(cause))
+    }
+
     /// Number of accounts.
     pub fn count(&self) -> Result<u64, StoreError> {
         self.db

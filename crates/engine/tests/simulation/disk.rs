@@ -8,8 +8,12 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rusqlite::ffi;
+
+/// What a sync takes on a slow disk.
+const SLOW: Duration = Duration::from_millis(2);
 
 /// How the disk is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub enum State {
     /// As it should be.
     #[default]
     Sound,
+    /// As it should be, but every sync takes its time.
+    Slow,
     /// Without room: no write succeeds.
     Full,
     /// No sync succeeds; what was written may be there or not.
@@ -48,9 +54,9 @@ pub fn break_after(writes: u32, into: State) {
     disk().fuse = Some((writes, into));
 }
 
-/// How it is now.
-pub fn state() -> State {
-    disk().state
+/// Whether everything that is written and synced is there.
+pub fn is_sound() -> bool {
+    matches!(disk().state, State::Sound | State::Slow)
 }
 
 /// Nothing succeeds from now on.
@@ -201,7 +207,7 @@ unsafe extern "C" fn write(
         }
     }
     match disk.state {
-        State::Sound | State::SyncFails => {
+        State::Sound | State::Slow | State::SyncFails => {
             note(&mut disk, file, path, offset, bytes as usize);
             pass!(file, xWrite, from, bytes, offset)
         }
@@ -220,7 +226,10 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     let Some(path) = path_of(file) else { return pass!(file, xSync, flags) };
     let mut disk = disk();
     match disk.state {
-        State::Sound | State::Full => {
+        State::Sound | State::Slow | State::Full => {
+            if disk.state == State::Slow {
+                std::thread::sleep(SLOW);
+            }
             // The real disk is not under test: that this layer knows of it is as good.
             disk.unsynced.remove(&path);
             ffi::SQLITE_OK

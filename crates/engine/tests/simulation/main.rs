@@ -3,8 +3,9 @@
 //! The seed decides what is asked, when the clock is turned, and when and how the disk breaks; how the threads
 //! take their turns between is the machine's.
 //!
-//! After every step: no answered charge is lost, none is invented, what was refused never touched the
-//! ledger, the books are what the blocks add up to, and the audit holds.
+//! After every step the ledger is followed: no answered charge is lost, none is invented, what was refused
+//! never touched it, its tree grew and did not change, and the books are what the blocks add up to. At the
+//! end of each world everything is read once more, and no element is in any file.
 //!
 //! ```sh
 //! cargo test -p card4e-engine --test simulation                                      # some seconds
@@ -25,6 +26,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use engine::account::AccountText;
+use engine::audit::Frontier;
 use engine::caller::{
     Action, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Standing, Wire,
 };
@@ -59,9 +61,11 @@ fn nothing_answered_is_lost_and_nothing_is_invented() {
     let new: u64 = u64::from_be_bytes(engine::vault::random());
     let seeds: Box<dyn Iterator<Item = u64>> = match (number("CARD4E_SEED"), number("CARD4E_SIMULATE")) {
         (Some(seed), _) => Box::new(std::iter::once(seed)),
-        (None, Some(_)) => Box::new((0..).map(|turn| new.wrapping_add(turn))),
+        (None, Some(_)) => Box::new(SEEDS.into_iter().chain((0..).map(|turn| new.wrapping_add(turn)))),
         (None, None) => Box::new(SEEDS.into_iter().chain([new])),
     };
+    println!("a new seed: CARD4E_SEED={new}");
+    let began = Instant::now();
     let (mut all, wanted) = (Seen::default(), number("CARD4E_SIMULATE").unwrap_or(u64::MAX));
     for seed in seeds {
         let seen = std::panic::catch_unwind(|| World::new(seed).run());
@@ -72,6 +76,9 @@ fn nothing_answered_is_lost_and_nothing_is_invented() {
             std::panic::resume_unwind(panic)
         });
         all.add(&seen);
+        if all.asked / 100_000 > (all.asked - seen.asked) / 100_000 {
+            println!("{} asked, {} s", all.asked, began.elapsed().as_secs());
+        }
         if all.asked >= wanted {
             break;
         }
@@ -135,8 +142,14 @@ struct World {
     desk: Option<Desk>,
     now: i64,
     seen: Seen,
+    /// Open as long as the engine runs.
+    ledger: Option<LedgerReader>,
+    /// The ledger as far as it was followed.
+    tree: Frontier,
     /// Answers that callers were told, by request.
     told: HashMap<[u8; 16], Answer>,
+    /// Those of them not yet found in the ledger.
+    unseen: HashSet<[u8; 16]>,
     /// Questions that may be in the ledger although their callers were told nothing.
     open: HashSet<[u8; 16]>,
     /// Answers that were told to somebody who joined a question whose asker is not looked at yet.
@@ -144,9 +157,10 @@ struct World {
     /// Grants that were confirmed, and those that may have happened; whole credits.
     granted: [i64; 2],
     perhaps_granted: [i64; 2],
-    /// What the ledger held when it was opened: answers, and charges by application.
-    answers: u64,
+    /// What the ledger holds: grants and charges by application, in millionths, and answers.
+    granted_there: [i64; 2],
     charged: [i64; 2],
+    answers: u64,
 }
 
 fn application(number: u32) -> Application {
@@ -215,13 +229,17 @@ impl World {
             desk: None,
             now: NOON,
             seen: Seen::default(),
+            ledger: None,
+            tree: Frontier::default(),
             told: HashMap::new(),
+            unseen: HashSet::new(),
             open: HashSet::new(),
             joined: Vec::new(),
             granted: [500, 0],
             perhaps_granted: [0, 0],
-            answers: 0,
+            granted_there: [0, 0],
             charged: [0, 0],
+            answers: 0,
         };
         world.start();
         put_people(world.engine());
@@ -238,9 +256,12 @@ impl World {
                 95..98 => self.restart(),
                 _ => self.cut_power(),
             }
+            self.follow();
             self.check();
         }
         self.restart();
+        self.check_all();
+        self.stop();
         self.seen
     }
 
@@ -283,7 +304,6 @@ impl World {
     }
 
     fn take(&mut self, wish: &Wish, answer: &Answer, is_replayed: bool) {
-        let index = wish.application as usize - 1;
         assert_eq!(answer.application, ApplicationId(wish.application));
         if is_replayed {
             self.seen.recalled += 1;
@@ -306,8 +326,7 @@ impl World {
         let is_expected = expected.contains(&answer.outcome) || answer.outcome == Outcome::AttemptsExceeded;
         assert!(is_expected, "{:?} for {} {}", answer.outcome, wish.card, wish.mobile);
         self.seen.answered += 1;
-        self.answers += 1;
-        self.charged[index] += answer.charged.0;
+        self.unseen.insert(answer.request);
         assert!(self.told.insert(answer.request, answer.clone()).is_none(), "answered twice");
     }
 
@@ -331,14 +350,15 @@ impl World {
     }
 
     fn break_something(&mut self) {
-        let into = [State::Full, State::SyncFails, State::Torn, State::Dead][self.draws.below(4) as usize];
+        let states = [State::Slow, State::Full, State::SyncFails, State::Torn, State::Dead];
+        let into = states[self.draws.below(states.len() as u64) as usize];
         disk::break_after(1 + self.draws.below(40) as u32, into);
         self.seen.faults += 1;
     }
 
     fn restart(&mut self) {
         self.stop();
-        let is_broken = disk::state() != State::Sound;
+        let is_broken = !disk::is_sound();
         // A failed sync or a torn write: what was not synced may be gone.
         if is_broken && self.draws.one_in(2) {
             disk::lose_unsynced(|below| self.draws.below(below));
@@ -359,7 +379,7 @@ impl World {
     }
 
     fn stop(&mut self) {
-        self.desk = None;
+        (self.desk, self.ledger) = (None, None);
         self.running.take().unwrap().stop();
     }
 
@@ -368,55 +388,73 @@ impl World {
         running.engine.clock.set(Mode::Frozen(self.now));
         self.desk = Some(running.engine.desk().unwrap());
         self.running = Some(running);
-        self.compare_with_ledger();
+        self.ledger = Some(LedgerReader::open(&self.folder.path().join("ledger.db")).unwrap());
+        self.follow();
+        // Nothing that may still come to light is older than a restart.
+        self.open.clear();
+        (self.granted, self.perhaps_granted) = (self.granted_there.map(|sum| sum / 1_000_000), [0, 0]);
         self.check();
     }
 
-    /// Holds everything in the ledger against what callers were told.
-    fn compare_with_ledger(&mut self) {
-        let path = self.folder.path().join("ledger.db");
-        let (mut answers, mut found) = (Vec::new(), HashSet::new());
-        let mut granted = [0, 0];
-        let ledger = LedgerReader::open(&path).unwrap();
-        let each = |entry: &Entry| {
-            match entry {
-                Entry::Answer(answer) => answers.push(answer.clone()),
-                Entry::Grant { application, amount, .. } => granted[application.0 as usize - 1] += amount.0,
+    /// Reads what is new in the ledger and holds it against what callers were told.
+    fn follow(&mut self) {
+        let ledger = self.ledger.take().unwrap();
+        let entries = ledger.newest().unwrap().map_or(0, |newest| newest.entries);
+        assert!(entries >= self.tree.size(), "{entries} entries, where there were {}", self.tree.size());
+        let mut tree = std::mem::take(&mut self.tree);
+        let followed = ledger.leaves_after(&mut tree, entries, |leaf| {
+            match leaf.entry {
+                Entry::Answer(answer) => self.find(answer),
+                Entry::Grant { application, amount, .. } => {
+                    self.granted_there[application.0 as usize - 1] += amount.0;
+                }
                 _ => {}
             }
             Ok::<_, StoreError>(())
-        };
-        ledger.entries(&(i64::MIN..i64::MAX), each).unwrap();
-        self.charged = [0, 0];
-        for answer in &answers {
-            assert!(found.insert(answer.request), "an answer is in the ledger twice");
-            self.charged[answer.application.0 as usize - 1] += answer.charged.0;
-            match self.told.get(&answer.request) {
-                Some(told) => assert_eq!(told, answer, "the ledger has another answer than the caller"),
-                None => {
-                    let is_open = self.open.remove(&answer.request);
-                    assert!(is_open, "the ledger has an answer that nobody asked for, or that was refused");
-                    self.seen.unknown += 1;
-                    self.told.insert(answer.request, answer.clone());
-                }
-            }
-        }
-        let lost = self.told.keys().filter(|request| !found.contains(*request)).count();
-        assert_eq!(lost, 0, "answers that callers were told are not in the ledger");
-        self.answers = answers.len() as u64;
-        for (at, granted) in granted.into_iter().enumerate() {
+        });
+        followed.unwrap_or_else(|error| panic!("the audit: {error}"));
+        (self.tree, self.ledger) = (tree, Some(ledger));
+        assert!(self.unseen.is_empty(), "answers that callers were told are not in the ledger");
+        for (at, granted) in self.granted_there.into_iter().enumerate() {
             let is = granted / 1_000_000;
             let most = self.granted[at] + self.perhaps_granted[at];
             assert!((self.granted[at]..=most).contains(&is), "{is} granted, {most} at most");
-            self.granted[at] = is;
         }
-        self.perhaps_granted = [0, 0];
-        // Nothing that may still come to light is older than a restart.
-        self.open.clear();
-        let keys = self.folder.path().join("keys.json");
-        let vault = Vault::new(&KeyRing::open_or_create(&keys, &ROOT).unwrap());
-        let check = LedgerFile::check(&path, &vault).unwrap_or_else(|error| panic!("the audit: {error}"));
+    }
+
+    fn find(&mut self, answer: &Answer) {
+        self.answers += 1;
+        self.charged[answer.application.0 as usize - 1] += answer.charged.0;
+        match self.told.get(&answer.request) {
+            Some(told) => {
+                assert_eq!(told, answer, "the ledger has another answer than the caller");
+                assert!(self.unseen.remove(&answer.request), "an answer is in the ledger twice");
+            }
+            None => {
+                let is_open = self.open.remove(&answer.request);
+                assert!(is_open, "the ledger has an answer that nobody asked for, or that was refused");
+                self.seen.unknown += 1;
+                self.told.insert(answer.request, answer.clone());
+            }
+        }
+    }
+
+    /// Everything, from its beginning, and every byte of every file.
+    fn check_all(&self) {
+        let folder = self.folder.path();
+        let vault = Vault::new(&KeyRing::open_or_create(&folder.join("keys.json"), &ROOT).unwrap());
+        let check = LedgerFile::check(&folder.join("ledger.db"), &vault);
+        let check = check.unwrap_or_else(|error| panic!("the audit: {error}"));
         assert_eq!(check.answers, self.answers);
+        assert_eq!(check.root, engine::file::hex(&self.tree.root()));
+        let elements = [&CARDS[..], &["99010119610202001X", "16100000001", "16100000002", "张伟"]].concat();
+        for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+            let Ok(bytes) = std::fs::read(&file) else { continue };
+            let text = String::from_utf8_lossy(&bytes);
+            for element in &elements {
+                assert!(!text.contains(element), "{element} is in {}", file.display());
+            }
+        }
     }
 
     /// The books are what callers were told, and no more.
@@ -430,7 +468,7 @@ impl World {
             assert_eq!(balance.0, self.granted[0] * 1_000_000 - self.charged[0], "balance");
             assert!(balance >= Credits::ZERO);
         }
-        if disk::state() == State::Sound {
+        if disk::is_sound() {
             assert_eq!(engine.writing(), Writing::Works);
         }
     }

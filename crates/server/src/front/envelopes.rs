@@ -6,11 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use engine::caller::{Credential, CredentialId, Proof};
+use engine::caller::{ApplicationId, Credential, CredentialId, Proof};
 use engine::vault::Vault;
 use tokio::sync::Semaphore;
 use wire::envelope::{CannotOpen, DataKey, Envelope, Opened, Opener, WrappedKey};
@@ -74,14 +73,14 @@ pub struct Envelopes {
     published: String,
     data_keys: Mutex<Recent<[u8; 32], Arc<DataKey>>>,
     processors: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    waiting: Line,
     sent_gbk: Mutex<HashSet<CredentialId>>,
 }
 
 /// Data keys that are kept. A helper that wraps one key for many requests has one at a time.
 const DATA_KEYS_MAX: usize = 256;
 
-/// Envelopes that wait for a processor, at most; more are refused.
+/// Envelopes that wait for a processor, at most; more are refused, first those of who has most of them.
 const WAITING_MAX: usize = 256;
 
 /// How long one may wait. With every place taken and a millisecond each, a third of a second goes by.
@@ -106,7 +105,7 @@ impl Envelopes {
             published: serde_json::to_string_pretty(&published).unwrap_or_default() + "\n",
             data_keys: Mutex::new(Recent::new(DATA_KEYS_MAX)),
             processors: Arc::new(Semaphore::new(processors)),
-            waiting: AtomicUsize::new(0),
+            waiting: Line::default(),
             sent_gbk: Mutex::default(),
         }
     }
@@ -118,7 +117,7 @@ impl Envelopes {
 
     /// Opens what a caller sent.
     pub async fn open(&self, envelope: &Envelope, credential: &Credential) -> Result<Opened, Unopened> {
-        let key = self.data_key(envelope.wrapped_key()).await?;
+        let key = self.data_key(envelope.wrapped_key(), credential.application).await?;
         let opened = envelope.open(&key).map_err(Unopened::Cannot)?;
         if opened.was_gbk() && lock(&self.sent_gbk).insert(credential.id) {
             tracing::warn!(
@@ -132,12 +131,16 @@ impl Envelopes {
 
     /// Also what cannot be unwrapped is kept, as the key that stands in for it: were it computed each
     /// time, the second request with a blob would tell by its time whether the padding was right.
-    async fn data_key(&self, wrapped: &WrappedKey) -> Result<Arc<DataKey>, Unopened> {
+    async fn data_key(
+        &self,
+        wrapped: &WrappedKey,
+        application: ApplicationId,
+    ) -> Result<Arc<DataKey>, Unopened> {
         let fingerprint = wrapped.fingerprint();
         if let Some(key) = lock(&self.data_keys).get(&fingerprint) {
             return Ok(key);
         }
-        let place = Place::take(&self.waiting)?;
+        let place = self.waiting.take(application).ok_or(Unopened::Busy)?;
         let processor = Arc::clone(&self.processors).acquire_owned();
         let Ok(Ok(processor)) = tokio::time::timeout(WAIT, processor).await else {
             return Err(Unopened::Busy);
@@ -160,19 +163,36 @@ impl Envelopes {
     }
 }
 
-/// One of those who wait.
-struct Place<'a>(&'a AtomicUsize);
+/// How many of each application wait.
+#[derive(Default)]
+struct Line(Mutex<HashMap<ApplicationId, usize>>);
 
-impl Place<'_> {
-    fn take(waiting: &AtomicUsize) -> Result<Place<'_>, Unopened> {
-        let place = Place(waiting);
-        if waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MAX { Ok(place) } else { Err(Unopened::Busy) }
+impl Line {
+    /// A place, unless all are taken, or the application's equal share of them; one share is kept free for
+    /// who is not there yet.
+    fn take(&self, application: ApplicationId) -> Option<Place<'_>> {
+        let mut line = lock(&self.0);
+        let all: usize = line.values().sum();
+        let own = line.get(&application).copied().unwrap_or(0);
+        let asking = line.len() + usize::from(own == 0);
+        if all >= WAITING_MAX || own >= WAITING_MAX / (asking + 1) {
+            return None;
+        }
+        line.insert(application, own + 1);
+        Some(Place(self, application))
     }
 }
 
+/// One of those who wait.
+struct Place<'a>(&'a Line, ApplicationId);
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut line = lock(&self.0.0);
+        match line.get_mut(&self.1) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => _ = line.remove(&self.1),
+        }
     }
 }
 
@@ -236,14 +256,20 @@ mod tests {
     }
 
     #[test]
-    fn no_more_may_wait_than_there_are_places() {
-        let waiting = AtomicUsize::new(0);
-        let places: Vec<_> = (0..WAITING_MAX).map(|_| Place::take(&waiting).ok()).collect();
-        assert!(places.iter().all(Option::is_some));
-        assert!(Place::take(&waiting).is_err());
-        drop(places);
-        assert!(Place::take(&waiting).is_ok());
-        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+    fn no_more_may_wait_than_there_are_places_and_nobody_takes_them_all() {
+        let line = Line::default();
+        let take = |application: u32, most: usize| -> Vec<Place<'_>> {
+            (0..most).map_while(|_| line.take(ApplicationId(application))).collect()
+        };
+        let noisy = take(1, usize::MAX);
+        assert_eq!(noisy.len(), WAITING_MAX / 2);
+        let quiet = take(2, 20);
+        assert_eq!(quiet.len(), 20, "who asks little is not refused for who asks much");
+        let others: Vec<_> = (3..).map_while(|number| line.take(ApplicationId(number))).collect();
+        assert_eq!(noisy.len() + quiet.len() + others.len(), WAITING_MAX);
+        drop((noisy, quiet, others));
+        assert!(lock(&line.0).is_empty());
+        assert_eq!(take(1, usize::MAX).len(), WAITING_MAX / 2);
     }
 
     #[tokio::test]
@@ -259,8 +285,8 @@ mod tests {
         };
         // 344 characters of base64 without padding are 258 bytes: nobody's, and the substitute is kept.
         let envelope = Envelope::read(parts).unwrap();
-        let first = envelopes.data_key(envelope.wrapped_key()).await.ok().unwrap();
-        let second = envelopes.data_key(envelope.wrapped_key()).await.ok().unwrap();
+        let first = envelopes.data_key(envelope.wrapped_key(), ApplicationId(1)).await.ok().unwrap();
+        let second = envelopes.data_key(envelope.wrapped_key(), ApplicationId(1)).await.ok().unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(lock(&envelopes.data_keys).entries.len(), 1);
     }

@@ -53,7 +53,7 @@ fn operation(action: Action, server: &Server) -> Value {
                 "in": "header",
                 "required": false,
                 "description": "Sent again with the same key, a question is answered again and charged once.",
-                "schema": { "type": "string", "maxLength": 255 },
+                "schema": { "type": "string", "pattern": "^[!-~]{1,255}$" },
             },
         ],
         "requestBody": {
@@ -123,6 +123,14 @@ fn responses(action: Action, server: &Server) -> Value {
     let numbers: Vec<_> = by_number.keys().rev().map(ToString::to_string).collect();
     let meaning = by_number.values().rev().cloned().collect::<Vec<_>>().join("; ");
     let mut responses = Map::new();
+    let schema = json!({
+        "type": "object",
+        "required": ["result", "description"],
+        "properties": {
+            "result": { "type": "string", "enum": numbers, "description": meaning },
+            "description": { "type": "string" },
+        },
+    });
     let answer = json!({
         "description": "The answer; also when the elements do not belong together.",
         "headers": {
@@ -130,14 +138,7 @@ fn responses(action: Action, server: &Server) -> Value {
             "x-charged": { "description": "1 when the answer was charged.", "schema": { "type": "string" } },
             "x-credits-remaining": { "description": "Balance afterwards.", "schema": { "type": "string" } },
         },
-        "content": { "application/json": { "schema": {
-            "type": "object",
-            "required": ["result", "description"],
-            "properties": {
-                "result": { "type": "string", "enum": numbers, "description": meaning },
-                "description": { "type": "string" },
-            },
-        } } },
+        "content": { "application/json": { "schema": schema }, "application/x-ndjson": { "schema": schema } },
     });
     responses.insert("200".into(), answer);
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::serve::Installation;
+use crate::serve::{Installation, card4e};
 use crate::support::{Reply, Sandbox};
 use crate::tencent::client::{Ask, key_of, post};
 
@@ -271,7 +271,19 @@ fn the_element_index_is_the_operators_choice() {
 
     let settings = std::fs::read_to_string(&bank.config).unwrap();
     std::fs::write(&bank.config, settings.replace("element_index = false", "element_index = true")).unwrap();
+    // Whoever forgets to import them again is told, by the server and by the doctor.
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(ask(&server).json()["result"], "-1", "as if there were no such account");
+    assert!(server.log().contains("import them again"), "{}", server.log());
+    server.stop();
+    let doctor = |said: &str| {
+        let done = card4e(&["doctor", "--json", "--config", bank.config.to_str().unwrap()]);
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(text.contains(said), "{text}");
+    };
+    doctor("of 1 looked at, 1 cannot be found by identity number or mobile");
     bank.run(&["import", "accounts", file.to_str().unwrap(), "--from-start"]);
+    doctor(r#""what":"accounts","state":"ok""#);
     let server = Sandbox::serving(&bank.config);
     assert_eq!(ask(&server).json()["result"], "0");
     let metrics = server.get("/metrics").text();
@@ -286,7 +298,7 @@ fn the_element_index_is_the_operators_choice() {
         .output()
         .unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
-    assert_eq!(listed.matches("\"action\":\"phone-2e\"").count(), 2, "{listed}");
+    assert_eq!(listed.matches("\"action\":\"phone-2e\"").count(), 3, "{listed}");
     assert_eq!(bank.run(&["accounts", "check"])["in_element_index"], 1);
 }
 

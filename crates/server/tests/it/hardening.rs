@@ -274,14 +274,27 @@ fn handshakes_that_are_dropped_cost_nobody_else() {
     assert!(after < before + 64 * 1024, "{before} KiB before, {after} KiB after");
 }
 
-/// A request line, headers and bodies of nonsense: something is answered, or the connection ends.
+/// What real clients sent, as bytes on the wire.
+fn captures() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../wire/tests/tencent/captures");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    let on_the_wire = |bytes: Vec<u8>| {
+        let end = bytes.windows(2).position(|two| two == b"\n\n").map_or(bytes.len(), |at| at + 2);
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().replace('\n', "\r\n");
+        [head.as_bytes(), &bytes[end..]].concat()
+    };
+    files.map(on_the_wire).collect()
+}
+
+/// Requests of real clients, with a few bytes of them changed: something is answered, or the connection ends.
 #[test]
 fn nonsense_has_an_end() {
     let sandbox = Sandbox::configured(HASTY);
+    let captures = captures();
     let mut seed = 0x4e4e_4e4e_u64;
-    for _ in 0..200 {
-        let mut bytes = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 40\r\n\r\n0123456789012345678901234567890123456789".to_vec();
-        for _ in 0..4 {
+    for turn in 0..300 {
+        let mut bytes = captures[turn % captures.len()].clone();
+        for _ in 0..turn % 6 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let at = (seed >> 33) as usize % bytes.len();
             bytes[at] = (seed >> 25) as u8;

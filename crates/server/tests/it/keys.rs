@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::serve::{Installation, Shop, card4e, tencent};
+use super::serve::{Installation, Shop, card4e, fed, tencent};
 use super::support::{Reply, Sandbox};
 
 /// A person of an import file.
@@ -97,6 +97,23 @@ fn states(bank: &Installation) -> BTreeSet<String> {
         format!("{} {} {}", key["use"].as_str().unwrap(), key["version"], key["state"].as_str().unwrap())
     };
     keys.as_array().unwrap().iter().map(line).collect()
+}
+
+/// Whoever opens the control socket and says nothing keeps nobody else waiting.
+#[test]
+fn the_control_socket_serves_several() {
+    let bank = Installation::new(&[]);
+    let server = Sandbox::serving(&bank.config);
+    let socket = bank.config.with_file_name("data").join("control.sock");
+    let silent: Vec<_> = (0..3).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let began = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(control(&bank, r#"{"do":"status"}"#)["store"], "works");
+    }
+    // One at a time would have waited ten seconds for each of them.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(silent);
+    server.stop();
 }
 
 #[test]
@@ -349,6 +366,28 @@ fn a_passphrase_keeps_the_root_key_and_a_server_waits_for_it() {
     assert_eq!(tencent(&server, &shop.secret_id, &shop.secret_key, &people[0].card), "-6");
     let said = with_passphrase(&bank, &["unseal"], PASSPHRASE);
     assert!(String::from_utf8_lossy(&said.stderr).contains("this server is not locked"));
+    // The server has the keys: nobody is asked for the passphrase again.
+    let card = &people[0].card;
+    assert_eq!(bank.run(&["accounts", "get", card])["status"], "normal");
+    assert_eq!(bank.run(&["accounts", "put", card, "--status", "lost"])["status"], "lost");
+    assert_eq!(people[0].result(&server, &shop.token), "-11");
+    let whole = fed(
+        &["accounts", "put", "-", "--json", "--config", bank.config.to_str().unwrap()],
+        &people[0].json().replace("id_card", "id_number"),
+    );
+    assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+    assert_eq!(people[0].result(&server, &shop.token), "0");
+    assert_eq!(bank.run(&["accounts", "delete", card])["deleted"], true);
+    assert!(bank.refused(&["accounts", "delete", card]).contains("there is no account of that card"));
+    assert!(bank.refused(&["accounts", "get", card]).contains("there is no account of that card"));
+    assert!(bank.refused(&["accounts", "put", card, "--status", "stolen"]).contains("no status `stolen`"));
+    let acts = with_passphrase(&bank, &["audit", "log", "--json"], PASSPHRASE).stdout;
+    let acts = String::from_utf8(acts).unwrap();
+    assert_eq!(
+        acts.matches("accounts_changed").count(),
+        4,
+        "each was recorded, also what found nobody: {acts}"
+    );
     server.stop();
     let data = bank.config.with_file_name("data");
     for entry in std::fs::read_dir(&data).unwrap() {

@@ -39,11 +39,19 @@ impl Sandbox {
 
     /// Keeping its data in `data`; the folder outlives the sandbox.
     pub fn keeping(data: &Path, settings: &str) -> Sandbox {
+        Sandbox::keeping_behind(&[], data, settings)
+    }
+
+    /// The same, started by another command that is given in front of it.
+    pub fn keeping_behind(before: &[String], data: &Path, settings: &str) -> Sandbox {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("card4e.toml");
         std::fs::write(&config, settings).unwrap();
-        let arguments = ["--config", config.to_str().unwrap(), "--data", data.to_str().unwrap()];
-        Sandbox::launched(folder, &arguments)
+        let before: Vec<&str> = before.iter().map(String::as_str).collect();
+        let (config, data) = (config.to_str().unwrap(), data.to_str().unwrap());
+        let sandbox = ["sandbox", "--listen", "127.0.0.1:0", "--config", config, "--data", data];
+        let command = [&before[..], &[env!("CARGO_BIN_EXE_card4e")], &sandbox].concat();
+        Sandbox::spawned_as(command[0], folder, &command[1..])
     }
 
     /// With further arguments.

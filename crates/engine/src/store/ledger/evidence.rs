@@ -34,18 +34,33 @@ impl LedgerReader {
     pub fn leaves<E: From<StoreError>>(
         &self,
         size: u64,
+        each: impl FnMut(Leaf<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.leaves_after(&mut Frontier::default(), size, each)
+    }
+
+    /// Calls `each` for the leaves that follow those of `tree`, up to `size` of them in all, and grows
+    /// `tree` by the blocks they are in: who follows a ledger reads each block once. `tree` ends where a
+    /// block ends.
+    ///
+    /// # Errors
+    /// As [`LedgerReader::leaves`]; also when what is in `tree` is not the beginning of this ledger.
+    pub fn leaves_after<E: From<StoreError>>(
+        &self,
+        tree: &mut Frontier,
+        size: u64,
         mut each: impl FnMut(Leaf<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (mut tree, mut after) = (Frontier::default(), 0);
+        let mut after = self.last_block_of(tree)?;
         while tree.size() < size {
             let page = page_after(&self.db, after)?;
             let Some(last) = page.last() else {
-                return Err(damaged(format!("it ends at {} of {size} signed entries", tree.size())).into());
+                return Err(damaged(format!("it ends at {} of {size} entries", tree.size())).into());
             };
             after = last.seq;
             for read in page {
                 let first = tree.size();
-                let block = read.checked(&mut tree)?;
+                let block = read.checked(tree)?;
                 let all = block.block.entries.iter().zip(&block.entries);
                 for (place, ((commitment, bytes), entry)) in (first..size).zip(all) {
                     let hash = audit::leaf(commitment, bytes);
@@ -54,6 +69,21 @@ impl LedgerReader {
             }
         }
         Ok(())
+    }
+
+    /// The block that a tree ends with.
+    fn last_block_of(&self, tree: &Frontier) -> Result<i64, StoreError> {
+        if tree.size() == 0 {
+            return Ok(0);
+        }
+        // Newest first: it is one of the last.
+        let find = "SELECT seq, root FROM block WHERE size <= ?1 ORDER BY seq DESC LIMIT 1";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Hash>(1)?));
+        let found = self.db.query_row(find, [tree.size() as i64], read).optional();
+        match found.map_err(|cause| SCHEMA.error(cause))? {
+            Some((seq, root)) if root == tree.root() => Ok(seq),
+            _ => Err(damaged(format!("its first {} entries are not those it had before", tree.size()))),
+        }
     }
 
     /// Where the leaves are of what was settled in this time, Unix milliseconds: from the first block of
