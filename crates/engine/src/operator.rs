@@ -127,6 +127,11 @@ pub enum Act {
     },
     /// The key that opens the key ring was replaced.
     RootKeyReplaced,
+    /// What purchases cost was put right by a provider's bill; an entry for each does it.
+    BillTakenOver {
+        /// How many.
+        purchases: u32,
+    },
 }
 
 impl Act {

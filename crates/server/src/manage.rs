@@ -8,16 +8,18 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use engine::caller::{Action, AddressRange, Purpose, Standing};
 use engine::file::unhex;
-use engine::ledger::Credits;
+use engine::ledger::{Credits, Entry};
 use engine::operator::{Act, By};
 use engine::register::{Kind, Terms, Wish};
 use engine::settle::Desk;
+use engine::spending::Billed;
 use engine::vault::KeyGroup;
 use engine::{Engine, Running};
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::installation::{Installation, Place};
+use crate::upstream::Upstream;
 use crate::verify::{self, Elements};
 
 /// What can be asked of a server from its own machine.
@@ -61,6 +64,10 @@ pub enum Request {
     Verify { caller: String, action: Action, elements: Elements, purpose: Option<Purpose> },
     /// How the server is.
     Status,
+    /// How providers are doing, and what was spent on them.
+    Providers,
+    /// What purchases cost after all, by a provider's bill.
+    Billed { billed: Vec<Billed> },
     /// Begin to replace keys, or go on with what was begun.
     RotateKeys { groups: Vec<KeyGroup> },
     /// How far that is.
@@ -109,7 +116,7 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
             // Made once: the engine keeps a letter box for each.
             let desk = match desk {
                 Some(desk) => desk,
-                None => desk.insert(engine.desk()?),
+                None => desk.insert(engine.desk()?.buying_through(Rc::new(Upstream::default()))),
             };
             verify::put(engine, desk, &caller, action, &elements, purpose)
         }
@@ -160,6 +167,15 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
             Ok(Value::Null)
         }
         Request::Unseal { .. } => Err(anyhow!("this server is not locked")),
+        Request::Providers => Ok(json!(engine.provider_status())),
+        Request::Billed { billed } => {
+            let count = billed.len();
+            acting.record_act(Act::BillTakenOver { purchases: count as u32 })?;
+            for billed in billed {
+                engine.record(Entry::Billed(Billed { at_ms: engine.clock.now_ms(), ..billed }))?;
+            }
+            Ok(json!({ "recorded": count }))
+        }
         Request::Status => {
             let totals = engine.totals();
             Ok(json!({
@@ -183,7 +199,7 @@ impl From<KindWord> for Kind {
     }
 }
 
-/// A request is a line of a few hundred bytes.
+/// A request is a line of a few hundred bytes; a bill that is taken over comes in parts.
 const LINE_MAX_BYTES: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 

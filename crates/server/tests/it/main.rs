@@ -19,6 +19,7 @@ mod keys;
 mod ledger;
 mod native;
 mod operate;
+mod providers;
 mod reload;
 mod sandbox;
 mod screens;

@@ -1,0 +1,339 @@
+//! Three live processes: an installation in front of two sandboxes, one asked over each wire, that delay,
+//! drop, cut, fail and misnumber by seed. No wrong pass, no double charge, no cap crossed, and every
+//! purchase in the ledger.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::serve::{Installation, Shop};
+use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN};
+
+/// Known to both sandboxes with [`PHONE`], and not to the front.
+const CARD: &str = "6217000000000000012";
+const PHONE: &str = "16100000001";
+
+/// The front's settings: providers `t` and `a`, one route, no limits but those that are tested.
+struct Front<'a> {
+    tencent: &'a str,
+    acedata: &'a str,
+    numbering: &'a str,
+    /// Further settings of both providers.
+    provider: &'a str,
+    route: &'a str,
+}
+
+impl Default for Front<'_> {
+    fn default() -> Self {
+        Front {
+            tencent: "127.0.0.1:1",
+            acedata: "127.0.0.1:1",
+            numbering: "documented",
+            provider: "",
+            route: "providers = [{ name = \"t\" }, { name = \"a\" }]",
+        }
+    }
+}
+
+impl Front<'_> {
+    fn settings(&self, secrets: &Path) -> String {
+        let secret = |name: &str, secret: &str| {
+            let path = secrets.join(name);
+            std::fs::write(&path, format!("{secret}\n")).unwrap();
+            path.display().to_string()
+        };
+        let (tencent, acedata) = (secret("t.key", SECRET_KEY), secret("a.token", TOKEN));
+        let Front { provider, route, numbering, .. } = self;
+        format!(
+            "[[provider]]\nname = \"t\"\nconnector = \"tencent\"\nurl = \"http://{}\"\nsecret_id = \"{SECRET_ID}\"\n\
+             secret_file = \"{tencent}\"\nprice = \"0.7\"\n{provider}\n\
+             [[provider]]\nname = \"a\"\nconnector = \"acedata\"\nurl = \"http://{}\"\nnumbering = \"{numbering}\"\n\
+             secret_file = \"{acedata}\"\nprice = \"0.5\"\n{provider}\n\
+             [[route]]\nname = \"all\"\n{route}\n\n[tencent]\nlanguage",
+            self.tencent, self.acedata
+        )
+    }
+
+    fn installed(&self) -> (Installation, Shop) {
+        let secrets = tempfile::tempdir().unwrap().keep();
+        let settings = self.settings(&secrets);
+        let bank = Installation::new(&[
+            ("[tencent]\nlanguage", &settings),
+            ("requests_per_second = 20 ", "requests_per_second = 0 "),
+            ("per_card = 10", "per_card = 0"),
+            ("per_value = 500", "per_value = 0"),
+            ("lock_after = 3", "lock_after = 0"),
+        ]);
+        let shop = bank.shop();
+        bank.run(&["caller", "recharge", "shop", "1000"]);
+        (bank, shop)
+    }
+}
+
+fn ask(server: &Sandbox, shop: &Shop, phone: &str, key: Option<&str>) -> Reply {
+    let bearer = format!("Bearer {}", shop.token);
+    let body =
+        format!(r#"{{"name":"张伟","bank_card":"{CARD}","phone":"{phone}","id_card":"99010119610202001X"}}"#);
+    let mut headers = vec![("authorization", bearer.as_str())];
+    headers.extend(key.map(|key| ("idempotency-key", key)));
+    server.request("POST", "/identity/bankcard/check-4e", &headers, body.as_bytes())
+}
+
+fn result(reply: &Reply) -> String {
+    reply.json()["result"].as_str().unwrap_or_else(|| panic!("{}", reply.text())).to_owned()
+}
+
+fn provider<'a>(status: &'a Value, name: &str) -> &'a Value {
+    status.as_array().unwrap().iter().find(|is| is["name"] == name).unwrap()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn both_wires_are_bought_from_and_the_money_of_both_sides_is_in_the_ledger() {
+    let (tencent, acedata) = (Sandbox::start(), Sandbox::start());
+    let front = Front { tencent: &tencent.address, acedata: &acedata.address, ..Front::default() };
+    let (bank, shop) = front.installed();
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "0");
+    assert_eq!(result(&ask(&server, &shop, "16100000009", None)), "-4", "in the front's own numbering");
+    assert_eq!((tencent.charges(), acedata.charges()), (2, 0));
+    tencent.fault(r#"{"effect":{"outcome":"SOURCE_BUSY"}}"#);
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "0", "the other one answers");
+    acedata.fault(r#"{"effect":{"outcome":"SOURCE_BUSY"}}"#);
+    let busy = ask(&server, &shop, PHONE, None);
+    assert_eq!((result(&busy).as_str(), busy.header("x-charged")), ("-16", Some("0")));
+    let status = bank.run(&["provider", "list"]);
+    assert_eq!(provider(&status, "t")["spent"], "1.4");
+    assert_eq!(provider(&status, "a")["spent"], "0.5");
+    // The same provider, however the question comes in.
+    tencent.control("DELETE", "faults", "");
+    let ready = server.get("/readyz").json();
+    assert_eq!((&ready["ready"], &ready["providers"][0]["breaker"]), (&true.into(), &"closed".into()));
+    let metrics = server.get("/metrics").text();
+    assert!(metrics.contains("card4e_provider_spent_today_credits{provider=\"t\"} 1.4"), "{metrics}");
+    assert!(metrics.contains("card4e_provider_calls_total{provider=\"t\",end=\"answered\"} 4"), "{metrics}");
+    server.stop();
+    assert_eq!(provider(&bank.run(&["provider", "list"]), "t")["spent"], "1.4", "after a restart");
+    let margins = bank.run(&["ledger", "margin"]);
+    let all = &margins.as_array().unwrap()[0];
+    assert_eq!(
+        (&all["route"], &all["charged"], &all["cost"], &all["margin"]),
+        (&"all".into(), &"3".into(), &"1.9".into(), &"1.1".into())
+    );
+    assert!(bank.run(&["audit", "check"])["answers"] == 4);
+}
+
+#[test]
+fn a_provider_with_a_sealing_key_gets_no_element_in_the_clear() {
+    let tencent = Sandbox::start();
+    let keys = tencent.get("/encryption-keys").json();
+    for kind in ["rsa", "sm2"] {
+        let folder = tempfile::tempdir().unwrap();
+        let pem = folder.path().join("key.pem");
+        std::fs::write(&pem, keys[kind]["spki_pem"].as_str().unwrap()).unwrap();
+        let front =
+            Front { tencent: &tencent.address, route: "providers = [{ name = \"t\" }]", ..Front::default() };
+        let (bank, shop) = front.installed();
+        let text = std::fs::read_to_string(&bank.config).unwrap();
+        let sealing = format!("secret_id = \"{SECRET_ID}\"\nseal_key = \"{}\"\n", pem.display());
+        std::fs::write(&bank.config, text.replace(&format!("secret_id = \"{SECRET_ID}\"\n"), &sealing))
+            .unwrap();
+        let server = Sandbox::serving(&bank.config);
+        assert_eq!(result(&ask(&server, &shop, PHONE, None)), "0", "{kind}");
+        assert_eq!(result(&ask(&server, &shop, "16100000009", None)), "-4", "{kind}");
+    }
+}
+
+#[test]
+fn a_wrong_numbering_and_a_wrong_clock_give_no_wrong_answer() {
+    let (tencent, acedata) = (Sandbox::start(), Sandbox::start());
+    // Tencent's numbers are expected, the guide's come: -4 would be "malformed", and free.
+    let front = Front {
+        tencent: &tencent.address,
+        acedata: &acedata.address,
+        numbering: "upstream_4e",
+        ..Front::default()
+    };
+    let (bank, shop) = front.installed();
+    let server = Sandbox::serving(&bank.config);
+    // Ten minutes off: the signature is refused, for free, and the other provider is asked.
+    tencent.control("PUT", "clock", r#"{"mode":"shifted","seconds":-600}"#);
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "0");
+    assert_eq!(
+        result(&ask(&server, &shop, "16100000009", None)),
+        "-1",
+        "declined, not what -4 means elsewhere"
+    );
+    let status = bank.run(&["provider", "list"]);
+    assert_eq!(provider(&status, "t")["refused"], 2);
+    assert_eq!(provider(&status, "a")["unknown"], 1);
+    assert!(server.log().contains("nobody knows"), "{}", server.log());
+    let exported = bank.run(&["audit", "export"]);
+    drop(exported);
+}
+
+/// By seed: delays over the time limit, drops before and after the answer, halves of bodies, 5xx, busy and
+/// rate errors, on both providers; four callers at once, each question twice with its key.
+#[test]
+fn under_faults_by_seed_no_wrong_pass_no_double_charge_and_no_cap_crossed() {
+    for seed in ["1", "7"] {
+        let (tencent, acedata) = (Sandbox::with(&["--seed", seed]), Sandbox::with(&["--seed", seed]));
+        for sandbox in [&tencent, &acedata] {
+            for effect in [
+                r#""drop":"after""#,
+                r#""drop":"before""#,
+                r#""truncate":9"#,
+                r#""status":502,"when":"after""#,
+                r#""delay_ms":900"#,
+                r#""outcome":"SOURCE_BUSY""#,
+            ] {
+                sandbox.fault(&format!(r#"{{"probability":0.08,"effect":{{{effect}}}}}"#));
+            }
+        }
+        tencent.fault(r#"{"probability":0.1,"effect":{"error":"RequestLimitExceeded"}}"#);
+        acedata.fault(r#"{"probability":0.1,"effect":{"error":"too_many_requests"}}"#);
+        let front = Front {
+            tencent: &tencent.address,
+            acedata: &acedata.address,
+            provider: "daily_cap = \"22\"\ntimeout_ms = 300\nbreaker_ms = 200\nbreaker_failures = 3",
+            route: "providers = [{ name = \"t\", weight = 1 }, { name = \"a\", weight = 1 }]\ndeadline_ms = 2000",
+            ..Front::default()
+        };
+        let (bank, shop) = front.installed();
+        let server = Sandbox::serving(&bank.config);
+        let asked = |number: usize| {
+            let phone = if number.is_multiple_of(2) { PHONE } else { "16100000009" };
+            let key = format!("k-{number}");
+            let first = ask(&server, &shop, phone, Some(&key));
+            let second = ask(&server, &shop, phone, Some(&key));
+            let is_pass = number.is_multiple_of(2);
+            let mut charged = 0;
+            for reply in [&first, &second] {
+                let result = result(reply);
+                assert!(result != "0" || is_pass, "a wrong pass: {number}");
+                assert!(["0", "-4", "-16"].contains(&result.as_str()), "{result}");
+                assert!(result != "-4" || !is_pass, "{number}");
+                charged += u64::from(reply.header("x-charged") == Some("1"));
+                assert!(result != "-16" || reply.header("x-charged") == Some("0"));
+            }
+            assert!(charged <= 1, "charged twice for one question: {number}");
+            charged
+        };
+        let charged: u64 = std::thread::scope(|scope| {
+            let worker = |worker: usize| (0..30).map(|at| asked(worker * 30 + at)).sum::<u64>();
+            let workers: Vec<_> = (0..4).map(|number| scope.spawn(move || worker(number))).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        server.stop();
+        // What was told to the caller is what is in the ledger.
+        assert_eq!(bank.run(&["audit", "check"])["charges"].as_u64(), Some(charged), "seed {seed}");
+        let status = bank.run(&["provider", "list"]);
+        for (name, sandbox, price) in [("t", &tencent, 0.7), ("a", &acedata, 0.5)] {
+            let is = provider(&status, name);
+            let paid = sandbox.charges() as f64 * price;
+            assert!(paid <= 22.0 + 1e-9, "{name}: {paid} is over the cap, seed {seed}");
+            assert!(
+                number(&is["spent"]) <= 22.0 && number(&is["spent"]) >= paid - 1e-9,
+                "{is} against {paid}"
+            );
+            // What may have been charged covers what the provider charged and we have no answer of.
+            assert!(number(&is["uncertain"]) > 0.0, "the faults must have left something uncertain: {is}");
+        }
+        assert!(charged > 10, "most questions were answered: {charged}");
+    }
+}
+
+/// The second provider answers when the first is gone: how long that takes, and how long after the breaker
+/// has opened.
+#[test]
+fn failing_over_is_quick() {
+    let acedata = Sandbox::start();
+    // Connections to this address are refused at once; elsewhere they may also hang until the limit.
+    let front = Front { acedata: &acedata.address, ..Front::default() };
+    let (bank, shop) = front.installed();
+    let server = Sandbox::serving(&bank.config);
+    let mut took = Vec::new();
+    for _ in 0..20 {
+        let began = Instant::now();
+        assert_eq!(result(&ask(&server, &shop, PHONE, None)), "0");
+        took.push(began.elapsed());
+    }
+    let median = |of: &mut [Duration]| {
+        of.sort_unstable();
+        of[of.len() / 2]
+    };
+    let (first, rest) = took.split_at_mut(5);
+    let (failing_over, open) = (median(first), median(rest));
+    println!("failover: {failing_over:?} with the breaker closed, {open:?} with it open");
+    assert!(failing_over < Duration::from_secs(1), "{failing_over:?}");
+    let status = bank.run(&["provider", "list"]);
+    assert_eq!(
+        (&provider(&status, "t")["breaker"], &provider(&status, "t")["unsent"]),
+        (&"open".into(), &5.into())
+    );
+    assert!(number(&provider(&status, "t")["spent"]) == 0.0, "what was never sent costs nothing");
+}
+
+/// Killed while a provider is being asked: the purchase is found, nobody is charged, the caller may ask
+/// again.
+#[test]
+fn a_kill_in_the_middle_of_a_purchase_is_resolved_at_the_next_start() {
+    let tencent = Sandbox::start();
+    tencent.fault(r#"{"count":1,"effect":{"delay_ms":20000}}"#);
+    let front = Front {
+        tencent: &tencent.address,
+        provider: "timeout_ms = 5000",
+        route: "providers = [{ name = \"t\" }]",
+        ..Front::default()
+    };
+    let (bank, shop) = front.installed();
+    let server = Sandbox::serving(&bank.config);
+    std::thread::scope(|scope| {
+        let (address, token) = (server.address.clone(), shop.token.clone());
+        scope.spawn(move || {
+            use std::io::Write;
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            let body = format!(
+                r#"{{"name":"张伟","bank_card":"{CARD}","phone":"{PHONE}","id_card":"99010119610202001X"}}"#
+            );
+            let head = format!(
+                "POST /identity/bankcard/check-4e HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+                 Content-Length: {}\r\n\r\n",
+                body.len()
+            );
+            socket.write_all(head.as_bytes()).unwrap();
+            socket.write_all(body.as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(1500));
+        });
+        std::thread::sleep(Duration::from_millis(1000));
+        server.kill();
+    });
+    let server = Sandbox::serving(&bank.config);
+    assert!(server.log().contains("purchases were under way"), "{}", server.log());
+    let status = bank.run(&["provider", "list"]);
+    assert_eq!(
+        (&provider(&status, "t")["spent"], &provider(&status, "t")["uncertain"]),
+        (&"0.7".into(), &"0.7".into())
+    );
+    assert_eq!(bank.run(&["ledger", "summary"])["charges"], 0);
+    let lost = bank.run(&["provider", "purchases", "--uncertain"]);
+    assert_eq!((&lost["ending"], &lost["provider"]), (&"lost".into(), &"t".into()));
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "0");
+}
+
+#[test]
+fn what_is_wrong_with_a_provider_is_said_at_the_start() {
+    let (bank, _) = Front::default().installed();
+    let text = std::fs::read_to_string(&bank.config).unwrap();
+    let at = text.find("secret_file").unwrap();
+    let line = text[at..].lines().next().unwrap();
+    std::fs::write(&bank.config, text.replace(line, "secret_env = \"CARD4E_TEST_NOT_SET\"")).unwrap();
+    let said = bank.refused(&["serve"]);
+    assert!(said.contains("provider `t`") && said.contains("set CARD4E_TEST_NOT_SET"), "{said}");
+    // Other commands do without.
+    bank.run(&["caller", "list"]);
+}
