@@ -149,6 +149,14 @@ fn asked(subject: &Subject) -> wire::client::Asked<'_> {
     }
 }
 
+/// What was not written by the service. These statuses say that the request was not even looked at, or
+/// that whoever is in front of the service did not let it through.
+fn unreadable(reply: &Response<'_>) -> Reading {
+    let verdict =
+        if matches!(reply.status, 401 | 403 | 404 | 429) { Verdict::Refused } else { Verdict::Unclear };
+    Reading { verdict, code: reply.status.to_string(), reference: String::new() }
+}
+
 fn drawn() -> Drawn {
     Drawn { key: Zeroizing::new(random()), iv: nonce(), nonce: Zeroizing::new(random()) }
 }
@@ -244,6 +252,7 @@ mod tests {
         let answer = Verdict::Answer { outcome: Outcome::Pass, charged: true };
         assert_eq!(read(&tencent, action, 200, passed).verdict, answer);
         assert_eq!(read(&tencent, action, 502, passed).verdict, Verdict::Unclear, "no reply of the service");
+        assert_eq!(read(&tencent, action, 429, "<html>").verdict, Verdict::Refused, "a proxy's");
         let failed =
             r#"{"Response":{"Error":{"Code":"AuthFailure.SignatureFailure","Message":""},"RequestId":"r"}}"#;
         assert_eq!(read(&tencent, action, 200, failed).verdict, Verdict::Refused);

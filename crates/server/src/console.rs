@@ -6,6 +6,7 @@ mod explorer;
 mod look;
 mod operator;
 mod pages;
+mod providers;
 mod session;
 mod snippets;
 mod try_it;
@@ -218,6 +219,7 @@ fn show(visit: &Visit) -> Seen {
         ["console", "usages", id] => pages::usage(visit, id),
         ["console", "orders"] | ["console", "orders", _] => pages::orders(visit, None),
         ["console", "operator"] => operator::page(visit, None),
+        ["console", "providers"] => providers::page(visit),
         ["console", "sandbox"] if visit.server.sandbox.is_some() => pages::sandbox(visit),
         _ => Err(Refused::not_found("page")),
     }

@@ -159,23 +159,19 @@ impl Found {
 
     /// Every difference: what it is, the purchase, the line.
     fn differences(&self) -> Vec<(&'static str, Option<&Purchase>, Option<&Line>)> {
-        let both = |what, pairs: &'_ [(Purchase, Line)]| {
-            pairs.iter().map(|(purchase, line)| (what, Some(purchase), Some(line))).collect::<Vec<_>>()
-        };
-        let bought = |what, all: &'_ [Purchase]| {
-            all.iter().map(|purchase| (what, Some(purchase), None)).collect::<Vec<_>>()
-        };
-        let billed =
-            |what, all: &'_ [Line]| all.iter().map(|line| (what, None, Some(line))).collect::<Vec<_>>();
-        [
-            both("another amount", &self.amounts),
-            both("uncertain, charged", &self.explained),
-            bought("uncertain, not charged", &self.not_charged),
-            bought("not on the bill", &self.missing),
-            billed("never bought", &self.unknown),
-            billed("billed twice", &self.twice),
-        ]
-        .concat()
+        let mut all = Vec::new();
+        for (what, pairs) in [("another amount", &self.amounts), ("uncertain, charged", &self.explained)] {
+            all.extend(pairs.iter().map(|(purchase, line)| (what, Some(purchase), Some(line))));
+        }
+        for (what, purchases) in
+            [("uncertain, not charged", &self.not_charged), ("not on the bill", &self.missing)]
+        {
+            all.extend(purchases.iter().map(|purchase| (what, Some(purchase), None)));
+        }
+        for (what, lines) in [("never bought", &self.unknown), ("billed twice", &self.twice)] {
+            all.extend(lines.iter().map(|line| (what, None, Some(line))));
+        }
+        all
     }
 }
 

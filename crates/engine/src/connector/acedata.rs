@@ -3,7 +3,7 @@
 use wire::acedata::client::{request, response};
 use wire::client::Said;
 
-use super::{Call, Put, Reading, Response, Secret, Verdict, asked};
+use super::{Call, Put, Reading, Response, Secret, Verdict, asked, unreadable};
 use crate::action::Action;
 use crate::projection::{self, AceDataNumbering};
 
@@ -40,11 +40,7 @@ impl AceData {
                 let verdict = if reply.status < 500 { Verdict::Refused } else { Verdict::Unclear };
                 Reading { verdict, code, reference }
             }
-            Said::Unreadable => Reading {
-                verdict: Verdict::Unclear,
-                code: reply.status.to_string(),
-                reference: String::new(),
-            },
+            Said::Unreadable => unreadable(reply),
         }
     }
 }

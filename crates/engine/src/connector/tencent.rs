@@ -4,7 +4,7 @@ use wire::Element;
 use wire::client::Said;
 use wire::tencent::client::{Signer, request, response};
 
-use super::{Call, CannotCall, Put, Reading, Recipient, Response, Secret, Verdict, asked, drawn};
+use super::{Call, CannotCall, Put, Reading, Recipient, Response, Secret, Verdict, asked, drawn, unreadable};
 use crate::action::Action;
 use crate::projection;
 
@@ -59,11 +59,7 @@ impl Tencent {
                 let verdict = if may_have_asked(&code) { Verdict::Unclear } else { Verdict::Refused };
                 Reading { verdict, code, reference }
             }
-            Said::Unreadable => Reading {
-                verdict: Verdict::Unclear,
-                code: reply.status.to_string(),
-                reference: String::new(),
-            },
+            Said::Unreadable => unreadable(reply),
         }
     }
 }

@@ -35,7 +35,8 @@ struct CallerRow {
     application: Option<String>,
 }
 
-fn check(visit: &Visit) -> Result<(), Refused> {
+/// Whether whoever visits looks after the installation.
+pub(super) fn check(visit: &Visit) -> Result<(), Refused> {
     match visit.actor() {
         None => Err(Refused::not_authenticated("Log in first.")),
         Some(actor) if actor.is_operator() => Ok(()),

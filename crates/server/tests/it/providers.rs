@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::serve::{Installation, Shop};
+use super::serve::{Installation, Shop, card4e, error};
 use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN};
 
 /// Known to both sandboxes with [`PHONE`], and not to the front.
@@ -336,4 +336,131 @@ fn what_is_wrong_with_a_provider_is_said_at_the_start() {
     assert!(said.contains("provider `t`") && said.contains("set CARD4E_TEST_NOT_SET"), "{said}");
     // Other commands do without.
     bank.run(&["caller", "list"]);
+}
+
+/// A bill that agrees in part: what is wrong is listed, what nobody knew is settled.
+#[test]
+fn a_bill_is_held_against_the_ledger() {
+    let tencent = Sandbox::start();
+    let front = Front {
+        tencent: &tencent.address,
+        provider: "timeout_ms = 500",
+        route: "providers = [{ name = \"t\" }]",
+        ..Front::default()
+    };
+    let (bank, shop) = front.installed();
+    let server = Sandbox::serving(&bank.config);
+    for phone in [PHONE, PHONE, "16100000009"] {
+        ask(&server, &shop, phone, None);
+    }
+    // Two are answered and charged there, and their replies are lost; of one the provider forgets the charge.
+    tencent.fault(r#"{"count":2,"effect":{"drop":"after"}}"#);
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "-16");
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "-16");
+    let listed = lines(&bank, &["provider", "purchases"]);
+    assert_eq!(listed.len(), 5);
+    let reference = |at: usize| listed[at]["reference"].as_str().unwrap();
+    let bill = format!(
+        "Product,Reference,Amount,Time\n4E,{},0.7,\n4E,{},0.8,\n4E,,0.7,{}\n4E,nobody,0.7,2020-01-01T00:00:00Z\n",
+        reference(0),
+        reference(1),
+        listed[3]["asked_at"].as_str().unwrap(),
+    );
+    let file = bank.folder().join("bill.csv");
+    std::fs::write(&file, bill).unwrap();
+    let config = bank.config.to_str().unwrap();
+    let reconcile = |more: &[&str]| {
+        let bill = ["reconcile", file.to_str().unwrap(), "--provider", "t", "--config", config, "--json"];
+        let done = card4e(&[&bill, more].concat());
+        let said: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{}", error(&done)));
+        (done.status.code(), said)
+    };
+    let (code, said) = reconcile(&[]);
+    assert_eq!(
+        (code, &said["same"], &said["ours"], &said["billed"]),
+        (Some(3), &1.into(), &"3.5".into(), &"2.9".into())
+    );
+    let found: Vec<_> =
+        said["differences"].as_array().unwrap().iter().map(|is| is["difference"].as_str().unwrap()).collect();
+    let differences =
+        ["another amount", "uncertain, charged", "uncertain, not charged", "not on the bill", "never bought"];
+    assert_eq!(found, differences);
+    // Written by the server that is at work.
+    assert_eq!(reconcile(&["--record"]).1["recorded"], 2);
+    let status = bank.run(&["provider", "list"]);
+    assert_eq!(
+        (&provider(&status, "t")["spent"], &provider(&status, "t")["uncertain"]),
+        (&"2.8".into(), &"0".into())
+    );
+    server.stop();
+    let (_, said) = reconcile(&[]);
+    assert_eq!((&said["ours"], said["differences"].as_array().unwrap().len()), (&"2.8".into(), 4));
+    assert!(lines(&bank, &["provider", "purchases", "--uncertain"]).is_empty());
+    assert_eq!(provider(&bank.run(&["provider", "list"]), "t")["spent"], "2.8", "after a restart");
+    let said = bank.refused(&["reconcile", file.to_str().unwrap(), "--provider", "x"]);
+    assert!(said.contains("nothing was ever bought from `x`"), "{said}");
+}
+
+/// The lines of JSON that a command prints.
+fn lines(bank: &Installation, arguments: &[&str]) -> Vec<Value> {
+    let done = card4e(&[arguments, &["--json", "--config", bank.config.to_str().unwrap()]].concat());
+    assert!(done.status.success(), "{}", error(&done));
+    let text = String::from_utf8(done.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Beside the accounts of record a new provider is watched; its replies are kept, and tried with other
+/// settings. Nothing personal is in the file.
+#[test]
+fn shadows_are_compared_and_kept_exchanges_replayed() {
+    let acedata = Sandbox::start();
+    let front = Front {
+        acedata: &acedata.address,
+        route: "providers = [{ name = \"t\" }, { name = \"a\" }]\nshadows = [{ name = \"a\", share = 1.0 }]\n\
+                reuse_hours = 1",
+        ..Front::default()
+    };
+    let (bank, shop) = front.installed();
+    let text = std::fs::read_to_string(&bank.config).unwrap();
+    std::fs::write(&bank.config, text.replace("exchanges_max_mb = 0", "exchanges_max_mb = 1")).unwrap();
+    let server = Sandbox::serving(&bank.config);
+    let first = ask(&server, &shop, PHONE, None);
+    assert_eq!((result(&first).as_str(), first.header("x-reused")), ("0", None));
+    let again = ask(&server, &shop, PHONE, None);
+    let told = (again.header("x-reused"), again.header("x-charged"), again.header("x-credits-charged"));
+    assert_eq!(told, (Some("true"), Some("0"), Some("0")));
+    acedata.fault(r#"{"skip":1,"count":1,"effect":{"outcome":"CARD_LOST"}}"#);
+    assert_eq!(result(&ask(&server, &shop, "16100000009", None)), "-4");
+    // The shadows are nobody's to wait for.
+    let began = Instant::now();
+    while lines(&bank, &["provider", "purchases"]).len() < 6 && began.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let compared = lines(&bank, &["provider", "shadows"]);
+    assert_eq!((&compared[0]["asked"], &compared[0]["same"]), (&2.into(), &1.into()), "{compared:?}");
+    assert_eq!(compared[0]["differences"][0]["shadow"], "CARD_LOST");
+    let kept = std::fs::read_to_string(bank.folder().join("data/exchanges.jsonl")).unwrap();
+    assert_eq!(kept.lines().count(), 4, "{kept}");
+    for personal in [CARD, PHONE, "张伟", "99010119610202001X"] {
+        assert!(!kept.contains(personal), "{personal}");
+    }
+    let next = bank.folder().join("next.toml");
+    let replay = |from: &str, to: &str| {
+        let text = std::fs::read_to_string(&bank.config).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&next, text.replace(from, to)).unwrap();
+        let config = ["--config", bank.config.to_str().unwrap(), "--json"];
+        let done = card4e(&[&["replay", "--with", next.to_str().unwrap()][..], &config].concat());
+        let text = String::from_utf8(done.stdout.clone()).unwrap();
+        let last = text.lines().last().unwrap_or_else(|| panic!("{}", error(&done)));
+        (done.status.code(), serde_json::from_str::<Value>(last).unwrap()["differences"].clone(), text)
+    };
+    assert_eq!(replay("price = \"0.5\"", "price = \"0.6\"").1, 0);
+    let (code, differ, text) =
+        replay("numbering = \"documented\"\nsecret", "numbering = \"upstream_4e\"\nsecret");
+    assert_eq!((code, differ), (Some(3), 2.into()), "a pass is 0 in both: {text}");
+    assert!(text.contains("read as unknown instead of HOLDER_MISMATCH"), "{text}");
+    let (_, differ, text) = replay("name = \"all\"", "name = \"all\"\nprefixes = [\"9\"]");
+    assert!(differ == 4 && text.contains("taken by no route"), "{text}");
+    server.stop();
 }
