@@ -292,7 +292,7 @@ impl Engine {
             running.engine.record(grant)?;
         }
         running.engine.resume_orders()?;
-        running.engine.resolve_purchases()?;
+        running.engine.resolve_purchases();
         Ok(running)
     }
 

@@ -586,22 +586,24 @@ impl Engine {
 
     /// Purchases that were under way when the server last ended: they may have been charged, nobody was
     /// answered, and nobody is charged for them.
-    pub(crate) fn resolve_purchases(&self) -> Result<u64, crate::store::StoreError> {
+    ///
+    /// Where that cannot be written now, the next start does it; until then they count as spent anyway.
+    pub(crate) fn resolve_purchases(&self) {
         let open: Vec<Asking> = self.books().spending.open().cloned().collect();
-        for asking in &open {
-            let bought = Bought {
-                at_ms: self.clock.now_ms(),
-                asking: asking.clone(),
-                ending: Ending::Lost,
-                cost: asking.most,
-                outcome: None,
-                code: String::new(),
-                reference: String::new(),
-                issuer: None,
-                live: None,
-                elapsed_ms: 0,
-            };
-            self.record(Entry::Bought(bought))?;
+        let lost = |asking: &Asking| Bought {
+            at_ms: self.clock.now_ms(),
+            asking: asking.clone(),
+            ending: Ending::Lost,
+            cost: asking.most,
+            outcome: None,
+            code: String::new(),
+            reference: String::new(),
+            issuer: None,
+            live: None,
+            elapsed_ms: 0,
+        };
+        if let Err(error) = open.iter().try_for_each(|asking| self.record(Entry::Bought(lost(asking)))) {
+            tracing::error!(%error, "purchases that were under way cannot be recorded as lost yet");
         }
         if !open.is_empty() {
             let purchases = open.len();
@@ -611,7 +613,6 @@ impl Engine {
                  `card4e reconcile` finds otherwise; nobody was answered or charged for them"
             );
         }
-        Ok(open.len() as u64)
     }
 }
 

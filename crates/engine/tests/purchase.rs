@@ -24,6 +24,7 @@ use engine::connector::{Call, Connector, Scripted};
 use engine::issuer::Issuers;
 use engine::ledger::{Credits, Entry};
 use engine::limit::AttemptPolicy;
+use engine::operator::By;
 use engine::outcome::{Outcome, Row};
 use engine::provider::{Endpoint, Limits, Provider};
 use engine::route::{NotAnswered, Received, RecordTurn, Route, Routing, Sending, Task, Transport};
@@ -461,6 +462,15 @@ fn a_bought_pass_is_given_again_to_the_same_caller_for_the_same_purpose_and_for_
     bench.says([Ok("PASS")]);
     assert_eq!(bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap().answer.charged, ONE);
     assert_eq!(bench.asked().len(), 1, "too old");
+    assert_eq!(bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap().answer.row, Row::REUSED);
+    // Who is erased has never passed.
+    let engine = &bench.running.engine;
+    engine.acting(By::Machine).erase(FOREIGN).unwrap();
+    while engine.erasure().is_running {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bench.says([Ok("PASS")]);
+    assert_eq!(bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap().answer.row, Row(25));
     bench.stop();
 }
 

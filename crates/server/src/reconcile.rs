@@ -101,37 +101,43 @@ impl Found {
                 false => by_reference.entry(line.reference.clone()).or_default().push(line),
             }
         }
-        let mut uncertain = Vec::new();
+        let mut nameless = Vec::new();
         for purchase in purchases {
             found.ours.0 += purchase.cost().0;
             let reference = &purchase.bought.reference;
-            let lines = if reference.is_empty() { None } else { by_reference.remove(reference) };
-            let mut lines = lines.unwrap_or_default().into_iter();
-            match lines.next() {
-                Some(line) if line.amount == purchase.cost() && !purchase.is_uncertain() => found.same += 1,
-                Some(line) if purchase.is_uncertain() => found.explained.push((purchase, line)),
-                Some(line) => found.amounts.push((purchase, line)),
-                None if purchase.is_uncertain() => uncertain.push(purchase),
-                None if purchase.cost() > Credits::ZERO => found.missing.push(purchase),
-                None => found.same += 1,
+            if reference.is_empty() && (purchase.is_uncertain() || purchase.cost() > Credits::ZERO) {
+                nameless.push(purchase);
+                continue;
             }
+            let mut lines = by_reference.remove(reference).unwrap_or_default().into_iter();
+            found.compare(purchase, lines.next());
             found.twice.extend(lines);
         }
         let mut left: Vec<Line> = by_reference.into_values().flatten().chain(without).collect();
         left.sort_by_key(|line| line.number);
         // The nearest first: each line explains one purchase.
-        for purchase in uncertain {
+        for purchase in nameless {
             let asked = purchase.bought.asking.at_ms;
             let distance =
                 |line: &Line| line.at_ms.map(|at| (at - asked).abs()).filter(|away| *away <= NEAR_MS);
             let nearest = left.iter().enumerate().filter_map(|(at, line)| Some((distance(line)?, at))).min();
-            match nearest {
-                Some((_, at)) => found.explained.push((purchase, left.remove(at))),
-                None => found.not_charged.push(purchase),
-            }
+            let line = nearest.map(|(_, at)| left.remove(at));
+            found.compare(purchase, line);
         }
         found.unknown = left;
         found
+    }
+
+    /// A purchase and the line of the bill that is about it.
+    fn compare(&mut self, purchase: Purchase, line: Option<Line>) {
+        match line {
+            Some(line) if purchase.is_uncertain() => self.explained.push((purchase, line)),
+            Some(line) if line.amount == purchase.cost() => self.same += 1,
+            Some(line) => self.amounts.push((purchase, line)),
+            None if purchase.is_uncertain() => self.not_charged.push(purchase),
+            None if purchase.cost() > Credits::ZERO => self.missing.push(purchase),
+            None => self.same += 1,
+        }
     }
 
     fn agrees(&self) -> bool {

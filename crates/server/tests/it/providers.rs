@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::serve::{Installation, Shop, card4e, error};
+use super::cli::assert_screen;
+use super::screens::steady;
+use super::serve::{Installation, Shop, card4e, error, fed};
 use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN};
 
 /// Known to both sandboxes with [`PHONE`], and not to the front.
@@ -172,8 +174,14 @@ fn a_wrong_numbering_and_a_wrong_clock_give_no_wrong_answer() {
     assert_eq!(provider(&status, "t")["refused"], 2);
     assert_eq!(provider(&status, "a")["unknown"], 1);
     assert!(server.log().contains("nobody knows"), "{}", server.log());
-    let exported = bank.run(&["audit", "export"]);
-    drop(exported);
+    server.stop();
+    let (file, config) = (bank.folder().join("audit.jsonl"), bank.config.to_str().unwrap());
+    let out = ["audit", "export", "--out", file.to_str().unwrap(), "--config", config];
+    let exported = card4e(&out);
+    assert!(exported.status.success(), "{}", error(&exported));
+    let exported = std::fs::read_to_string(file).unwrap();
+    let raw: Vec<&str> = exported.lines().filter(|line| line.contains(r#""ending":"unclear""#)).collect();
+    assert!(raw.len() == 1 && raw[0].contains(r#""code":"-4""#), "the raw code is in the evidence: {raw:?}");
 }
 
 /// By seed: delays over the time limit, drops before and after the answer, halves of bodies, 5xx, busy and
@@ -329,8 +337,8 @@ fn a_kill_in_the_middle_of_a_purchase_is_resolved_at_the_next_start() {
 fn what_is_wrong_with_a_provider_is_said_at_the_start() {
     let (bank, _) = Front::default().installed();
     let text = std::fs::read_to_string(&bank.config).unwrap();
-    let at = text.find("secret_file").unwrap();
-    let line = text[at..].lines().next().unwrap();
+    let at = text.find("\nsecret_file").unwrap();
+    let line = text[at..].lines().nth(1).unwrap();
     std::fs::write(&bank.config, text.replace(line, "secret_env = \"CARD4E_TEST_NOT_SET\"")).unwrap();
     let said = bank.refused(&["serve"]);
     assert!(said.contains("provider `t`") && said.contains("set CARD4E_TEST_NOT_SET"), "{said}");
@@ -394,7 +402,7 @@ fn a_bill_is_held_against_the_ledger() {
     );
     server.stop();
     let (_, said) = reconcile(&[]);
-    assert_eq!((&said["ours"], said["differences"].as_array().unwrap().len()), (&"2.8".into(), 4));
+    assert_eq!((&said["ours"], said["differences"].as_array().unwrap().len()), (&"2.8".into(), 3));
     assert!(lines(&bank, &["provider", "purchases", "--uncertain"]).is_empty());
     assert_eq!(provider(&bank.run(&["provider", "list"]), "t")["spent"], "2.8", "after a restart");
     let said = bank.refused(&["reconcile", file.to_str().unwrap(), "--provider", "x"]);
@@ -460,7 +468,72 @@ fn shadows_are_compared_and_kept_exchanges_replayed() {
         replay("numbering = \"documented\"\nsecret", "numbering = \"upstream_4e\"\nsecret");
     assert_eq!((code, differ), (Some(3), 2.into()), "a pass is 0 in both: {text}");
     assert!(text.contains("read as unknown instead of HOLDER_MISMATCH"), "{text}");
-    let (_, differ, text) = replay("name = \"all\"", "name = \"all\"\nprefixes = [\"9\"]");
+    let (_, differ, text) = replay("\nname = \"all\"\n", "\nname = \"all\"\nprefixes = [\"9\"]\n");
     assert!(differ == 4 && text.contains("taken by no route"), "{text}");
     server.stop();
+}
+
+/// Over TLS the provider's certificate must be one that a trusted CA has signed; else nothing leaves.
+#[test]
+fn a_provider_is_trusted_only_with_its_own_ca() {
+    let data = tempfile::tempdir().unwrap();
+    let acedata = Sandbox::with(&["--tls", "--data", data.path().to_str().unwrap()]);
+    let other = data.path().join("other");
+    assert!(card4e(&["tls", "dev-ca", "--out", other.to_str().unwrap()]).status.success());
+    for (ca, told, spent) in [(data.path().join("tls"), "0", "0.5"), (other, "-16", "0")] {
+        let front = Front { route: "providers = [{ name = \"a\" }]", ..Front::default() };
+        let (bank, shop) = front.installed();
+        let text = std::fs::read_to_string(&bank.config).unwrap();
+        let (before, after) = text.split_once("[[route]]\nname = \"all\"\n").unwrap();
+        let (before, settings) = before.rsplit_once("name = \"a\"").unwrap();
+        let settings = settings.replace("http://127.0.0.1:1\"", &format!("https://{}\"", acedata.address));
+        let ca = ca.join("ca.pem");
+        let text = format!(
+            "{before}name = \"a\"\nca = \"{}\"{settings}[[route]]\nname = \"all\"\n{after}",
+            ca.display()
+        );
+        std::fs::write(&bank.config, text).unwrap();
+        let server = Sandbox::serving(&bank.config);
+        assert_eq!(result(&ask(&server, &shop, PHONE, None)), told, "{}", server.log());
+        assert_eq!(provider(&bank.run(&["provider", "list"]), "a")["spent"], spent);
+    }
+}
+
+/// What an operator sees of providers, word for word; and that a question from the machine itself, without
+/// a server, is bought too.
+#[test]
+fn screens_of_providers() {
+    let acedata = Sandbox::start();
+    acedata.fault(r#"{"skip":1,"count":1,"effect":{"outcome":"ISSUER_UNSUPPORTED"}}"#);
+    acedata.fault(r#"{"skip":1,"count":1,"effect":{"drop":"after"}}"#);
+    let front = Front {
+        acedata: &acedata.address,
+        provider: "daily_cap = \"100\"\nmonthly_cap = \"2000\"",
+        route: "providers = [{ name = \"a\" }]",
+        ..Front::default()
+    };
+    let (bank, _) = front.installed();
+    let config = bank.config.to_str().unwrap();
+    let elements =
+        format!(r#"{{"name":"张伟","bank_card":"{CARD}","phone":"{PHONE}","id_card":"99010119610202001X"}}"#);
+    let asked = [(); 3].map(|()| {
+        let done = fed(&["verify", "--caller", "shop", "--config", config, "--json"], &elements);
+        let told: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{}", error(&done)));
+        told["outcome"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(asked, ["PASS", "ISSUER_UNSUPPORTED", "SOURCE_BUSY"]);
+    let said = |arguments: &[&str]| {
+        let done = card4e(&[arguments, &["--config", config]].concat());
+        steady(&String::from_utf8(done.stdout).unwrap())
+    };
+    assert_screen("provider-list.txt", &said(&["provider", "list"]));
+    assert_screen("provider-purchases.txt", &said(&["provider", "purchases"]));
+    assert_screen("provider-shadows-none.txt", &said(&["provider", "shadows"]));
+    assert_screen("ledger-margin.txt", &said(&["ledger", "margin"]));
+    let bill = bank.folder().join("bill.csv");
+    std::fs::write(&bill, "reference,time,amount\nnobody,2020-01-01T00:00:00Z,0.5\n").unwrap();
+    let bill = bill.to_str().unwrap();
+    assert_screen("reconcile.txt", &said(&["reconcile", bill, "--provider", "a", "--record"]));
+    let doctor = said(&["doctor"]);
+    assert!(doctor.contains("`t` is in no route"), "{doctor}");
 }

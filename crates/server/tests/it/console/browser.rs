@@ -29,8 +29,9 @@ fn pages_are_small_and_have_nothing_inline() {
         "/console/orders",
         "/console/sandbox",
         "/console/operator",
+        "/console/providers",
     ] {
-        let who = if path.ends_with("operator") { &admin } else { &ada };
+        let who = if path.ends_with("operator") || path.ends_with("providers") { &admin } else { &ada };
         let headers = [("Cookie", who.cookie.as_str()), ("Accept", "text/html")];
         let reply = sandbox.request("GET", path, &headers, b"");
         let text = reply.text();
