@@ -270,11 +270,11 @@ impl Spending {
         let (Some(issuer), Some(outcome)) = (&bought.issuer, bought.outcome) else { return };
         let key = (bought.asking.provider.clone(), issuer.clone(), bought.asking.action);
         match outcome {
-            Outcome::IssuerUnsupported | Outcome::PhoneUncheckable => {
-                if self.lacking.len() < CAPABILITIES_MAX || self.lacking.contains_key(&key) {
-                    let lacking = self.lacking.entry(key).or_insert(Lacking { at_ms: 0, times: 0 });
-                    *lacking = Lacking { at_ms: bought.at_ms, times: lacking.times + 1 };
-                }
+            Outcome::IssuerUnsupported | Outcome::PhoneUncheckable
+                if self.lacking.len() < CAPABILITIES_MAX || self.lacking.contains_key(&key) =>
+            {
+                let lacking = self.lacking.entry(key).or_insert(Lacking { at_ms: 0, times: 0 });
+                *lacking = Lacking { at_ms: bought.at_ms, times: lacking.times + 1 };
             }
             // It compared the elements, so it can.
             Outcome::Pass | Outcome::HolderMismatch => drop(self.lacking.remove(&key)),

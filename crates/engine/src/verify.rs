@@ -342,7 +342,8 @@ impl Routed {
         let card = subject.card.as_ref().map(|card| card.as_str());
         let Some(place) = routing.route(&application.name, question.action, card) else { return Ok(None) };
         let route = &routing.routes[place];
-        let buys = !route.providers.is_empty() && !(held && route.record == RecordTurn::First);
+        let answered = held && route.record == RecordTurn::First;
+        let buys = !route.providers.is_empty() && !answered;
         let Some(transport) = &desk.transport else {
             if !buys {
                 return Ok(None);

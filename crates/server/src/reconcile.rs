@@ -250,7 +250,8 @@ fn print(options: &Options, found: &Found, open: usize, recorded: usize) -> anyh
         return Ok(writeln!(out, "{said}")?);
     }
     let (ours, billed) = (found.ours, found.billed);
-    writeln!(out, "By the ledger {ours} credits, by the bill {billed}: {difference} more.")?;
+    let (amount, than) = (Credits(difference.0.abs()), if difference.0 < 0 { "less" } else { "more" });
+    writeln!(out, "By the ledger {ours} credits; by the bill {billed}, which is {amount} {than}.")?;
     writeln!(out, "{} agree.", table::count(found.same, "purchase", "purchases"))?;
     let row = |(what, purchase, line): (&str, Option<&Purchase>, Option<&Line>)| {
         let reference = |purchase: &Purchase| purchase.bought.reference.clone();

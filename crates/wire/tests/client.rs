@@ -61,8 +61,8 @@ fn a_signed_request_is_read_and_its_signature_holds() {
         assert!(verify(&call, &incoming, "other", &[""; 0]).is_err());
         let elements = tencent::action::Elements::read(*action, &call).unwrap();
         let takes = |element| action.members().elements.iter().any(|(taken, _)| *taken == element);
-        assert_eq!(&*elements.name, if takes(Element::Name) { ASKED.name } else { "" });
-        assert_eq!(&*elements.phone, if takes(Element::Phone) { ASKED.phone } else { "" });
+        assert_eq!(elements.name, if takes(Element::Name) { ASKED.name } else { "" });
+        assert_eq!(elements.phone, if takes(Element::Phone) { ASKED.phone } else { "" });
     }
 }
 

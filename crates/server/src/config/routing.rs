@@ -259,10 +259,9 @@ impl Settings {
     /// Paths of providers start from the folder of the settings file.
     pub(super) fn place_provider_files(&mut self, folder: &Path) {
         for provider in &mut self.provider {
-            for path in [&mut provider.secret_file, &mut provider.seal_key, &mut provider.ca] {
-                if let Some(path) = path {
-                    *path = folder.join(&*path);
-                }
+            let files = [&mut provider.secret_file, &mut provider.seal_key, &mut provider.ca];
+            for path in files.into_iter().flatten() {
+                *path = folder.join(&*path);
             }
         }
     }
