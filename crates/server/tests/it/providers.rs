@@ -537,3 +537,37 @@ fn screens_of_providers() {
     let doctor = said(&["doctor"]);
     assert!(doctor.contains("`t` is in no route"), "{doctor}");
 }
+
+/// Providers and routes change without a restart; a mistake in them changes nothing.
+#[test]
+fn routes_are_read_again() {
+    let acedata = Sandbox::start();
+    let front = Front {
+        acedata: &acedata.address,
+        route: "providers = [{ name = \"t\" }]\nrecord = \"first\"",
+        ..Front::default()
+    };
+    let (bank, shop) = front.installed();
+    let server = Sandbox::serving(&bank.config);
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "-16");
+    let hang_up = |from: &str, to: &str| {
+        let text = std::fs::read_to_string(&bank.config).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&bank.config, text.replace(from, to)).unwrap();
+        let told = std::process::Command::new("kill").args(["-HUP", &server.pid().to_string()]).status();
+        assert!(told.unwrap().success());
+    };
+    let logged = |what: &str| {
+        let began = Instant::now();
+        while !server.log().contains(what) {
+            assert!(began.elapsed() < Duration::from_secs(20), "{}", server.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    hang_up("providers = [{ name = \"t\" }]\nrecord", "providers = [{ name = \"nobody\" }]\nrecord");
+    logged("no [[provider]] named `nobody`");
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "-16", "everything stays as it was");
+    hang_up("providers = [{ name = \"nobody\" }]\nrecord", "providers = [{ name = \"a\" }]\nrecord");
+    logged("was read again; changed: route");
+    assert_eq!(result(&ask(&server, &shop, PHONE, None)), "0");
+}
