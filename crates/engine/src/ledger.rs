@@ -17,6 +17,7 @@ use crate::clock::Millis;
 use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
 use crate::operator::{Act, By};
 use crate::outcome::{Class, Outcome, Reason, Row};
+use crate::spending::{Asking, Billed, Bought, Spending};
 use crate::subject::NameClass;
 use crate::vault::{KeyedRef, nonce};
 
@@ -110,6 +111,12 @@ pub enum Entry {
         /// Of the order, and of its refund another one.
         reference: [u8; 16],
     },
+    /// A provider is about to be asked; written before the question leaves.
+    Asking(Asking),
+    /// What became of that; what it cost is counted with it.
+    Bought(Bought),
+    /// What it cost after all, by the provider's bill.
+    Billed(Billed),
 }
 
 impl Entry {
@@ -172,6 +179,17 @@ pub struct Side {
     pub attempts: Option<AttemptRefs>,
     /// The caller's reference to the consent of whom it is about.
     pub consent: Option<String>,
+    /// The answer may be given again to the same caller for the same purpose.
+    pub reuse: Option<ReuseRef>,
+}
+
+/// A pass that may be given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReuseRef {
+    /// Keyed hash of application, purpose, action and canonical elements.
+    pub key: KeyedRef,
+    /// Too old from then on, Unix milliseconds.
+    pub until_ms: Millis,
 }
 
 impl Side {
@@ -179,7 +197,7 @@ impl Side {
     pub fn remembered_until(&self) -> Millis {
         let key = self.idempotency.map_or(0, |asked| asked.until_ms);
         let day = self.attempts.as_ref().map_or(0, |refs| crate::clock::beijing_day_ends(refs.day));
-        key.max(day)
+        key.max(day).max(self.reuse.map_or(0, |reuse| reuse.until_ms))
     }
 }
 
@@ -279,6 +297,8 @@ pub struct Books {
     under_way: UnderWay,
     /// Totals since the beginning.
     pub(crate) totals: Totals,
+    /// What providers are asked and paid.
+    pub(crate) spending: Spending,
 }
 
 /// Sums over all entries.
@@ -434,6 +454,9 @@ impl Books {
             }
             Entry::SandboxReset { .. } => self.reset(),
             Entry::Erased { .. } | Entry::Operator { .. } => {}
+            Entry::Asking(asking) => self.spending.asking(asking),
+            Entry::Bought(bought) => self.spending.bought(bought),
+            Entry::Billed(billed) => self.spending.billed(billed),
             Entry::Payment { application, amount, reference, .. } => {
                 if self.payments.insert(*reference) {
                     self.accounts.entry(*application).or_default().granted.0 += amount.0;
@@ -460,6 +483,7 @@ impl Books {
         match entry {
             Entry::Answer(answer) => self.remember_answer(answer, side),
             Entry::Grant { .. } | Entry::Erased { .. } | Entry::Operator { .. } | Entry::Payment { .. } => {}
+            Entry::Asking(_) | Entry::Bought(_) | Entry::Billed(_) => {}
             Entry::SandboxReset { .. } => self.forget_all(),
         }
     }
@@ -470,6 +494,10 @@ impl Books {
         }
         if let Some(idempotency) = &side.idempotency {
             self.memory.settled(idempotency, answer);
+        }
+        // Only a pass, and only one that was paid for: mismatches are never given again.
+        if let Some(reuse) = side.reuse.filter(|_| answer.outcome == Outcome::Pass) {
+            self.memory.passed(reuse);
         }
     }
 
@@ -500,7 +528,8 @@ impl Books {
             draft.name_class = None;
             draft.reasons = draft.reasons.take().map(|_| Vec::new());
         }
-        let charged = if draft.action.charges(draft.outcome) { draft.price } else { Credits::ZERO };
+        let is_charged = !draft.free && draft.action.charges(draft.outcome);
+        let charged = if is_charged { draft.price } else { Credits::ZERO };
         let before = self.balance(&draft.application);
         let before = before.map(|before| Credits(before.0 - pending.charged(draft.application.id).0));
         if before.is_some_and(|before| before < charged) {
@@ -611,6 +640,10 @@ pub struct Draft {
     pub attempts: Option<(AttemptRefs, AttemptPolicy)>,
     /// What belongs to it and can be erased.
     pub side: Side,
+    /// What was bought for it; durable in the same commit.
+    pub bought: Vec<(Bought, Side)>,
+    /// It costs nothing, whatever the outcome.
+    pub free: bool,
     /// When its request began.
     pub began: std::time::Instant,
 }
@@ -620,6 +653,8 @@ pub struct Draft {
 #[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Memory {
     known: HashMap<KeyedRef, Known>,
+    /// Passes that may be given again, and until when.
+    passes: HashMap<KeyedRef, Millis>,
     /// Swept of what has expired when it has grown to this.
     sweep_at: usize,
     /// When it was last swept because it was full.
@@ -663,11 +698,12 @@ impl Memory {
 
     /// Whether there is no room for another question; what has expired makes room.
     pub fn is_full(&mut self, most: usize, now: Millis) -> bool {
-        if self.known.len() >= most && (now - self.swept_at).abs() >= SWEEP_FULL_EVERY {
+        if self.known.len() + self.passes.len() >= most && (now - self.swept_at).abs() >= SWEEP_FULL_EVERY {
             self.swept_at = now;
             self.known.retain(|_, known| known.answer.is_none() || known.until_ms > now);
+            self.passes.retain(|_, until| *until > now);
         }
-        self.known.len() >= most
+        self.known.len() + self.passes.len() >= most
     }
 
     /// Notes that a question is under way, so that a twin joins it instead of being asked itself.
@@ -682,8 +718,19 @@ impl Memory {
         self.known.remove(key);
     }
 
+    /// Whether a pass of this caller, purpose and subject is young enough to be given again.
+    pub fn has_passed(&self, key: &KeyedRef, now: Millis) -> bool {
+        self.passes.get(key).is_some_and(|until| *until > now)
+    }
+
+    fn passed(&mut self, reuse: ReuseRef) {
+        let until = self.passes.entry(reuse.key).or_default();
+        *until = (*until).max(reuse.until_ms);
+    }
+
     /// Forgets an answer whose subject is erased; a question under way is none yet.
     pub fn erase(&mut self, key: &KeyedRef) {
+        self.passes.remove(key);
         if self.known.get(key).is_some_and(|known| known.answer.is_some()) {
             self.known.remove(key);
         }
@@ -745,6 +792,8 @@ mod tests {
             price: Credits::whole(1),
             attempts: None,
             side: Side::default(),
+            bought: Vec::new(),
+            free: false,
             began: std::time::Instant::now(),
         }
     }

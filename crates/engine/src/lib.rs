@@ -1,5 +1,5 @@
 //! What verifying a bank card means. Knows no HTTP server; sees `wire` only where an outcome becomes
-//! a code (`projection.rs`) and, later, in connectors.
+//! a code (`projection.rs`) and in connectors.
 //!
 //! Start with [`verify::verify`]: one verification from admission to settlement.
 
@@ -10,7 +10,9 @@ mod background;
 pub mod caller;
 pub mod claim;
 pub mod clock;
+pub mod connector;
 pub mod erase;
+pub mod exchange;
 pub mod file;
 #[cfg(test)]
 mod golden;
@@ -22,9 +24,12 @@ pub mod outcome;
 pub mod overload;
 pub mod platform;
 pub mod projection;
+pub mod provider;
 pub mod register;
 pub mod rotate;
+pub mod route;
 pub mod settle;
+pub mod spending;
 pub mod store;
 pub mod subject;
 pub mod vault;
@@ -47,7 +52,9 @@ use crate::erase::ErasureStatus;
 use crate::issuer::Issuers;
 use crate::ledger::{Books, Credits, Entry, Totals};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
+use crate::provider::Providers;
 use crate::rotate::RotationStatus;
+use crate::route::Routing;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
 use crate::store::{Accounts, Folder, LedgerFile, Opened, PlatformFile, Refusals, StoreError, UsageFile};
 use crate::subject::{Date, ParseOptions, Subject};
@@ -105,6 +112,8 @@ pub struct Policy {
     pub log_bytes: usize,
     /// Nothing is answered while less of the disk is free, bytes; 0: until it is full.
     pub disk_reserve_bytes: u64,
+    /// Providers and routes; `None`: the accounts of record answer everything.
+    pub routing: Option<Arc<Routing>>,
 }
 
 impl Default for Policy {
@@ -127,6 +136,7 @@ impl Default for Policy {
             under_way_max: 8192,
             log_bytes: 32 << 20,
             disk_reserve_bytes: 0,
+            routing: None,
         }
     }
 }
@@ -134,7 +144,9 @@ impl Default for Policy {
 impl Policy {
     /// Whether this installation can answer an action.
     pub fn offers(&self, action: Action) -> bool {
-        self.element_index || !action.needs_element_index()
+        self.element_index
+            || !action.needs_element_index()
+            || self.routing.as_ref().is_some_and(|routing| routing.covers(action))
     }
 
     /// Every action this installation can answer.
@@ -195,6 +207,7 @@ pub struct Engine {
     directory: RwLock<Arc<Directory>>,
     books: Mutex<Books>,
     rates: Mutex<Rates>,
+    pub(crate) providers: Mutex<Providers>,
     day: Mutex<Option<DayKey>>,
     registering: Mutex<()>,
     platform: Mutex<PlatformFile>,
@@ -266,6 +279,7 @@ impl Engine {
             directory: RwLock::new(Arc::new(directory)),
             books: Mutex::new(books),
             rates: Mutex::default(),
+            providers: Mutex::default(),
             day: Mutex::default(),
             registering: Mutex::default(),
             platform: Mutex::new(platform),
@@ -281,6 +295,7 @@ impl Engine {
             running.engine.record(grant)?;
         }
         running.engine.resume_orders()?;
+        running.engine.resolve_purchases();
         Ok(running)
     }
 

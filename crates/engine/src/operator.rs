@@ -203,6 +203,11 @@ pub enum Act {
         /// Whose.
         caller: CallerId,
     },
+    /// What purchases cost was put right by a provider's bill; an entry for each does it.
+    BillTakenOver {
+        /// How many.
+        purchases: u32,
+    },
 }
 
 impl Act {

@@ -275,6 +275,8 @@ pub struct Row(pub u8);
 impl Row {
     /// Not a row of the table: the sandbox answered from its script.
     pub const SCRIPT: Row = Row(0);
+    /// Not a row of the table either: a pass that was bought before is given again.
+    pub const REUSED: Row = Row(37);
 }
 
 /// Version of [`DECISIONS`]: it changes when the same facts could be answered otherwise.

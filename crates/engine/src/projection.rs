@@ -388,6 +388,34 @@ pub fn outcome_of_number(name: Name, number: i8) -> Option<O> {
     asked_by_name(name).outcomes().iter().copied().find(has)
 }
 
+/// What a provider's reply means in the table it is said to answer with, and whether that table charges
+/// it; the first outcome that has the number. Nothing where no outcome has it, and where the text beside
+/// the number is that of another table's row: then the provider numbers otherwise than was stated.
+pub fn outcome_of_reply(
+    number: &str,
+    text: &str,
+    code_of: impl Fn(O) -> Option<ResultCode>,
+) -> Option<(O, bool)> {
+    let number: i8 = number.trim().parse().ok()?;
+    let has = |outcome: &O| code_of(*outcome).is_some_and(|code| code.number == number);
+    // In the order of the discriminants: "declined" stands before what only shares its number.
+    let outcome = O::ALL.into_iter().find(has)?;
+    let code = code_of(outcome)?;
+    let is_own = is_text_of(text, code);
+    (is_own || !is_text_of_check(text)).then_some((outcome, code.charged))
+}
+
+fn is_text_of(text: &str, code: ResultCode) -> bool {
+    [wire::Language::Chinese, wire::Language::English].into_iter().any(|language| code.text(language) == text)
+}
+
+/// Whether this is the text of some row of the tables that are mistaken for one another.
+fn is_text_of_check(text: &str) -> bool {
+    let tencent = t::BankCard4ECode::ALL.iter().map(|code| code.row());
+    let acedata = a::CheckCode::ALL.iter().map(|code| code.row());
+    tencent.chain(acedata).any(|code| is_text_of(text, code))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,9 +8,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId
 use crate::erase::ErasureStep;
 use crate::ledger::{Answer, Arrears, Block, Draft, Entry, Pending, Side, encoded};
 use crate::overload::Lateness;
+use crate::route::Transport;
 use crate::store::Commit;
 use crate::store::{Accounts, LedgerFile, StoreError};
 use crate::vault::KeyedRef;
@@ -93,7 +94,8 @@ pub(crate) struct Queue {
     writing: AtomicU8,
 }
 
-type Done = SyncSender<Result<(), StoreError>>;
+/// Told once it is durable, or cannot be.
+type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 #[derive(Default)]
 struct Waiting {
@@ -150,10 +152,31 @@ impl Queue {
     fn wait_for(&self, push: impl FnOnce(&mut Waiting, Done)) -> Result<(), StoreError> {
         let (done, kept) = std::sync::mpsc::sync_channel(1);
         let mut waiting = self.lock();
-        push(&mut waiting, done);
+        // Whoever asked may have gone.
+        push(&mut waiting, Box::new(move |kept| drop(done.send(kept))));
         self.ring(&mut waiting);
         drop(waiting);
         kept.recv().unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Makes an entry durable that is no answer, without keeping a core waiting.
+    pub(crate) fn keep(&self, entry: Entry) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let shared = Arc::new(Mutex::new(Keeping::default()));
+        let told = Tell(Some(Arc::clone(&shared)));
+        let mut waiting = self.lock();
+        waiting.entries.push((entry, Box::new(move |kept| told.tell(kept))));
+        self.ring(&mut waiting);
+        drop(waiting);
+        poll_fn(move |context| {
+            let mut keeping = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            match keeping.kept.take() {
+                Some(kept) => Poll::Ready(kept),
+                None => {
+                    keeping.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
     }
 
     pub(crate) fn writing(&self) -> Writing {
@@ -183,6 +206,37 @@ impl Queue {
             waiting.asleep = false;
             self.bell.notify_one();
         }
+    }
+}
+
+/// An entry somebody waits for.
+#[derive(Default)]
+struct Keeping {
+    kept: Option<Result<(), StoreError>>,
+    waker: Option<Waker>,
+}
+
+/// Tells them, also when the writer is gone.
+struct Tell(Option<Arc<Mutex<Keeping>>>);
+
+impl Tell {
+    fn tell(mut self, kept: Result<(), StoreError>) {
+        self.told(kept);
+    }
+
+    fn told(&mut self, kept: Result<(), StoreError>) {
+        let Some(shared) = self.0.take() else { return };
+        let mut keeping = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        keeping.kept = Some(kept);
+        if let Some(waker) = keeping.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        self.told(Err(StoreError::Stopped));
     }
 }
 
@@ -266,6 +320,8 @@ pub struct Desk {
     outbox: RefCell<Vec<(Ticket, Draft)>>,
     carrier: RefCell<Option<Waker>>,
     lateness: RefCell<Lateness>,
+    /// Sends questions to providers.
+    pub(crate) transport: Option<Rc<dyn Transport>>,
 }
 
 enum Awaited {
@@ -287,7 +343,14 @@ impl Desk {
             outbox: RefCell::default(),
             carrier: RefCell::default(),
             lateness: RefCell::default(),
+            transport: None,
         }
+    }
+
+    /// What this core asks goes to providers through this, where a route says so.
+    pub fn buying_through(mut self, transport: Rc<dyn Transport>) -> Desk {
+        self.transport = Some(transport);
+        self
     }
 
     /// Whoever runs this core found something ready to have waited so long; see [`Lateness::measured`].
@@ -344,6 +407,11 @@ impl Desk {
             carrier.wake();
         }
         ticket
+    }
+
+    /// A place for the answer of a question that is handed over later.
+    pub(crate) fn expect(&self) -> Ticket {
+        self.ticket()
     }
 
     /// Waits for the answer of a question that somebody else asked.
@@ -515,8 +583,7 @@ impl Writer {
 
     fn change(&mut self, changes: Vec<(Change, Done)>) {
         for (change, done) in changes {
-            // Whoever asked may have gone.
-            let _ = done.send(self.keep(&change));
+            done(self.keep(&change));
         }
     }
 
@@ -607,8 +674,7 @@ impl Writer {
             entries.iter().zip(&sides).for_each(|((entry, _), side)| books.apply(entry, side));
         }
         for (_, done) in entries {
-            // Whoever asked may have gone.
-            let _ = done.send(if durable { Ok(()) } else { self.may_write() });
+            done(if durable { Ok(()) } else { self.may_write().and(Err(StoreError::Stopped)) });
         }
     }
 
@@ -618,15 +684,20 @@ impl Writer {
             return false;
         }
         let handed_over = drafts.len();
-        let mut questions = if self.may_write().is_ok() { self.decide(drafts) } else { refused(drafts) };
+        let may_write = self.may_write().is_ok();
+        let mut questions = if may_write { self.decide(drafts) } else { refused(drafts) };
         let mut batch = Batch::new(&self.tree);
         for Question { draft, decided, .. } in &mut questions {
             if let Ok(answer) = decided {
                 batch.block.push(&Entry::Answer(answer.clone()), &mut draft.side, &mut batch.tree);
             }
+            // Also when it is refused after all: it was paid for.
+            for (bought, side) in &mut draft.bought {
+                batch.block.push(&Entry::Bought(bought.clone()), side, &mut batch.tree);
+            }
         }
-        let sides: Vec<&Side> = questions.iter().filter_map(Question::side).collect();
-        let durable = !sides.is_empty() && self.commit(batch, &sides, sign);
+        let sides: Vec<&Side> = questions.iter().flat_map(Question::sides).collect();
+        let durable = may_write && !sides.is_empty() && self.commit(batch, &sides, sign);
         self.tell(questions, durable);
         self.engine.queue.under_way.fetch_sub(handed_over, Ordering::Relaxed);
         durable
@@ -654,6 +725,7 @@ impl Writer {
                 decided => decided.map(|answer| Settled { answer, replayed: false, differs: None }),
             };
             books.settle(&draft, settlement.as_ref().ok().map(|settled| &settled.answer));
+            draft.bought.iter().filter(|_| durable).for_each(|(bought, _)| books.spending.bought(bought));
             if let Some(asked) = &draft.side.idempotency {
                 let twins = self.engine.post.twins_of(&asked.key).into_iter();
                 told.extend(twins.map(|twin| (twin, replayed(&settlement))));
@@ -758,9 +830,10 @@ struct Question {
 }
 
 impl Question {
-    /// What goes into the commit; nothing when it is refused.
-    fn side(&self) -> Option<&Side> {
-        self.decided.is_ok().then_some(&self.draft.side)
+    /// What goes into the commit: of the answer nothing when it is refused, then of what was bought.
+    fn sides(&self) -> impl Iterator<Item = &Side> {
+        let answer = self.decided.is_ok().then_some(&self.draft.side);
+        answer.into_iter().chain(self.draft.bought.iter().map(|(_, side)| side))
     }
 }
 
@@ -774,6 +847,29 @@ fn replayed(settlement: &Settlement) -> Settlement {
 }
 
 impl Engine {
+    /// Makes an entry durable that is no answer, without keeping a core waiting.
+    pub(crate) fn keep(&self, entry: Entry) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        self.queue.keep(entry)
+    }
+
+    /// Hands over a question whose answer is expected already; see [`Desk::expect`].
+    pub(crate) fn hand_over_late(&self, ticket: Ticket, draft: Draft) {
+        self.queue.under_way.fetch_add(1, Ordering::Relaxed);
+        self.queue.push(&mut vec![(ticket, draft)]);
+    }
+
+    /// Tells whoever expects an answer that there will be none; nothing is recorded or charged.
+    pub(crate) fn refuse(&self, ticket: Ticket, draft: &Draft, refusal: Refusal) {
+        let mut told = vec![(ticket, Err(refusal))];
+        let mut books = self.books();
+        books.settle(draft, None);
+        if let Some(asked) = &draft.side.idempotency {
+            told.extend(self.post.twins_of(&asked.key).into_iter().map(|twin| (twin, Err(refusal))));
+        }
+        drop(books);
+        self.post.deliver(told);
+    }
+
     /// A question that was begun will not be asked after all: whoever joined it is refused.
     pub(crate) fn forget(&self, key: &KeyedRef) {
         self.books().memory.forget(key);

@@ -1,5 +1,6 @@
 //! One verification from admission to settlement: the product.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,9 +12,10 @@ use crate::action::{Action, Element};
 use crate::caller::{Application, Credential, CredentialId, Purpose, Standing, Wire};
 use crate::claim::Claim;
 use crate::issuer::Issuer;
-use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, Side};
+use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, ReuseRef, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
 use crate::outcome::{Outcome, Reason, Row};
+use crate::route::{Deal, Purchase, RecordTurn, Routing};
 use crate::settle::{Desk, Settled, Settlement, Writing};
 use crate::store::{AccountRow, StoreError};
 use crate::subject::{CardNumber, NameClass, Subject};
@@ -189,8 +191,9 @@ impl Engine {
 
 /// Answers one question: recall, script or format, limits, look-up, decision, settlement.
 ///
-/// There is nothing to wait for before the question is handed to the writer, so a client that goes
-/// away can not leave it half asked; and after that it is settled in any case.
+/// There is nothing to wait for before the question is handed to the writer, or to a task of its own that
+/// asks providers (`route.rs`), so a client that goes away can not leave it half asked; and after that it
+/// is settled in any case.
 ///
 /// # Errors
 /// A [`Refusal`]: nothing was charged or recorded.
@@ -249,12 +252,21 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
     let begun = Begun { engine, asked: asked.as_ref() };
     let found = find_out(desk, &policy, &keys, &admission.application, question, &subject)?;
     let purpose = question.purpose.or(question.credential.purpose.as_ref());
+    let routed = match &policy.routing {
+        None => None,
+        Some(routing) => Routed::of(desk, routing, &admission.application, question, &subject, &found)?,
+    };
+    let reuse = routed.as_ref().and_then(|routed| routed.reuse(engine, &keys, purpose));
+    let reused =
+        reuse.is_some_and(|reuse| engine.books().memory.has_passed(&reuse.key, engine.clock.now_ms()));
     let side = Side {
         subject: Some(keys.subject(&subject_text(question.action, claim, subject.as_ref().ok()))),
         masks: policy.keep_masks.then(|| claim.masked()),
         idempotency: asked,
         consent: purpose.map(|purpose| purpose.consent.clone()),
         attempts: found.attempts.as_ref().map(|(refs, _)| refs.clone()),
+        // Not of an answer that is given again: it would never grow too old.
+        reuse: reuse.filter(|_| !reused),
         ..Side::default()
     };
     let wants = question.wire == Wire::Native || question.detailed;
@@ -273,10 +285,113 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
         price: hold.keep(),
         attempts: found.attempts,
         side,
+        bought: Vec::new(),
+        free: reused,
         began: question.began,
     };
     begun.goes_on();
-    Ok(Asked::HandedOver(desk.hand_over(draft), found.differs))
+    let Some(routed) = routed else {
+        return Ok(Asked::HandedOver(desk.hand_over(draft), found.differs));
+    };
+    let Routed { deal, buys, record } = routed;
+    if reused {
+        let draft = Draft { outcome: Outcome::Pass, row: Row::REUSED, name_class: None, ..draft };
+        return Ok(Asked::HandedOver(desk.hand_over(draft), None));
+    }
+    if !buys {
+        // A question that the accounts of record have answered may be asked of others beside.
+        let (deal, outcome) = (Rc::new(deal), draft.outcome);
+        let ticket = desk.hand_over(draft);
+        deal.beside(outcome);
+        return Ok(Asked::HandedOver(ticket, found.differs));
+    }
+    let transport = Rc::clone(&deal.transport);
+    let (outcome, row) = crate::route::busy(question.action);
+    let draft = Draft { outcome, row, name_class: None, reasons: draft.reasons.map(|_| Vec::new()), ..draft };
+    let ticket = desk.expect();
+    transport.run(Box::pin(Purchase::new(deal, draft, ticket, record).run()));
+    Ok(Asked::HandedOver(ticket, None))
+}
+
+/// A question that a route takes.
+struct Routed {
+    deal: Deal,
+    /// Providers are asked; else only those that watch.
+    buys: bool,
+    /// What the accounts of record say, where they are asked last.
+    record: Option<(Outcome, Row)>,
+}
+
+impl Routed {
+    /// Nothing where no route takes it, or where there was nothing to look up: it was malformed, or asked
+    /// too often.
+    fn of(
+        desk: &Desk,
+        routing: &Arc<Routing>,
+        application: &Application,
+        question: &Question<'_>,
+        subject: &Result<Subject, (Outcome, Row)>,
+        found: &Found,
+    ) -> Result<Option<Routed>, Refusal> {
+        let held = match found.record {
+            Record::NotAsked => return Ok(None),
+            Record::Holds => true,
+            Record::Misses => false,
+        };
+        let Ok(subject) = subject else { return Ok(None) };
+        let card = subject.card.as_ref().map(|card| card.as_str());
+        let Some(place) = routing.route(&application.name, question.action, card) else { return Ok(None) };
+        let route = &routing.routes[place];
+        let answered = held && route.record == RecordTurn::First;
+        let buys = !route.providers.is_empty() && !answered;
+        let Some(transport) = &desk.transport else {
+            if !buys {
+                return Ok(None);
+            }
+            // "No such account" would be an answer that nobody gave.
+            tracing::error!("a question is for a provider, and nothing here can ask one");
+            return Err(Refusal::Stopped);
+        };
+        let issuers = desk.engine.issuers();
+        let issuer = subject.card.as_ref().and_then(|card| issuers.lookup(card));
+        Ok(Some(Routed {
+            buys,
+            record: (held && route.record == RecordTurn::Last).then_some((found.outcome, found.row)),
+            deal: Deal {
+                engine: Arc::clone(&desk.engine),
+                transport: Rc::clone(transport),
+                routing: Arc::clone(routing),
+                route: place,
+                request: question.request,
+                application: application.id,
+                action: question.action,
+                issuer: issuer.map(|issuer| issuer.prefix.clone()),
+                subject: subject.clone(),
+            },
+        }))
+    }
+
+    /// What a pass that is bought is known by, where the route allows to give it again.
+    fn reuse(&self, engine: &Engine, keys: &Keys, purpose: Option<&Purpose>) -> Option<ReuseRef> {
+        let deal = &self.deal;
+        let kept_ms = deal.routing.routes[deal.route].reuse_ms;
+        if !self.buys || kept_ms == 0 {
+            return None;
+        }
+        let subject = &deal.subject;
+        let key = keys.idempotency(&[
+            b"reuse",
+            &deal.application.0.to_be_bytes(),
+            purpose.map_or("", |purpose| purpose.code.as_str()).as_bytes(),
+            &[deal.action as u8],
+            subject.name.as_ref().map_or("", |name| name.as_str()).as_bytes(),
+            subject.card.as_ref().map_or("", |card| card.as_str()).as_bytes(),
+            subject.id.as_ref().map_or("", |id| id.as_str()).as_bytes(),
+            subject.mobile.as_ref().map_or("", |mobile| mobile.as_str()).as_bytes(),
+            subject.validity.as_ref().map_or("", |validity| validity.as_str()).as_bytes(),
+        ]);
+        Some(ReuseRef { key, until_ms: engine.clock.now_ms().saturating_add(kept_ms) })
+    }
 }
 
 /// What the erasable reference in the records is made of: the element a record is found by.
@@ -380,11 +495,31 @@ struct Found {
     attempts: Option<(AttemptRefs, AttemptPolicy)>,
     differs: Option<Differs>,
     reasons: Vec<Reason>,
+    record: Record,
+}
+
+/// Whether the accounts of record know the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    /// They were not asked.
+    NotAsked,
+    /// They do.
+    Holds,
+    /// They have nothing about it: another source may.
+    Misses,
 }
 
 impl Found {
     fn by((outcome, row): (Outcome, Row)) -> Found {
-        Found { outcome, row, name_class: None, attempts: None, differs: None, reasons: Vec::new() }
+        Found {
+            outcome,
+            row,
+            name_class: None,
+            attempts: None,
+            differs: None,
+            reasons: Vec::new(),
+            record: Record::NotAsked,
+        }
     }
 }
 
@@ -487,7 +622,10 @@ fn about_card(
     let name_class = (decision.0 == Outcome::Pass).then_some(compared.name_class);
     let differs = record.is_some().then(|| compared.differs());
     let reasons = reasons(decision.1, &facts);
-    Ok(Found { name_class, differs, reasons, ..Found::by(decision) })
+    // An issuer that is known not to take part is nobody's to ask.
+    let holds = record.is_some() || decision.1 == Row(8);
+    let record = if holds { Record::Holds } else { Record::Misses };
+    Ok(Found { name_class, differs, reasons, record, ..Found::by(decision) })
 }
 
 /// Rows 26 to 28 and 36.
@@ -552,7 +690,8 @@ fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> 
         }
         (None, None) => return Err(Refusal::Stopped),
     }
-    Ok(match best {
+    let record = if best.is_some() { Record::Holds } else { Record::Misses };
+    let found = match best {
         None => Found::by((Outcome::NoRecord, Row(32))),
         Some((differs, silent)) if differs == Differs::default() && silent => {
             Found::by((Outcome::NoRecord, Row(34)))
@@ -566,7 +705,8 @@ fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> 
             differs: Some(differs),
             ..Found::by((Outcome::HolderMismatch, Row(33)))
         },
-    })
+    };
+    Ok(Found { record, ..found })
 }
 
 /// What an entitled caller is told besides the outcome. In privacy order nothing: it would tell what

@@ -69,6 +69,13 @@ pub enum Command {
     /// Read the ledger: who asked, what was answered, what it cost.
     #[command(subcommand)]
     Ledger(crate::ledger::Command),
+    /// Look after the providers that are paid for answers.
+    #[command(subcommand)]
+    Provider(crate::provider::Command),
+    /// Hold a provider's bill against the ledger.
+    Reconcile(crate::reconcile::Options),
+    /// Try other settings on exchanges with providers that were kept.
+    Replay(crate::replay::Options),
     /// Copy keys, accounts and ledger to a folder while the server answers, and check the copy.
     Backup(crate::backup::Backup),
     /// Put a backup in place of an empty data folder, after checking all of it.

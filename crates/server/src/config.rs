@@ -1,5 +1,7 @@
 //! The settings file: every setting, its meaning and its default. TOML; unknown settings are errors.
 
+mod routing;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,7 @@ use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
 use engine::projection::AceDataNumbering;
 use engine::{IssuerPolicy, Policy};
+pub use routing::{ProviderSettings, ProvidersSettings, RouteSettings, Secrets};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wire::Language;
 
@@ -30,6 +33,12 @@ pub struct Settings {
     pub attempts: Option<AttemptPolicy>,
     /// Who sends the same question again, and is charged once.
     pub idempotency: IdempotencySettings,
+    /// What holds for all providers.
+    pub providers: ProvidersSettings,
+    /// Who is paid for answers.
+    pub provider: Vec<ProviderSettings>,
+    /// Who of them is asked about what.
+    pub route: Vec<RouteSettings>,
     /// The Tencent wire.
     pub tencent: TencentSettings,
     /// The AceData wire.
@@ -433,6 +442,9 @@ impl Settings {
         if let (Some(issuers), Some(folder)) = (&mut settings.policy.issuers_file, path.parent()) {
             *issuers = folder.join(&*issuers);
         }
+        if let Some(folder) = path.parent() {
+            settings.place_provider_files(folder);
+        }
         Ok(settings)
     }
 
@@ -445,6 +457,7 @@ impl Settings {
         settings.policy.price()?;
         settings.actions.prices()?;
         settings.free_quota()?;
+        settings.check_routing()?;
         anyhow::ensure!(
             matches!(settings.acedata.token_mismatched_status, 400 | 401),
             "acedata.token_mismatched_status is 400 or 401"
@@ -511,6 +524,8 @@ impl Settings {
             under_way_max: self.http.under_way_max,
             log_bytes: 16 << 20,
             disk_reserve_bytes: u64::from(self.server.disk_reserve_mb) << 20,
+            // Needs secrets and the data folder: [`Settings::routing`].
+            routing: None,
         })
     }
 }
@@ -579,6 +594,9 @@ mod tests {
         };
         let tables = listed("nothing = 1");
         assert!(tables.len() > 5, "{tables:?}");
+        // Lists of tables; `config/routing.rs` sees to them.
+        let tables: Vec<_> =
+            tables.into_iter().filter(|table| table != "provider" && table != "route").collect();
         tables.iter().flat_map(|table| listed(&format!("[{table}]\nnothing = 1"))).collect()
     }
 

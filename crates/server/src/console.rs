@@ -7,6 +7,7 @@ mod explorer;
 mod look;
 mod operator;
 mod pages;
+mod providers;
 mod session;
 mod snippets;
 mod try_it;
@@ -234,6 +235,7 @@ fn show(visit: &Visit) -> Seen {
         ["console", "operator", "data"] => watch::data(visit, None),
         ["console", "operator", "audit"] => watch::audit(visit, None),
         ["console", "operator", "health"] => watch::health(visit),
+        ["console", "providers"] => providers::page(visit),
         ["console", "sandbox"] if visit.server.sandbox.is_some() => pages::sandbox(visit),
         _ => Err(Refused::not_found("page")),
     }

@@ -17,7 +17,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::config::{Custody, Settings};
+use crate::config::{Custody, Secrets, Settings};
 use crate::custody;
 use crate::manage::{self, Request};
 use crate::table::{self, count};
@@ -130,6 +130,7 @@ fn look(config: &Path, settings: &Settings, findings: &mut Findings) {
         look_at_ledger(&data, &vault, now, findings);
     }
     look_at_certificate(base, settings, now, findings);
+    look_at_providers(&data, settings, findings);
     look_at_server(&data, settings, findings);
 }
 
@@ -389,6 +390,34 @@ fn look_at_certificate(base: &Path, settings: &Settings, now: Millis, findings: 
                 findings.ok("certificate", format!("valid until {end}"));
             }
         }
+    }
+}
+
+/// Their secrets, keys and CAs; nobody is asked anything, that would cost something.
+fn look_at_providers(data: &Path, settings: &Settings, findings: &mut Findings) {
+    match settings.routing(data, Secrets::Required) {
+        Ok(None) => {}
+        Ok(Some(routing)) => {
+            let (providers, routes) = (routing.providers.len() as u64, routing.routes.len() as u64);
+            let providers = count(providers, "provider", "providers");
+            findings.ok("providers", format!("{providers}, {}", count(routes, "route", "routes")));
+            let unused = |place: usize| {
+                let mut routes = routing.routes.iter();
+                !routes.any(|route| {
+                    let shadows = route.shadows.iter().map(|(place, _)| place);
+                    route.providers.iter().map(|(place, _)| place).chain(shadows).any(|of| *of == place)
+                })
+            };
+            for (_, provider) in routing.providers.iter().enumerate().filter(|(place, _)| unused(*place)) {
+                let found = format!("`{}` is in no route", provider.name);
+                findings.warning("providers", found, "name it in a [[route]], or take it out");
+            }
+        }
+        Err(wrong) => findings.problem(
+            "providers",
+            format!("{wrong:#}"),
+            "correct it in the settings; the server does not start like this",
+        ),
     }
 }
 

@@ -33,6 +33,7 @@ use crate::platform::password::Guesses;
 use crate::sandbox::Sandbox;
 use crate::telemetry::Metrics;
 use crate::tls::Tls;
+use crate::upstream::Upstream;
 
 /// Everything the fronts need, shared by all cores.
 pub struct Server {
@@ -97,7 +98,7 @@ pub struct Core {
 impl Core {
     /// A core's place; call it on the thread that will use it.
     pub fn new(server: Arc<Server>) -> Result<Core, StoreError> {
-        let desk = server.engine.desk()?;
+        let desk = server.engine.desk()?.buying_through(Rc::new(Upstream::default()));
         Ok(Core { server, desk, keys: RefCell::default() })
     }
 }

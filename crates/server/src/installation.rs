@@ -1,14 +1,16 @@
 //! Where an installation is and how it is opened: settings, data folder, root key.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::ensure;
 use clap::Args;
+use engine::route::Routing;
 use engine::vault::{KeyRing, ListedKey, Vault};
 use engine::{Engine, Policy, Running, Seed};
 use zeroize::Zeroizing;
 
-use crate::config::Settings;
+use crate::config::{Secrets, Settings};
 use crate::manage::{Answering, Hidden, Request};
 use crate::{custody, sandbox};
 
@@ -141,9 +143,17 @@ impl Installation {
         done.map(|_| ())
     }
 
-    /// Takes the data folder and sets an engine to work in it.
+    /// Takes the data folder and sets an engine to work in it. Providers whose secrets are not there are
+    /// not asked.
     pub fn start(self) -> anyhow::Result<Running> {
+        let routing = self.settings.routing(&self.folder, Secrets::IfThere)?;
+        self.start_with(routing)
+    }
+
+    /// The same, with these providers and routes.
+    pub fn start_with(self, routing: Option<Arc<Routing>>) -> anyhow::Result<Running> {
         let issuers = self.settings.issuers()?;
-        Ok(Engine::open(&self.folder, &self.root_key, self.policy, issuers, Seed::nobody())?)
+        let policy = Policy { routing, ..self.policy };
+        Ok(Engine::open(&self.folder, &self.root_key, policy, issuers, Seed::nobody())?)
     }
 }

@@ -1,6 +1,8 @@
 //! `card4e ledger`: what was answered, for whom, and what it cost; read from the blocks, which are the
 //! truth, while a server goes on writing them.
 
+mod margin;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::ops::Range;
@@ -44,6 +46,12 @@ Examples:
   card4e ledger list --config card4e.toml --since 1h --outcome HOLDER_MISMATCH
   card4e ledger list --data ./card4e-data --json | jq -r .outcome | sort | uniq -c")]
     List(Report),
+
+    /// Add up what callers paid and what providers charged, by route.
+    #[command(after_help = "\
+Example:
+  card4e ledger margin --config card4e.toml --since 2026-11-01 --until 2026-12-01")]
+    Margin(Report),
 
     /// Write the list for a spreadsheet or another program.
     #[command(after_help = "\
@@ -158,6 +166,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         Command::Summary(report) => summary(report),
         Command::Days(report) => days(report),
         Command::List(report) => list(report),
+        Command::Margin(report) => margin::report(report),
         Command::Export { csv, which, place } => export(csv, which, place),
     }
 }

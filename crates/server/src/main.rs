@@ -22,9 +22,12 @@ mod person;
 mod pkcs11;
 mod platform;
 mod process;
+mod provider;
 mod receipt;
+mod reconcile;
 mod register;
 mod reload;
+mod replay;
 mod sandbox;
 mod serve;
 mod subject;
@@ -32,6 +35,7 @@ mod synth;
 mod table;
 mod telemetry;
 mod tls;
+mod upstream;
 mod verify;
 
 use std::io::{IsTerminal, Write};
@@ -106,6 +110,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Receipt(command) => receipt::run(&command)?,
         Command::Audit(command) => as_far_as_read(audit::run(&command))?,
         Command::Ledger(command) => as_far_as_read(ledger::run(&command))?,
+        Command::Provider(command) => as_far_as_read(provider::run(&command))?,
+        Command::Reconcile(options) => return Ok(agreed(reconcile::run(&options)?)),
+        Command::Replay(options) => return Ok(agreed(replay::run(&options)?)),
         Command::Backup(options) => backup::backup(&options)?,
         Command::Restore(options) => backup::restore(&options)?,
         Command::Bench(options) => bench::run(&options)?,
@@ -117,6 +124,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Man { out } => write_man_pages(&out)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exit code of a comparison.
+fn agreed(agrees: bool) -> ExitCode {
+    ExitCode::from(if agrees { 0 } else { 3 })
 }
 
 /// A reader of the output that has seen enough, such as `head`, is no error.

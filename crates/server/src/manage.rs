@@ -8,17 +8,19 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use engine::caller::{Action, AddressRange, Purpose, Standing};
 use engine::clock::utc_text;
 use engine::file::unhex;
-use engine::ledger::Credits;
+use engine::ledger::{Credits, Entry};
 use engine::operator::{Act, By};
 use engine::register::{Kind, Terms, Wish};
 use engine::settle::Desk;
+use engine::spending::Billed;
 use engine::vault::KeyGroup;
 use engine::{Engine, Running};
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::accounts;
 use crate::installation::{Installation, Place};
+use crate::upstream::Upstream;
 use crate::verify::{self, Elements};
 
 /// What can be asked of a server from its own machine.
@@ -69,6 +72,10 @@ pub enum Request {
     Verify { caller: String, action: Action, elements: Elements, purpose: Option<Purpose> },
     /// How the server is.
     Status,
+    /// How providers are doing, and what was spent on them.
+    Providers,
+    /// What purchases cost after all, by a provider's bill.
+    Billed { billed: Vec<Billed> },
     /// Begin to replace keys, or go on with what was begun.
     RotateKeys { groups: Vec<KeyGroup> },
     /// How far that is.
@@ -114,15 +121,14 @@ pub enum KindWord {
 }
 
 /// Does what is asked, on an engine that is at work.
-fn run(engine: &Arc<Engine>, request: Request, desk: &Mutex<Option<Desk>>) -> anyhow::Result<Value> {
+fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyhow::Result<Value> {
     let acting = engine.acting(By::Machine);
     match request {
         Request::Verify { caller, action, elements, purpose } => {
-            // Made once: the engine keeps a letter box for each. A panic would leave letters that nobody takes.
-            let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
-            let desk = match &mut *desk {
+            // Made once a thread: the engine keeps a letter box for each.
+            let desk = match desk {
                 Some(desk) => desk,
-                none => none.insert(engine.desk()?),
+                none => none.insert(engine.desk()?.buying_through(Rc::new(Upstream::default()))),
             };
             verify::put(engine, desk, &caller, action, &elements, purpose)
         }
@@ -196,6 +202,15 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &Mutex<Option<Desk>>) -> an
             Ok(Value::Null)
         }
         Request::Unseal { .. } => Err(anyhow!("this server is not locked")),
+        Request::Providers => Ok(json!(engine.provider_status())),
+        Request::Billed { billed } => {
+            let count = billed.len();
+            acting.record_act(Act::BillTakenOver { purchases: count as u32 })?;
+            for billed in billed {
+                engine.record(Entry::Billed(Billed { at_ms: engine.clock.now_ms(), ..billed }))?;
+            }
+            Ok(json!({ "recorded": count }))
+        }
         Request::Status => {
             let totals = engine.totals();
             Ok(json!({
@@ -219,7 +234,7 @@ impl From<KindWord> for Kind {
     }
 }
 
-/// A request is a line of a few hundred bytes.
+/// A request is a line of a few hundred bytes; a bill that is taken over comes in parts.
 const LINE_MAX_BYTES: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -243,12 +258,12 @@ pub fn listen(engine: Arc<Engine>, folder: &Path) -> anyhow::Result<()> {
     let listener = UnixListener::bind(&path)
         .with_context(|| format!("cannot make the control socket {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    let desk = Arc::new(Mutex::new(None));
     for _ in 0..THREADS {
-        let (engine, listener, desk) = (Arc::clone(&engine), listener.try_clone()?, Arc::clone(&desk));
+        let (engine, listener) = (Arc::clone(&engine), listener.try_clone()?);
         std::thread::Builder::new().name("card4e-control".into()).spawn(move || {
+            let mut desk = None;
             for stream in listener.incoming().flatten() {
-                if let Err(error) = answer(&engine, stream, &desk) {
+                if let Err(error) = answer(&engine, stream, &mut desk) {
                     tracing::warn!(%error, "a control request could not be answered");
                 }
             }
@@ -257,7 +272,7 @@ pub fn listen(engine: Arc<Engine>, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &Mutex<Option<Desk>>) -> anyhow::Result<()> {
+fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &mut Option<Desk>) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = Zeroizing::new(String::new());
@@ -332,7 +347,7 @@ impl Answering {
                 let stream = UnixStream::connect(socket(folder)).context("the server has stopped")?;
                 ask_server(stream, &request)
             }
-            Answering::Here(running) => run(&running.engine, request, &Mutex::new(None)),
+            Answering::Here(running) => run(&running.engine, request, &mut None),
         }
     }
 

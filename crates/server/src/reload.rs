@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use engine::Policy;
 use serde_json::Value;
 
-use crate::config::Settings;
+use crate::config::{Secrets, Settings};
 use crate::front::Server;
 use crate::tls::Tls;
 
@@ -68,7 +69,8 @@ impl Reloaded {
 fn reload(server: &Server, config: &Path) -> anyhow::Result<Reloaded> {
     let former = server.settings();
     let mut settings = Settings::read(config)?;
-    let (policy, issuers) = (settings.serve_policy()?, settings.issuers()?);
+    let routing = settings.routing(&data_folder(&former, config), Secrets::Required)?;
+    let (policy, issuers) = (Policy { routing, ..settings.serve_policy()? }, settings.issuers()?);
     let tls = Tls::open(&settings.tls, config.parent().unwrap_or(Path::new("")))?;
     let mut done = compare(&former, &settings);
     keep_what_waits(&former, &mut settings);
@@ -89,6 +91,11 @@ fn reload(server: &Server, config: &Path) -> anyhow::Result<Reloaded> {
     server.engine.replace_policy(policy, issuers);
     server.replace_settings(settings);
     Ok(done)
+}
+
+/// Where the data is, whatever the file says now: that waits for a restart.
+fn data_folder(former: &Settings, config: &Path) -> PathBuf {
+    config.parent().unwrap_or(Path::new("")).join(&former.server.data)
 }
 
 fn compare(former: &Settings, settings: &Settings) -> Reloaded {

@@ -14,7 +14,7 @@ use engine::vault::random;
 use engine::{Engine, Policy, Seed};
 use zeroize::Zeroizing;
 
-use crate::config::{Custody, Settings};
+use crate::config::{Custody, Secrets, Settings};
 use crate::custody::Kept;
 use crate::front::{Server, envelopes};
 use crate::installation::Installation;
@@ -192,8 +192,10 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         }
     };
     let folder = installation.folder.clone();
+    // Before anything is opened: what is wrong with a provider is said at once.
+    let routing = settings.routing(&folder, Secrets::Required)?;
     let address = listener.local_addr()?;
-    let running = installation.start()?;
+    let running = installation.start_with(routing)?;
     refuse_test_credentials(&running.engine)?;
     running.engine.ensure_envelope_keys()?;
     if running.engine.policy().test_land {

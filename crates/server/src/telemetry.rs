@@ -12,6 +12,7 @@ use std::time::Duration;
 use engine::Engine;
 use engine::caller::{Action, Wire};
 use engine::outcome::Outcome;
+use engine::provider::ProviderStatus;
 use engine::settle::Writing;
 
 const OUTCOMES: usize = Outcome::ALL.len();
@@ -117,6 +118,7 @@ impl Metrics {
             head(&mut text, name, kind, help);
             let _ = writeln!(text, "{name} {value}");
         }
+        render_providers(&mut text, &engine.provider_status());
         render_process(&mut text);
         text
     }
@@ -153,6 +155,73 @@ impl Metrics {
             let _ = writeln!(text, "{name}_sum{{wire=\"{}\"}} {sum}", wire.name());
             let _ = writeln!(text, "{name}_count{{wire=\"{}\"}} {total}", wire.name());
         }
+    }
+}
+
+/// Providers: whether they are asked, how that ends, what it costs.
+fn render_providers(text: &mut String, providers: &[ProviderStatus]) {
+    if providers.is_empty() {
+        return;
+    }
+    type Value = fn(&ProviderStatus) -> Option<String>;
+    let gauges: [(&str, &str, Value); 8] = [
+        (
+            "card4e_provider_breaker_open",
+            "1 while a provider is left alone because it does not answer.",
+            |is| Some(u8::from(is.breaker != "closed").to_string()),
+        ),
+        ("card4e_provider_under_way", "Calls under way.", |is| Some(is.under_way.to_string())),
+        (
+            "card4e_provider_spent_today_credits",
+            "Spent today in Asia/Shanghai, with all that calls under way may cost.",
+            |is| Some(is.spent_today.clone()),
+        ),
+        ("card4e_provider_daily_cap_credits", "The most that may be spent on a day.", |is| {
+            is.daily_cap.clone()
+        }),
+        ("card4e_provider_spent_this_month_credits", "Spent this month.", |is| {
+            Some(is.spent_this_month.clone())
+        }),
+        ("card4e_provider_monthly_cap_credits", "The most that may be spent in a month.", |is| {
+            is.monthly_cap.clone()
+        }),
+        (
+            "card4e_provider_uncertain_credits",
+            "Of what was spent, what may not have been charged; `card4e reconcile` finds out.",
+            |is| Some(is.uncertain.clone()),
+        ),
+        ("card4e_provider_lacking", "Issuers and actions a provider was found not to check.", |is| {
+            Some(is.lacking.len().to_string())
+        }),
+    ];
+    for (name, help, value) in gauges {
+        head(text, name, "gauge", help);
+        for provider in providers {
+            if let Some(value) = value(provider) {
+                let _ = writeln!(text, "{name}{{provider=\"{}\"}} {value}", provider.name);
+            }
+        }
+    }
+    head(text, "card4e_provider_calls_total", "counter", "Calls since the start, by how they ended.");
+    for ProviderStatus { name, counted, .. } in providers {
+        for (end, count) in [
+            ("answered", counted.answered),
+            ("refused", counted.refused),
+            ("unsent", counted.unsent),
+            ("unclear", counted.unclear),
+            ("unknown_code", counted.unknown),
+            ("left_alone", counted.left_alone),
+            ("capped", counted.capped),
+        ] {
+            let _ =
+                writeln!(text, "card4e_provider_calls_total{{provider=\"{name}\",end=\"{end}\"}} {count}");
+        }
+    }
+    let name = "card4e_provider_answer_seconds_total";
+    head(text, name, "counter", "Time the answered calls took, seconds.");
+    for provider in providers {
+        let seconds = provider.counted.answered_ms as f64 / 1000.0;
+        let _ = writeln!(text, "{name}{{provider=\"{}\"}} {seconds}", provider.name);
     }
 }
 

@@ -114,7 +114,9 @@ pub fn put(
         began: Instant::now(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let settled = runtime.block_on(async {
+    let local = tokio::task::LocalSet::new();
+    // With connections of its own: they end with the runtime.
+    let settled = local.block_on(&runtime, async {
         tokio::select! {
             settled = verify(desk, admission, question) => settled,
             () = desk.carry_mail() => Err(Refusal::Stopped),

@@ -18,6 +18,7 @@ use crate::code::ResultCode;
 use crate::envelope::{Algorithm, Envelope, Parts};
 use crate::{BadIdempotencyKey, Incoming, Language, visible_ascii};
 
+pub mod client;
 pub mod code;
 mod error;
 mod json;

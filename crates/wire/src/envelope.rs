@@ -8,6 +8,8 @@
 //! same blob, and the elements do not decrypt. Reading no key from a file, caching and waiting for a
 //! processor are the server's.
 
+pub mod seal;
+
 use std::fmt;
 
 use aes::cipher::{Array, BlockCipherDecrypt};

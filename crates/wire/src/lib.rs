@@ -4,6 +4,7 @@
 //! imported. Another protocol is one more file here.
 
 pub mod acedata;
+pub mod client;
 pub mod code;
 pub mod envelope;
 pub mod native;

@@ -18,6 +18,7 @@ use crate::{BadIdempotencyKey, Incoming, Language};
 
 pub mod action;
 mod calendar;
+pub mod client;
 pub mod code;
 pub mod error;
 pub mod flatten;

@@ -12,6 +12,7 @@ use engine::clock::{Millis, utc_text};
 use engine::file::{hex, unhex};
 use engine::ledger::{Credits, Entry};
 use engine::outcome::Reason;
+use engine::spending::Asking;
 use engine::verify::uuid_text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -192,6 +193,37 @@ pub fn says(entry: &Entry) -> Value {
             "records": records,
             "account": account,
         }),
+        Entry::Asking(asking) => {
+            let mut says = purchase(asking);
+            says["kind"] = "asking".into();
+            says
+        }
+        Entry::Bought(bought) => {
+            let mut says = purchase(&bought.asking);
+            says["kind"] = "bought".into();
+            says["time"] = utc_text(bought.at_ms).into();
+            says["at_ms"] = bought.at_ms.into();
+            says["asked_at_ms"] = bought.asking.at_ms.into();
+            says["ending"] = bought.ending.name().into();
+            says["cost"] = bought.cost.to_string().into();
+            says["outcome"] = bought.outcome.map(|outcome| outcome.name()).into();
+            says["code"] = bought.code.as_str().into();
+            says["reference"] = bought.reference.as_str().into();
+            says["issuer"] = bought.issuer.as_deref().into();
+            says["live"] = bought.live.map(|outcome| outcome.name()).into();
+            says["elapsed_ms"] = bought.elapsed_ms.into();
+            says
+        }
+        Entry::Billed(billed) => {
+            let mut says = purchase(&billed.asking);
+            says["kind"] = "billed".into();
+            says["time"] = utc_text(billed.at_ms).into();
+            says["at_ms"] = billed.at_ms.into();
+            says["asked_at_ms"] = billed.asking.at_ms.into();
+            says["was"] = billed.was.to_string().into();
+            says["cost"] = billed.cost.to_string().into();
+            says
+        }
         Entry::Operator { at_ms, by, act } => json!({
             "kind": "operator",
             "time": utc_text(*at_ms),
@@ -200,6 +232,21 @@ pub fn says(entry: &Entry) -> Value {
             "act": in_credits(json!(act)),
         }),
     }
+}
+
+/// What was asked of which provider.
+fn purchase(asking: &Asking) -> Value {
+    json!({
+        "time": utc_text(asking.at_ms),
+        "at_ms": asking.at_ms,
+        "request_id": uuid_text(&asking.request),
+        "number": asking.number,
+        "application": asking.application.0,
+        "route": asking.route,
+        "provider": asking.provider,
+        "action": asking.action.name(),
+        "most": asking.most.to_string(),
+    })
 }
 
 /// Amounts are kept in millionths; people read credits.

@@ -58,7 +58,7 @@ struct CallerRow {
 }
 
 /// Refuses who does not look after the installation.
-pub fn check(visit: &Visit) -> Result<(), Refused> {
+pub(super) fn check(visit: &Visit) -> Result<(), Refused> {
     match visit.actor() {
         None => Err(Refused::not_authenticated("Log in first.")),
         Some(actor) if actor.is_operator() => Ok(()),

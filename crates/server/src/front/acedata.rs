@@ -111,6 +111,9 @@ fn success(server: &Server, incoming: &Incoming<'_>, answered: Answered, note: &
     if settled.replayed {
         reply.header("x-idempotent-replay", "true");
     }
+    if answer.row == Row::REUSED {
+        reply.header("x-reused", "true");
+    }
     note.answered = Some(settled);
     reply
 }

@@ -6,7 +6,7 @@ use engine::claim::Claim;
 use engine::clock::utc_text;
 use engine::ledger::Credits;
 use engine::limit::Rate;
-use engine::outcome::{Outcome, Reason};
+use engine::outcome::{Outcome, Reason, Row};
 use engine::projection;
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
@@ -79,6 +79,8 @@ struct Body<'a> {
     balance: Option<String>,
     answered_at: String,
     replayed: bool,
+    /// A pass that was bought before is given again.
+    reused: bool,
     receipt: String,
     receipt_opening: String,
     /// What `bankcard-1e` found.
@@ -143,6 +145,7 @@ fn success(server: &Server, settled: &Settled, why: &Purpose, claim: &Claim) -> 
         balance: answer.balance.map(|balance| balance.to_string()),
         answered_at: utc_text(answer.at_ms),
         replayed: settled.replayed,
+        reused: answer.row == Row::REUSED,
         receipt: receipt.signed(vault),
         receipt_opening: engine::file::hex(&opening),
         bank: bank.map(|bank| Issued {

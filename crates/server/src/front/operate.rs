@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`: for those who keep the server running. `/encryption-keys`: for those
 //! who encrypt for it.
 
+use engine::provider::ProviderStatus;
 use engine::settle::Writing;
 use http::StatusCode;
 use serde_json::json;
@@ -55,11 +56,26 @@ fn ready(server: &Server) -> Reply {
     if server.tls.as_ref().is_some_and(|tls| tls.ends_soon(server.engine.clock.now_ms())) {
         warnings.push("the TLS certificate ends within two weeks, or has ended");
     }
-    let body = json!({
+    let mut body = json!({
         "ready": ready,
         "store": store,
         "under_way": server.engine.under_way(),
         "warnings": warnings,
     });
+    // Not ready only for its own faults: without providers the accounts of record still answer.
+    let providers = server.engine.provider_status();
+    if !providers.is_empty() {
+        let tells = |is: &ProviderStatus| {
+            json!({
+                "name": is.name,
+                "breaker": is.breaker,
+                "spent_today": is.spent_today,
+                "daily_cap": is.daily_cap,
+                "spent_this_month": is.spent_this_month,
+                "monthly_cap": is.monthly_cap,
+            })
+        };
+        body["providers"] = providers.iter().map(tells).collect();
+    }
     Reply::new(status, "application/json", format!("{body:#}\n"))
 }

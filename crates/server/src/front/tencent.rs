@@ -43,6 +43,9 @@ pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -
     if note.answered.as_ref().is_some_and(|settled| settled.replayed) {
         reply.header("x-idempotent-replay", "true");
     }
+    if note.answered.as_ref().is_some_and(|settled| settled.answer.row == Row::REUSED) {
+        reply.header("x-reused", "true");
+    }
     finish(core, Wire::Tencent, &request, received, note, reply).await
 }
 

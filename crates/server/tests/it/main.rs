@@ -20,6 +20,7 @@ mod keys;
 mod ledger;
 mod native;
 mod operate;
+mod providers;
 mod reload;
 mod sandbox;
 mod screens;

@@ -57,7 +57,7 @@ impl Desk {
 }
 
 /// Puts words in place of what changes from run to run.
-fn steady(text: &str) -> String {
+pub fn steady(text: &str) -> String {
     let mut lines: Vec<String> = text.lines().map(steady_line).collect();
     lines.push(String::new());
     lines.join("\n")

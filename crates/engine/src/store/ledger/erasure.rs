@@ -117,6 +117,7 @@ impl LedgerReader {
             for side in places.iter().filter_map(|at| side_at(&sides, *at)) {
                 found.masks += u64::from(side.masks.is_some());
                 found.answers.extend(side.idempotency.map(|asked| asked.key));
+                found.answers.extend(side.reuse.map(|reuse| reuse.key));
             }
             found.sides.push((read.seq, places));
         }

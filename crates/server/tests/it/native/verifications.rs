@@ -32,6 +32,7 @@ fn a_whole_answer() {
             "balance": null,
             "answered_at": null,
             "replayed": false,
+            "reused": false,
             "receipt": null,
             "receipt_opening": null,
         })

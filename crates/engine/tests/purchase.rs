@@ -1,0 +1,522 @@
+//! The engine with providers behind it: who is asked, what is durable before and after, who pays, and what
+//! a crash leaves. The transport is a script; time and order are the test's.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, pending, ready};
+use std::path::Path;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use engine::account::AccountText;
+use engine::caller::{
+    Action, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Purpose, Standing,
+    Wire,
+};
+use engine::claim::Claim;
+use engine::clock::Mode;
+use engine::connector::{Call, Connector, Scripted};
+use engine::issuer::Issuers;
+use engine::ledger::{Credits, Entry};
+use engine::limit::AttemptPolicy;
+use engine::operator::By;
+use engine::outcome::{Outcome, Row};
+use engine::provider::{Endpoint, Limits, Provider};
+use engine::route::{NotAnswered, Received, RecordTurn, Route, Routing, Sending, Task, Transport};
+use engine::settle::{Desk, Settled, Settlement};
+use engine::spending::{Bought, Caps, Ending};
+use engine::store::LedgerReader;
+use engine::subject::{Date, ParseOptions};
+use engine::vault::Vault;
+use engine::verify::{Question, new_request_id, verify};
+use engine::{Engine, Policy, Running, Seed};
+
+const ROOT: [u8; 32] = [9; 32];
+const NOON: i64 = 1_795_233_600_000; // 2026-11-21 12:00 in Beijing
+const KNOWN: &str = "6217000000000000012";
+const FOREIGN: &str = "6217000000000000020";
+
+/// Replies in the order they are asked for; whatever is asked beyond them never comes back.
+#[derive(Default)]
+struct Script {
+    replies: RefCell<VecDeque<Result<&'static str, NotAnswered>>>,
+    asked: RefCell<Vec<String>>,
+    tasks: RefCell<Vec<Task>>,
+    stuck: Cell<bool>,
+}
+
+impl Transport for Script {
+    fn run(&self, task: Task) {
+        self.tasks.borrow_mut().push(task);
+    }
+
+    fn send(&self, provider: &Arc<Provider>, _: Call, _: Duration) -> Sending {
+        self.asked.borrow_mut().push(provider.name.clone());
+        match self.replies.borrow_mut().pop_front() {
+            Some(reply) => Box::pin(ready(reply.map(|text| Received {
+                status: 200,
+                headers: Vec::new(),
+                body: text.as_bytes().to_vec(),
+            }))),
+            None => {
+                self.stuck.set(true);
+                Box::pin(pending())
+            }
+        }
+    }
+}
+
+fn unsent() -> Result<&'static str, NotAnswered> {
+    Err(NotAnswered::Unsent("no route to host".into()))
+}
+
+fn provider(name: &str, caps: Caps) -> Arc<Provider> {
+    Arc::new(Provider {
+        name: name.into(),
+        connector: Connector::Scripted(Scripted),
+        endpoint: Endpoint { host: "127.0.0.1".into(), port: 1, tls: false, ca: None },
+        price: Credits(700_000),
+        prices: [None; Action::ALL.len()],
+        caps,
+        timeout_ms: 1000,
+        connect_timeout_ms: 100,
+        limits: Limits { concurrent_max: 8, requests_per_second: 0, failures: 3, open_ms: 10_000 },
+        off: false,
+    })
+}
+
+fn route() -> Route {
+    Route {
+        name: "all".into(),
+        callers: vec![],
+        actions: vec![],
+        prefixes: vec![],
+        record: RecordTurn::First,
+        providers: vec![(0, 0), (1, 0)],
+        deadline_ms: 5000,
+        second_purchase: false,
+        reuse_ms: 0,
+        shadows: vec![],
+    }
+}
+
+fn routing(route: Route, caps: Caps) -> Routing {
+    let providers = vec![provider("first", caps), provider("second", Caps::default())];
+    Routing { providers, routes: vec![route], lacking_kept_ms: 86_400_000, recorder: None }
+}
+
+fn policy(routing: Routing) -> Policy {
+    Policy {
+        test_land: true,
+        requests_per_second: [0; Action::ALL.len()],
+        attempts: AttemptPolicy::OFF,
+        log_bytes: 0,
+        routing: Some(Arc::new(routing)),
+        ..Policy::default()
+    }
+}
+
+fn shop() -> Seed {
+    let application = Application {
+        id: ApplicationId(1),
+        caller: CallerId(1),
+        name: "shop".into(),
+        actions: Action::ALL.to_vec(),
+        unlimited: false,
+        price: None,
+        requests_per_second: None,
+        attempts: None,
+        encryption_required: false,
+        reasons: false,
+    };
+    Seed {
+        callers: vec![Caller {
+            id: CallerId(1),
+            name: "shop".into(),
+            standing: Standing::Active,
+            operator: false,
+        }],
+        applications: vec![(application, Credits::whole(10))],
+        credentials: |vault| vec![credential(vault)],
+    }
+}
+
+fn credential(vault: &Vault) -> Credential {
+    let proof = Proof::Bearer { hash: vault.token("token"), last4: "oken".into(), previous: None };
+    Credential {
+        id: CredentialId(1),
+        application: ApplicationId(1),
+        proof,
+        expires_at_ms: None,
+        addresses: vec![],
+        actions: vec![],
+        purpose: None,
+        limit: None,
+    }
+}
+
+/// An installation at work, with one account of record, and a desk that buys through the script.
+struct Bench {
+    running: Running,
+    script: Rc<Script>,
+    desk: Desk,
+}
+
+impl Bench {
+    fn open(folder: &Path, routing: Routing) -> Bench {
+        let running = Engine::open(folder, &ROOT, policy(routing), Issuers::built_in(), shop()).unwrap();
+        running.engine.clock.set(Mode::Frozen(NOON));
+        let script = Rc::new(Script::default());
+        let desk = running.engine.desk().unwrap().buying_through(Rc::clone(&script) as Rc<dyn Transport>);
+        let text = AccountText {
+            card: KNOWN,
+            name: "张伟",
+            id: "99010119610202001X",
+            mobile: "16100000001",
+            ..AccountText::default()
+        };
+        let options = ParseOptions { test_land: true, ..ParseOptions::new(Date::new(2026, 11, 21).unwrap()) };
+        let row = text.row(&options, &running.engine.vault).unwrap();
+        running.engine.accounts_to_change().unwrap().put(&[row], &running.engine.vault).unwrap();
+        Bench { running, script, desk }
+    }
+
+    fn says(&self, replies: impl IntoIterator<Item = Result<&'static str, NotAnswered>>) {
+        self.script.replies.borrow_mut().extend(replies);
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.script.asked.borrow_mut())
+    }
+
+    fn ask(&self, card: &str) -> Settled {
+        self.put(card, None, None).unwrap()
+    }
+
+    fn put(&self, card: &str, key: Option<&str>, purpose: Option<&Purpose>) -> Settlement {
+        self.wait(self.question(Action::FourElements, card, key, purpose)).unwrap()
+    }
+
+    async fn question(
+        &self,
+        action: Action,
+        card: &str,
+        key: Option<&str>,
+        purpose: Option<&Purpose>,
+    ) -> Settlement {
+        let claim = Claim::new("张伟", card, "99010119610202001X", "16100000001", 0);
+        let credential = credential(&self.running.engine.vault);
+        let admission = self.running.engine.admit(&credential, action, key.is_some())?;
+        let question = Question {
+            wire: Wire::AceData,
+            action,
+            credential: &credential,
+            claim: &claim,
+            idempotency_key: key,
+            purpose,
+            detailed: false,
+            scripted: None,
+            request: new_request_id(),
+            began: Instant::now(),
+        };
+        verify(&self.desk, admission, question).await
+    }
+
+    /// Runs a future beside the desk's mail and the script's tasks. Nothing when a call never comes back.
+    fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        struct Unpark(std::thread::Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let (mut work, mut mail) = (pin!(work), pin!(self.desk.carry_mail()));
+        let mut done = None;
+        loop {
+            let _ = mail.as_mut().poll(&mut context);
+            let mut tasks = std::mem::take(&mut *self.script.tasks.borrow_mut());
+            tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+            let new = self.script.tasks.borrow_mut().drain(..).collect::<Vec<_>>();
+            let began_more = !new.is_empty();
+            tasks.extend(new);
+            let idle = tasks.is_empty();
+            *self.script.tasks.borrow_mut() = tasks;
+            if done.is_none()
+                && let Poll::Ready(result) = work.as_mut().poll(&mut context)
+            {
+                done = Some(result);
+            }
+            if (done.is_some() && idle && self.script.tasks.borrow().is_empty()) || self.script.stuck.get() {
+                return done;
+            }
+            if !began_more {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        }
+    }
+
+    fn stop(self) {
+        self.script.tasks.borrow_mut().clear();
+        drop(self.desk);
+        self.running.stop();
+    }
+}
+
+fn bought(folder: &Path) -> Vec<Bought> {
+    let ledger = LedgerReader::open(&folder.join("ledger.db")).unwrap();
+    let mut all = Vec::new();
+    let keep = |entry: &Entry| -> Result<(), engine::store::StoreError> {
+        if let Entry::Bought(bought) = entry {
+            all.push(bought.clone());
+        }
+        Ok(())
+    };
+    ledger.entries(&(i64::MIN..i64::MAX), keep).unwrap();
+    all
+}
+
+fn told(settled: &Settled) -> (Outcome, Credits) {
+    (settled.answer.outcome, settled.answer.charged)
+}
+
+const ONE: Credits = Credits::whole(1);
+const COST: Credits = Credits(700_000);
+
+#[test]
+fn only_what_is_not_on_record_is_bought_and_both_sides_of_the_money_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path(), routing(route(), Caps::default()));
+    assert_eq!(told(&bench.ask(KNOWN)), (Outcome::Pass, ONE));
+    assert!(bench.asked().is_empty(), "what is on record costs nothing");
+    bench.says([Ok("HOLDER_MISMATCH")]);
+    let settled = bench.ask(FOREIGN);
+    assert_eq!(told(&settled), (Outcome::HolderMismatch, ONE));
+    assert_eq!((settled.answer.row, bench.asked()), (Row(23), vec!["first".into()]));
+    let status = &bench.running.engine.provider_status()[0];
+    assert_eq!((status.spent.as_str(), status.uncertain.as_str(), status.calls), ("0.7", "0", 1));
+    bench.stop();
+    let bought = bought(dir.path());
+    assert_eq!(bought.len(), 1);
+    assert_eq!((bought[0].ending, bought[0].cost), (Ending::Answered, COST));
+    assert_eq!(bought[0].asking.request, settled.answer.request);
+    let bench = Bench::open(dir.path(), routing(route(), Caps::default()));
+    assert_eq!(bench.running.engine.provider_status()[0].spent, "0.7", "after a restart too");
+    bench.stop();
+}
+
+#[test]
+fn the_next_one_is_asked_only_when_the_one_before_surely_charged_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path(), routing(route(), Caps::default()));
+    for free in [unsent(), Ok("refused"), Ok("SOURCE_BUSY")] {
+        bench.says([free.clone(), Ok("PASS")]);
+        assert_eq!(told(&bench.ask(FOREIGN)), (Outcome::Pass, ONE), "{free:?}");
+        assert_eq!(bench.asked(), ["first", "second"]);
+        bench.says([Ok("PASS")]);
+        bench.ask(FOREIGN);
+        bench.asked();
+    }
+    for unclear in [Err(NotAnswered::Unclear("closed".into())), Ok("<html>")] {
+        bench.says([unclear]);
+        assert_eq!(told(&bench.ask(FOREIGN)), (Outcome::SourceBusy, Credits::ZERO));
+        assert_eq!(bench.asked(), ["first"], "a second purchase was not accepted");
+    }
+    assert_eq!(bench.running.engine.provider_status()[0].uncertain, "1.4");
+    bench.stop();
+    let twice = Route { second_purchase: true, ..route() };
+    let bench = Bench::open(dir.path(), routing(twice, Caps::default()));
+    bench.says([Err(NotAnswered::Unclear("closed".into())), Ok("CARD_LOST")]);
+    assert_eq!(told(&bench.ask(FOREIGN)), (Outcome::CardLost, ONE));
+    assert_eq!(bench.asked(), ["first", "second"]);
+    bench.says([unsent(), unsent()]);
+    assert_eq!(told(&bench.ask(FOREIGN)), (Outcome::SourceBusy, Credits::ZERO), "nobody answers");
+    bench.stop();
+}
+
+#[test]
+fn a_word_nobody_knows_is_declined_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path(), routing(route(), Caps::default()));
+    bench.says([Ok("unknown")]);
+    assert_eq!(bench.ask(FOREIGN).answer.outcome, Outcome::Declined);
+    assert_eq!(bench.asked(), ["first"]);
+    // An action without that outcome: its source failed.
+    bench.says([Ok("unknown")]);
+    let settled = bench.wait(bench.question(Action::NameAndId, "", None, None)).unwrap();
+    // A validity is missing in this claim, which is the answer.
+    assert_ne!(settled.unwrap().answer.outcome, Outcome::Pass);
+    let status = &bench.running.engine.provider_status()[0];
+    assert!(status.counted.unknown >= 1 && status.uncertain != "0");
+    bench.stop();
+    assert_eq!(bought(dir.path())[0].code, "unknown", "the raw code is in the evidence");
+}
+
+#[test]
+fn what_was_under_way_in_a_crash_is_found_counted_and_charged_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let crashed = tempfile::tempdir().unwrap();
+    let caps = Caps { daily: Some(Credits(1_000_000)), monthly: None };
+    let bench = Bench::open(dir.path(), routing(route(), caps));
+    // The question left, and no reply comes: here the machine loses its power.
+    assert!(bench.wait(bench.question(Action::FourElements, FOREIGN, Some("k"), None)).is_none());
+    assert_eq!(bench.asked(), ["first"]);
+    for file in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        if file.file_type().unwrap().is_file() {
+            std::fs::copy(file.path(), crashed.path().join(file.file_name())).unwrap();
+        }
+    }
+    bench.stop();
+    // A crash of the copy's kind: nothing was settled, the purchase may have been charged.
+    let bench = Bench::open(crashed.path(), routing(route(), caps));
+    let engine = &bench.running.engine;
+    assert_eq!((engine.totals().answers, engine.totals().charges), (0, 0));
+    let status = &engine.provider_status()[0];
+    assert_eq!((status.spent_today.as_str(), status.uncertain.as_str()), ("0.7", "0.7"));
+    assert_eq!(bought(crashed.path())[0].ending, Ending::Lost);
+    // The cap stands: another 0.7 would cross it. The caller's own key is asked anew.
+    bench.says([Ok("PASS")]);
+    let settled = bench.put(FOREIGN, Some("k"), None).unwrap();
+    assert_eq!((told(&settled), bench.asked()), ((Outcome::Pass, ONE), vec!["second".to_owned()]));
+    bench.stop();
+    // The first one ended in order: its caller was told SOURCE_BUSY, for free.
+    let bench = Bench::open(dir.path(), routing(route(), caps));
+    assert_eq!((bench.running.engine.totals().answers, bench.running.engine.totals().charges), (1, 0));
+    assert_eq!(bought(dir.path())[0].ending, Ending::Lost);
+    bench.stop();
+}
+
+#[test]
+fn a_cap_is_a_cap_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let caps = Caps { daily: Some(Credits(1_500_000)), monthly: None };
+    let alone = || Route { providers: vec![(0, 0)], ..route() };
+    let bench = Bench::open(dir.path(), routing(alone(), caps));
+    bench.says([Ok("PASS"), Ok("PASS"), Ok("PASS")]);
+    let asked = |bench: &Bench| bench.ask(FOREIGN).answer.outcome;
+    assert_eq!(
+        [asked(&bench), asked(&bench), asked(&bench)],
+        [Outcome::Pass, Outcome::Pass, Outcome::SourceBusy]
+    );
+    assert_eq!(bench.asked().len(), 2);
+    bench.stop();
+    let bench = Bench::open(dir.path(), routing(alone(), caps));
+    bench.says([Ok("PASS")]);
+    assert_eq!(asked(&bench), Outcome::SourceBusy);
+    bench.running.engine.clock.set(Mode::Frozen(NOON + 12 * 3_600_000));
+    assert_eq!(asked(&bench), Outcome::Pass, "midnight in Shanghai");
+    assert_eq!(bench.running.engine.provider_status()[0].counted.capped, 1);
+    bench.stop();
+}
+
+#[test]
+fn a_provider_that_fails_is_left_alone_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path(), routing(route(), Caps::default()));
+    for _ in 0..3 {
+        bench.says([unsent(), Ok("PASS")]);
+        bench.ask(FOREIGN);
+    }
+    bench.asked();
+    bench.says([Ok("PASS")]);
+    bench.ask(FOREIGN);
+    assert_eq!(bench.asked(), ["second"]);
+    assert_eq!(bench.running.engine.provider_status()[0].breaker, "open");
+    bench.running.engine.clock.set(Mode::Frozen(NOON + 10_000));
+    bench.says([Ok("PASS")]);
+    bench.ask(FOREIGN);
+    assert_eq!(bench.asked(), ["first"]);
+    assert_eq!(bench.running.engine.provider_status()[0].breaker, "closed");
+    bench.stop();
+}
+
+#[test]
+fn a_bought_pass_is_given_again_to_the_same_caller_for_the_same_purpose_and_for_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let again = || Route { reuse_ms: 3_600_000, ..route() };
+    let purpose = |code: &str| Purpose { code: code.into(), consent: "c-1".into() };
+    let bench = Bench::open(dir.path(), routing(again(), Caps::default()));
+    bench.says([Ok("HOLDER_MISMATCH"), Ok("PASS"), Ok("PASS")]);
+    assert_eq!(
+        bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap().answer.outcome,
+        Outcome::HolderMismatch
+    );
+    assert_eq!(told(&bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap()), (Outcome::Pass, ONE));
+    assert_eq!(bench.asked().len(), 2, "a mismatch is never given again");
+    let settled = bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap();
+    assert_eq!((told(&settled), settled.answer.row), ((Outcome::Pass, Credits::ZERO), Row::REUSED));
+    assert!(bench.asked().is_empty());
+    bench.put(FOREIGN, None, Some(&purpose("opening"))).unwrap();
+    assert_eq!(bench.asked().len(), 1, "another purpose");
+    bench.stop();
+    let bench = Bench::open(dir.path(), routing(again(), Caps::default()));
+    let settled = bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap();
+    assert_eq!((settled.answer.row, bench.asked().len()), (Row::REUSED, 0), "after a restart too");
+    bench.running.engine.clock.set(Mode::Frozen(NOON + 3_600_000));
+    bench.says([Ok("PASS")]);
+    assert_eq!(bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap().answer.charged, ONE);
+    assert_eq!(bench.asked().len(), 1, "too old");
+    assert_eq!(bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap().answer.row, Row::REUSED);
+    // Who is erased has never passed.
+    let engine = &bench.running.engine;
+    engine.acting(By::Machine).erase(FOREIGN).unwrap();
+    while engine.erasure().is_running {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bench.says([Ok("PASS")]);
+    assert_eq!(bench.put(FOREIGN, None, Some(&purpose("loan"))).unwrap().answer.row, Row(25));
+    bench.stop();
+}
+
+#[test]
+fn a_shadow_is_asked_beside_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let watched = Route { providers: vec![], shadows: vec![(1, 1.0)], ..route() };
+    let bench = Bench::open(dir.path(), routing(watched, Caps::default()));
+    bench.says([Ok("HOLDER_MISMATCH")]);
+    assert_eq!(told(&bench.ask(KNOWN)), (Outcome::Pass, ONE));
+    assert_eq!(bench.asked(), ["second"]);
+    bench.stop();
+    let bought = bought(dir.path());
+    assert_eq!((bought[0].live, bought[0].outcome), (Some(Outcome::Pass), Some(Outcome::HolderMismatch)));
+    assert_eq!(bought.len(), 1);
+}
+
+#[test]
+fn the_accounts_of_record_can_be_asked_last_or_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let turned = |record| routing(Route { record, ..route() }, Caps::default());
+    let bench = Bench::open(dir.path(), turned(RecordTurn::Last));
+    bench.says([Ok("CARD_LOST"), unsent(), unsent()]);
+    assert_eq!(bench.ask(KNOWN).answer.outcome, Outcome::CardLost);
+    assert_eq!(bench.ask(KNOWN).answer.outcome, Outcome::Pass, "nobody else answered");
+    bench.stop();
+    let bench = Bench::open(dir.path(), turned(RecordTurn::Never));
+    bench.says([unsent(), unsent()]);
+    assert_eq!(bench.ask(KNOWN).answer.outcome, Outcome::SourceBusy);
+    bench.stop();
+}
+
+/// Whoever is known not to check cards of this issuer is asked last.
+#[test]
+fn what_a_provider_cannot_check_is_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path(), routing(route(), Caps::default()));
+    bench.says([Ok("ISSUER_UNSUPPORTED"), Ok("PASS")]);
+    assert_eq!(bench.ask(FOREIGN).answer.outcome, Outcome::IssuerUnsupported);
+    assert_eq!(bench.ask(FOREIGN).answer.outcome, Outcome::Pass);
+    assert_eq!(bench.asked(), ["first", "second"]);
+    let lacking = &bench.running.engine.provider_status()[0].lacking;
+    assert_eq!((lacking[0].issuer.as_str(), lacking[0].times), ("621700", 1));
+    bench.running.engine.clock.set(Mode::Frozen(NOON + 86_400_001));
+    bench.says([Ok("PASS")]);
+    bench.ask(FOREIGN);
+    assert_eq!(bench.asked(), ["first"], "that was long ago");
+    bench.stop();
+}
