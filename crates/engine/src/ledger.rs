@@ -20,6 +20,8 @@ use crate::outcome::{Class, Outcome, Reason, Row};
 use crate::subject::NameClass;
 use crate::vault::{KeyedRef, nonce};
 
+pub use crate::bulk::{Bulk, BulkSide, BulkSum, JobId};
+
 /// An amount of credits, in millionths; AceData keeps amounts to six decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Credits(pub i64);
@@ -110,6 +112,8 @@ pub enum Entry {
         /// Of the order, and of its refund another one.
         reference: [u8; 16],
     },
+    /// Many rows of a file or a stream were answered: sums, and a hash over the rows.
+    Bulk(Bulk),
 }
 
 impl Entry {
@@ -172,13 +176,16 @@ pub struct Side {
     pub attempts: Option<AttemptRefs>,
     /// The caller's reference to the consent of whom it is about.
     pub consent: Option<String>,
+    /// The answers of many rows.
+    pub bulk: Option<BulkSide>,
 }
 
 impl Side {
     /// Until when a start must read this entry again, Unix milliseconds; 0: never.
     pub fn remembered_until(&self) -> Millis {
         let key = self.idempotency.map_or(0, |asked| asked.until_ms);
-        let day = self.attempts.as_ref().map_or(0, |refs| crate::clock::beijing_day_ends(refs.day));
+        let mut counted = self.attempts.iter().chain(self.bulk.iter().flat_map(BulkSide::counted));
+        let day = counted.next().map_or(0, |refs| crate::clock::beijing_day_ends(refs.day));
         key.max(day)
     }
 }
@@ -382,6 +389,25 @@ impl Books {
         self.under_way.has_room(application, most)
     }
 
+    /// How many of so many questions at this price a balance and a credential's limit cover.
+    pub(crate) fn covers(
+        &self,
+        application: &Application,
+        credential: &Credential,
+        price: Credits,
+        questions: usize,
+    ) -> usize {
+        if price <= Credits::ZERO {
+            return questions;
+        }
+        let account = self.accounts.get(&application.id).copied().unwrap_or_default();
+        let spent = self.credentials.get(&credential.id).copied().unwrap_or_default();
+        let left = (!application.unlimited).then(|| account.balance().0 - account.held.0);
+        let limit = credential.limit.map(|limit| limit.0 - spent.charged.0 - spent.held.0);
+        let least = left.into_iter().chain(limit).min();
+        least.map_or(questions, |least| questions.min((least / price.0).max(0) as usize))
+    }
+
     /// Gives back what [`Books::hold`] set aside.
     pub fn release(&mut self, application: &Application, price: Credits) {
         self.under_way.end(application.id);
@@ -434,6 +460,10 @@ impl Books {
             }
             Entry::SandboxReset { .. } => self.reset(),
             Entry::Erased { .. } | Entry::Operator { .. } => {}
+            Entry::Bulk(bulk) => {
+                self.count_bulk(bulk);
+                self.remember_bulk(side);
+            }
             Entry::Payment { application, amount, reference, .. } => {
                 if self.payments.insert(*reference) {
                     self.accounts.entry(*application).or_default().granted.0 += amount.0;
@@ -460,7 +490,33 @@ impl Books {
         match entry {
             Entry::Answer(answer) => self.remember_answer(answer, side),
             Entry::Grant { .. } | Entry::Erased { .. } | Entry::Operator { .. } | Entry::Payment { .. } => {}
+            Entry::Bulk(_) => self.remember_bulk(side),
             Entry::SandboxReset { .. } => self.forget_all(),
+        }
+    }
+
+    /// Adds the sums of many rows; what was counted of them is added by [`Attempts::settle`].
+    pub(crate) fn count_bulk(&mut self, bulk: &Bulk) {
+        for sum in &bulk.sums {
+            self.totals.answers += sum.answers;
+            self.totals.charges += if sum.charged > Credits::ZERO { sum.answers } else { 0 };
+        }
+        let charged = bulk.charged();
+        self.totals.charged.0 += charged.0;
+        if bulk.balance.is_some() {
+            self.accounts.entry(bulk.application).or_default().charged.0 += charged.0;
+        }
+        if charged > Credits::ZERO {
+            self.credentials.entry(bulk.credential).or_default().charged.0 += charged.0;
+        }
+    }
+
+    fn remember_bulk(&mut self, side: &Side) {
+        let Some(bulk) = &side.bulk else { return };
+        for (refs, outcome) in bulk.attempts.iter().zip(bulk.outcomes()) {
+            if let Some((refs, outcome)) = refs.as_ref().zip(outcome) {
+                self.attempts.settle(refs, outcome);
+            }
         }
     }
 
@@ -563,7 +619,7 @@ impl Pending {
     }
 
     /// Mismatches in a row of a pair of caller and card; `None` when its day is over.
-    fn run(&self, attempts: &Attempts, refs: &AttemptRefs) -> Option<u32> {
+    pub(crate) fn run(&self, attempts: &Attempts, refs: &AttemptRefs) -> Option<u32> {
         let pending = self.runs.get(&(refs.caller, refs.card)).copied();
         let run = attempts.run(refs)?;
         Some(pending.unwrap_or(run))
@@ -574,7 +630,11 @@ impl Pending {
             self.charged.entry(draft.application.id).or_default().0 += charged.0;
         }
         let Some((refs, _)) = &draft.attempts else { return };
-        let run = match (draft.outcome, self.run(attempts, refs)) {
+        self.count_attempt(attempts, refs, draft.outcome);
+    }
+
+    pub(crate) fn count_attempt(&mut self, attempts: &Attempts, refs: &AttemptRefs, outcome: Outcome) {
+        let run = match (outcome, self.run(attempts, refs)) {
             (Outcome::HolderMismatch, Some(run)) => run + 1,
             (Outcome::Pass, Some(_)) => 0,
             _ => return,

@@ -7,6 +7,7 @@ pub mod account;
 pub mod action;
 pub mod audit;
 mod background;
+pub mod bulk;
 pub mod caller;
 pub mod claim;
 pub mod clock;
@@ -98,6 +99,8 @@ pub struct Policy {
     /// Counters of attempts a day at most, some five a question; once there are so many, questions that
     /// are counted are refused until the day ends.
     pub counters_max: usize,
+    /// Rows of one file or stream that are answered without an approval.
+    pub bulk_rows_max: u64,
     /// Questions under way at most; more are refused.
     pub under_way_max: usize,
     /// The ledger's log is grown to this at start, bytes.
@@ -123,6 +126,7 @@ impl Default for Policy {
             content_window_ms: 0,
             keys_max: 1_000_000,
             counters_max: 20_000_000,
+            bulk_rows_max: 1_000_000,
             under_way_max: 8192,
             log_bytes: 32 << 20,
             disk_reserve_bytes: 0,
@@ -196,6 +200,7 @@ pub struct Engine {
     rates: Mutex<Rates>,
     day: Mutex<Option<DayKey>>,
     registering: Mutex<()>,
+    pub(crate) jobs: bulk::Jobs,
     platform: Mutex<PlatformFile>,
 }
 
@@ -266,6 +271,7 @@ impl Engine {
             rates: Mutex::default(),
             day: Mutex::default(),
             registering: Mutex::default(),
+            jobs: bulk::Jobs::default(),
             platform: Mutex::new(platform),
         });
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes };
@@ -285,6 +291,11 @@ impl Engine {
     pub fn desk(self: &Arc<Engine>) -> Result<Desk, StoreError> {
         let accounts = Accounts::open_reader(&self.folder.file("accounts.db"))?;
         Ok(Desk::new(Arc::clone(self), accounts))
+    }
+
+    /// A reader of accounts for a thread that is no core.
+    pub fn accounts_to_read(&self) -> Result<Accounts, StoreError> {
+        Accounts::open_reader(&self.folder.file("accounts.db"))
     }
 
     /// The accounts file, to change it.

@@ -127,6 +127,13 @@ pub enum Act {
     },
     /// The key that opens the key ring was replaced.
     RootKeyReplaced,
+    /// More rows of a file may be answered than usual.
+    BulkApproved {
+        /// Who pays.
+        application: ApplicationId,
+        /// How many.
+        rows: u64,
+    },
 }
 
 impl Act {

@@ -15,7 +15,7 @@ use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
 use crate::outcome::{Outcome, Reason, Row};
 use crate::settle::{Desk, Settled, Settlement, Writing};
-use crate::store::{AccountRow, StoreError};
+use crate::store::{AccountRow, Accounts, StoreError};
 use crate::subject::{CardNumber, NameClass, Subject};
 use crate::vault::{Elements, Keys, Verifier, Verifiers, nonce};
 use crate::{Engine, IssuerPolicy, Policy};
@@ -419,8 +419,8 @@ fn find_out(
         None
     };
     let found = match &subject.card {
-        Some(card) => about_card(desk, policy, keys, question.action, card, subject),
-        None => about_person(desk, keys, question.action, subject),
+        Some(card) => about_card(engine, &desk.accounts, policy, keys, question.action, card, subject),
+        None => about_person(&desk.accounts, keys, question.action, subject),
     };
     match found.and_then(|found| possible(question.action, found)) {
         Ok(found) => Ok(Found { attempts, ..found }),
@@ -431,6 +431,22 @@ fn find_out(
             Err(refusal)
         }
     }
+}
+
+/// What the accounts of record say about a subject; nothing is counted or charged.
+pub(crate) fn on_record(
+    engine: &Engine,
+    accounts: &Accounts,
+    policy: &Policy,
+    keys: &Keys,
+    action: Action,
+    subject: &Subject,
+) -> Result<Outcome, Refusal> {
+    let found = match &subject.card {
+        Some(card) => about_card(engine, accounts, policy, keys, action, card, subject),
+        None => about_person(accounts, keys, action, subject),
+    };
+    found.and_then(|found| possible(action, found)).map(|found| found.outcome)
 }
 
 /// An answer that the action has no number for is nobody's to charge.
@@ -450,15 +466,15 @@ fn unread(error: StoreError) -> Refusal {
 
 /// Everything asked of a card: rows 7 to 28.
 fn about_card(
-    desk: &Desk,
+    engine: &Engine,
+    accounts: &Accounts,
     policy: &Policy,
     keys: &Keys,
     action: Action,
     card: &CardNumber,
     subject: &Subject,
 ) -> Result<Found, Refusal> {
-    let engine = &desk.engine;
-    let found = desk.accounts.look().and_then(|()| desk.accounts.find(card.as_str(), keys));
+    let found = accounts.look().and_then(|()| accounts.find(card.as_str(), keys));
     let record = found.map_err(unread)?;
     let elements = Elements {
         card: card.as_str(),
@@ -503,8 +519,8 @@ fn card_information(facts: &Facts<'_>, check_digit_holds: bool) -> (Outcome, Row
 }
 
 /// Everything asked of a person: rows 32 to 36. A person can have many accounts, and a family one mobile.
-fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> Result<Found, Refusal> {
-    desk.accounts.look().map_err(unread)?;
+fn about_person(accounts: &Accounts, keys: &Keys, action: Action, subject: &Subject) -> Result<Found, Refusal> {
+    accounts.look().map_err(unread)?;
     let name = subject.name.as_ref().map_or(&[][..], |name| name.e1());
     let validity = subject.validity.as_ref().map(|validity| validity.as_str());
     let mut best: Option<(Differs, bool)> = None;
@@ -518,7 +534,7 @@ fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> 
     match (&subject.mobile, &subject.id) {
         (Some(mobile), id) => {
             let id = id.as_ref().map_or("", |id| id.as_str());
-            for row in desk.accounts.find_by_mobile(mobile.as_str(), keys).map_err(unread)? {
+            for row in accounts.find_by_mobile(mobile.as_str(), keys).map_err(unread)? {
                 let under = keys.account_version(row.keys).unwrap_or(keys.accounts());
                 let claimed = keys.by_mobile(mobile.as_str(), name, id, under);
                 let Some(known) = row.person.by_mobile.filter(|_| row.state != AccountState::Closed) else {
@@ -533,7 +549,7 @@ fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> 
             }
         }
         (None, Some(id)) => {
-            for row in desk.accounts.find_by_id(id.as_str(), keys).map_err(unread)? {
+            for row in accounts.find_by_id(id.as_str(), keys).map_err(unread)? {
                 let under = keys.account_version(row.keys).unwrap_or(keys.accounts());
                 let claimed = keys.by_id(id.as_str(), name, validity, under);
                 let Some(known) = row.person.by_id.filter(|_| row.state != AccountState::Closed) else {

@@ -3,7 +3,7 @@
 //! One thread reads, one a core checks rows and computes verifiers, this one writes batches. Chunks
 //! of rows are dealt out in turn and taken back in turn, so that they arrive in the order of the file.
 
-mod file;
+pub mod file;
 mod parquet_file;
 mod rejected;
 
