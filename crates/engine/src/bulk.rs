@@ -195,7 +195,8 @@ impl Rows {
 
     /// Takes the rows from a place on out.
     pub fn split_off(&mut self, at: usize) -> Rows {
-        let split = self.ends[..at].iter().rev().find(|ends| ends[0] != NO_QUESTION).map_or(0, |ends| ends[4]);
+        let split =
+            self.ends[..at].iter().rev().find(|ends| ends[0] != NO_QUESTION).map_or(0, |ends| ends[4]);
         let mut ends = self.ends.split_off(at);
         ends.iter_mut().filter(|ends| ends[0] != NO_QUESTION).for_each(|ends| {
             ends.iter_mut().for_each(|end| *end -= split);
@@ -446,8 +447,7 @@ impl Judge {
                 None => (None, None),
                 Some(Err(outcome)) => (Some(*outcome), None),
                 Some(Ok(subject)) => {
-                    let outcome =
-                        on_record(engine, &self.accounts, &policy, &keys, self.action, subject)?;
+                    let outcome = on_record(engine, &self.accounts, &policy, &keys, self.action, subject)?;
                     let refs = match &attempts {
                         None => None,
                         Some((counted, _)) => {
@@ -565,8 +565,7 @@ impl Session {
     ) -> BulkDraft {
         let Judged { mut outcomes, attempts, digest, .. } = judged;
         let attempts = attempts.map(|(policy, mut refs)| {
-            for (outcomes, refs) in
-                outcomes.chunks_mut(COUNTED_AT_ONCE).zip(refs.chunks_mut(COUNTED_AT_ONCE))
+            for (outcomes, refs) in outcomes.chunks_mut(COUNTED_AT_ONCE).zip(refs.chunks_mut(COUNTED_AT_ONCE))
             {
                 let mut books = self.engine.books();
                 for (outcome, refs) in outcomes.iter_mut().zip(refs) {

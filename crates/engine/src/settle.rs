@@ -16,8 +16,8 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::Engine;
-use crate::bulk::{Answers, Bulk, BulkDraft, JobId};
 use crate::audit::{Checkpoint, Frontier};
+use crate::bulk::{Answers, Bulk, BulkDraft, JobId};
 use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId};
 use crate::erase::ErasureStep;
 use crate::ledger::{Answer, Arrears, Block, Credits, Draft, Entry, Pending, Side, encoded};
@@ -681,7 +681,8 @@ impl Writer {
 
     /// One block with the answers of many rows: decide, commit, count.
     fn settle_bulk(&mut self, mut draft: BulkDraft) -> Result<Answers, Refusal> {
-        let decided = self.may_write().map_err(|_| Refusal::Stopped).and_then(|()| self.decide_bulk(&mut draft));
+        let decided =
+            self.may_write().map_err(|_| Refusal::Stopped).and_then(|()| self.decide_bulk(&mut draft));
         let settled = decided.and_then(|bulk| {
             let answer = Side { bulk: Some(draft.side()), ..Side::default() };
             self.commit_bulk(bulk, answer)
@@ -847,7 +848,11 @@ struct Batch {
 
 impl Batch {
     fn new(tree: &Frontier) -> Batch {
-        Batch { block: Block { first_leaf: tree.size(), entries: Vec::new() }, tree: tree.clone(), rows: None }
+        Batch {
+            block: Block { first_leaf: tree.size(), entries: Vec::new() },
+            tree: tree.clone(),
+            rows: None,
+        }
     }
 }
 

@@ -519,7 +519,12 @@ fn card_information(facts: &Facts<'_>, check_digit_holds: bool) -> (Outcome, Row
 }
 
 /// Everything asked of a person: rows 32 to 36. A person can have many accounts, and a family one mobile.
-fn about_person(accounts: &Accounts, keys: &Keys, action: Action, subject: &Subject) -> Result<Found, Refusal> {
+fn about_person(
+    accounts: &Accounts,
+    keys: &Keys,
+    action: Action,
+    subject: &Subject,
+) -> Result<Found, Refusal> {
     accounts.look().map_err(unread)?;
     let name = subject.name.as_ref().map_or(&[][..], |name| name.e1());
     let validity = subject.validity.as_ref().map(|validity| validity.as_str());

@@ -6,11 +6,13 @@
 
 use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, available_parallelism};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use engine::Engine;
 use engine::bulk::{Answers, BLOCK_ROWS, Job, Judged, NOT_ASKED, NotBegun, Rows, Session, Unsettled};
 use engine::caller::{Action, Credential, Purpose, Wire};
@@ -163,8 +165,8 @@ pub struct Asked {
     pub approved: Option<u64>,
 }
 
-/// A job in an engine at work, and how many rows of it may be answered.
-fn begun(engine: &Arc<Engine>, asked: Asked) -> anyhow::Result<(Session, u64)> {
+/// A job in an engine at work, and how many rows of it may be answered; nothing while somebody else is at it.
+fn begun(engine: &Arc<Engine>, asked: Asked) -> anyhow::Result<Option<(Session, u64)>> {
     let Asked { caller, action, purpose, job, approved } = asked;
     let directory = engine.directory();
     let found = directory.applications().find(|application| application.name == caller);
@@ -178,14 +180,18 @@ fn begun(engine: &Arc<Engine>, asked: Asked) -> anyhow::Result<(Session, u64)> {
         engine.acting(By::Machine).record_act(Act::BulkApproved { application: application.id, rows })?;
     }
     let credential = Credential::of_this_machine(application.id);
-    let session = engine.bulk(Job { id, credential, wire: Wire::Native, action, purpose }).map_err(|why| {
-        match why {
-            NotBegun::UnderWay => anyhow!("another `card4e verify-file` is at this job"),
-            other => other.into(),
-        }
-    })?;
-    Ok((session, approved.unwrap_or(0).max(usual)))
+    let approved = approved.unwrap_or(0).max(usual);
+    match engine.bulk(Job { id, credential, wire: Wire::Native, action, purpose }) {
+        Ok(session) => Ok(Some((session, approved))),
+        Err(NotBegun::UnderWay) => Ok(None),
+        Err(other) => Err(other.into()),
+    }
 }
+
+/// How long the last rows of a client that was killed may take a server.
+const ENDING: Duration = Duration::from_secs(30);
+
+const BUSY: &str = "another `card4e verify-file` is at this job; let it end";
 
 /// What comes back.
 pub enum Event {
@@ -219,19 +225,21 @@ impl Asking {
         let (tell, told) = sync_channel(DEPTH);
         let settled = match &answering {
             Answering::Here(running) => {
-                let (session, approved) = begun(&running.engine, asked)?;
+                let (session, approved) = begun(&running.engine, asked)?.context(BUSY)?;
                 let settled = pieces(&session);
-                Builder::new().name("card4e-bulk".into()).spawn(move || here(session, approved, given, &tell))?;
+                Builder::new()
+                    .name("card4e-bulk".into())
+                    .spawn(move || here(session, approved, given, &tell))?;
                 settled
             }
             Answering::Server(folder) => {
-                let mut stream = UnixStream::connect(socket(folder)).context("the server has stopped")?;
-                let told = crate::manage::ask_server(&stream, &Request::VerifyRows(asked))?;
+                let (mut stream, told) = connected(folder, asked)?;
                 stream.set_read_timeout(None)?;
                 let mut from = stream.try_clone()?;
                 Builder::new().name("card4e-send".into()).spawn(move || send_all(given, &mut stream))?;
                 Builder::new().name("card4e-hear".into()).spawn(move || hear_all(&mut from, &tell))?;
-                serde_json::from_value(told["settled"].clone()).context("the server's answer cannot be read")?
+                serde_json::from_value(told["settled"].clone())
+                    .context("the server's answer cannot be read")?
             }
         };
         Ok(Asking { settled, blocks, told, answering: Some(answering) })
@@ -242,6 +250,20 @@ impl Asking {
         if let Some(answering) = self.answering.take() {
             answering.stop();
         }
+    }
+}
+
+/// A connection on which rows can be sent, and what the server said first.
+fn connected(folder: &Path, asked: Asked) -> anyhow::Result<(UnixStream, Value)> {
+    let (request, began) = (Request::VerifyRows(asked), Instant::now());
+    loop {
+        let stream = UnixStream::connect(socket(folder)).context("the server has stopped")?;
+        let told = crate::manage::ask_server(&stream, &request)?;
+        if told["busy"] != true {
+            return Ok((stream, told));
+        }
+        anyhow::ensure!(began.elapsed() < ENDING, BUSY);
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
@@ -322,7 +344,7 @@ fn frame(from: &mut impl Read) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 
 /// Answers a job that came through the control socket, on a thread of its own. Gives what is told first.
 pub fn serve(engine: &Arc<Engine>, asked: Asked, stream: &UnixStream) -> anyhow::Result<Value> {
-    let (session, approved) = begun(engine, asked)?;
+    let Some((session, approved)) = begun(engine, asked)? else { return Ok(json!({ "busy": true })) };
     let told = json!({ "settled": pieces(&session) });
     let (mut to, from) = (stream.try_clone()?, stream.try_clone()?);
     from.set_read_timeout(None)?;

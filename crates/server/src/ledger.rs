@@ -271,7 +271,9 @@ impl Summary {
         let mut is = Summary::default();
         part.entries(|entry| {
             match entry {
-                Entry::Answer(answer) if part.takes(answer) => is.add(answer, 1, part.name(answer.application)),
+                Entry::Answer(answer) if part.takes(answer) => {
+                    is.add(answer, 1, part.name(answer.application))
+                }
                 Entry::Bulk(bulk) => {
                     let taken = bulk.by_outcome().filter(|(answer, _)| part.takes(answer));
                     taken.for_each(|(answer, answers)| {

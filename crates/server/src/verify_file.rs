@@ -158,8 +158,15 @@ pub struct Added {
 impl Added {
     /// To a row that was not asked.
     fn nothing() -> Added {
-        let description = "not asked: the row has other columns than the header, or is not in the encoding of the file";
-        Added { outcome: "", tencent: String::new(), acedata: String::new(), description, charged: "0".into() }
+        let description =
+            "not asked: the row has other columns than the header, or is not in the encoding of the file";
+        Added {
+            outcome: "",
+            tencent: String::new(),
+            acedata: String::new(),
+            description,
+            charged: "0".into(),
+        }
     }
 
     /// The values, in the order of [`ADDED`].
@@ -177,7 +184,8 @@ pub struct AllAdded {
 impl AllAdded {
     /// For an action at a price.
     fn new(action: Action, price: Credits, numbering: projection::AceDataNumbering) -> AllAdded {
-        let number = |code: Option<wire::code::ResultCode>| code.map_or(String::new(), |code| code.number.to_string());
+        let number =
+            |code: Option<wire::code::ResultCode>| code.map_or(String::new(), |code| code.number.to_string());
         let added = |outcome: Outcome| Added {
             outcome: outcome.name(),
             tencent: number(projection::tencent(projection::name_of(action), outcome)),
@@ -214,12 +222,14 @@ impl Input {
         let range = options.range.unwrap_or(Range::WHOLE);
         let (raw, head, size) = opened(&options.file)?;
         if is_parquet(&options.file, &head)? {
-            let reader = parquet::Reader::open(File::open(&options.file)?, options.action, range, done.clone())?;
+            let reader =
+                parquet::Reader::open(File::open(&options.file)?, options.action, range, done.clone())?;
             let rows = reader.rows();
             return Ok((Input::Parquet(Box::new(reader)), Some(rows), done));
         }
         if options.range.is_some() {
-            let why = "a part can only be found in a file that is neither gzipped nor standard input: unpack it";
+            let why =
+                "a part can only be found in a file that is neither gzipped nor standard input: unpack it";
             ensure!(size.is_some() && !is_gzip(&head), Unusable(why.into()));
         }
         let size = size.map(|size| range.within(size)).map(|(from, to)| to - from);
@@ -261,7 +271,9 @@ impl Output {
                 ensure!(ends_in("parquet"), why);
                 Ok(Output::Parquet(Box::new(parquet::Writer::open(to(&part(&options.out))?, reader)?)))
             }
-            Input::Csv(_) if ends_in("parquet") => bail!("the answers to a CSV file are CSV: name one that ends in .csv or .csv.gz"),
+            Input::Csv(_) if ends_in("parquet") => {
+                bail!("the answers to a CSV file are CSV: name one that ends in .csv or .csv.gz")
+            }
             Input::Csv(reader) => {
                 let file: Box<dyn Write> = match is_dash(&options.out) {
                     true => Box::new(std::io::stdout()),
@@ -380,7 +392,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let asked = Asked {
         caller: options.caller.clone(),
         action: options.action,
-        purpose: options.purpose.clone().zip(options.consent.clone()).map(|(code, consent)| Purpose { code, consent }),
+        purpose: options
+            .purpose
+            .clone()
+            .zip(options.consent.clone())
+            .map(|(code, consent)| Purpose { code, consent }),
         job: begun.job.clone(),
         approved: options.approve,
     };
@@ -412,7 +428,8 @@ fn begin(options: &Options, kept: Option<&Path>) -> anyhow::Result<Begun> {
     let Some(kept) = kept else { return Ok(begun) };
     if !options.from_start && kept.exists() {
         let read = std::fs::read(kept).with_context(|| format!("cannot read {}", kept.display()))?;
-        let known: Begun = serde_json::from_slice(&read).with_context(|| format!("{} is not a job", kept.display()))?;
+        let known: Begun =
+            serde_json::from_slice(&read).with_context(|| format!("{} is not a job", kept.display()))?;
         let same = Begun { job: known.job.clone(), ..begun };
         ensure!(
             known == same,
@@ -441,7 +458,10 @@ fn ask_all(
     let settled = std::mem::take(&mut asking.settled);
     if let Some((first, rows)) = settled.last() {
         let rows = HumanCount(first + rows);
-        writeln!(std::io::stderr(), "This job was interrupted; going on after row {rows} (--from-start begins again).")?;
+        writeln!(
+            std::io::stderr(),
+            "This job was interrupted; going on after row {rows} (--from-start begins again)."
+        )?;
     }
     // As many as can be on their way, and some more: whoever sends never waits for whoever writes.
     let (send, sent) = sync_channel::<Raw>(32);
@@ -477,7 +497,8 @@ fn ask_all(
         if let Some((_, added)) = &added {
             output.write(raw, &answers, added)?;
         }
-        let rate = (sum.rows - sum.before) as f64 / began.elapsed().max(Duration::from_millis(1)).as_secs_f64();
+        let rate =
+            (sum.rows - sum.before) as f64 / began.elapsed().max(Duration::from_millis(1)).as_secs_f64();
         bar.set_message(format!("{} rows, {}/s", HumanCount(sum.rows), HumanCount(rate as u64)));
     };
     bar.finish_and_clear();
@@ -542,14 +563,19 @@ fn dry_run(options: &Options, input: &mut Input) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let wrong = Outcome::ALL.into_iter().zip(sum.outcomes).filter(|(_, rows)| *rows > 0);
     if options.json {
-        let outcomes: serde_json::Map<_, _> = wrong.map(|(outcome, rows)| (outcome.name().into(), rows.into())).collect();
+        let outcomes: serde_json::Map<_, _> =
+            wrong.map(|(outcome, rows)| (outcome.name().into(), rows.into())).collect();
         let told = serde_json::json!({
             "rows": sum.rows, "well_formed": well_formed, "not_asked": sum.not_asked, "wrong": outcomes,
         });
         return Ok(writeln!(out, "{told}")?);
     }
     let (rows, seconds) = (table::count(sum.rows, "row", "rows"), began.elapsed().as_secs_f64());
-    writeln!(out, "Read {rows} of {} in {seconds:.1} s. Nothing was asked or charged.\n", options.file.display())?;
+    writeln!(
+        out,
+        "Read {rows} of {} in {seconds:.1} s. Nothing was asked or charged.\n",
+        options.file.display()
+    )?;
     let line = |count: u64, text: &str| format!("{:>12} {text}", HumanCount(count).to_string());
     writeln!(out, "{}", line(well_formed, "well-formed"))?;
     for (outcome, rows) in wrong {
@@ -588,7 +614,11 @@ fn print(options: &Options, sum: &Sum, job: Option<&str>, took: Duration) -> any
         rows => format!(", {} of them settled before", HumanCount(rows)),
     };
     let (rows, rate) = (table::count(sum.rows, "row", "rows"), HumanCount(summary.rows_per_second));
-    writeln!(to, "Answered {rows} of {}{before}, in {seconds:.1} s ({rate} rows/s).\n", options.file.display())?;
+    writeln!(
+        to,
+        "Answered {rows} of {}{before}, in {seconds:.1} s ({rate} rows/s).\n",
+        options.file.display()
+    )?;
     let line = |count: u64, text: &str| format!("{:>12} {text}", HumanCount(count).to_string());
     for (outcome, rows) in &summary.outcomes {
         writeln!(to, "{}", line(*rows, outcome))?;

@@ -905,8 +905,8 @@ mod tests {
             block.push(&Entry::SandboxReset { at_ms: 1 }, side, &mut tree);
         }
         let sides: Vec<&Side> = sides.iter().collect();
-        let commit = Commit { block: &block, sides: &sides, tree: &tree, checkpoint: None,
-            rows: None, at_ms: 1 };
+        let commit =
+            Commit { block: &block, sides: &sides, tree: &tree, checkpoint: None, rows: None, at_ms: 1 };
         file.append(&commit, vault).map(|()| tree)
     }
 

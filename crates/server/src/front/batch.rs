@@ -50,7 +50,14 @@ struct Question {
 impl Default for Question {
     fn default() -> Question {
         let none = Zeroizing::default;
-        Question { reference: None, name: none(), bank_card: none(), id_card: none(), phone: none(), cert_type: 0 }
+        Question {
+            reference: None,
+            name: none(),
+            bank_card: none(),
+            id_card: none(),
+            phone: none(),
+            cert_type: 0,
+        }
     }
 }
 
@@ -114,7 +121,8 @@ fn begun(server: &Server, incoming: &Incoming<'_>, peer: IpAddr) -> Result<Job, 
     Ok(Job { id, credential, wire: Wire::Native, action, purpose: Some(purpose) })
 }
 
-const MISSING: &str = "Say why in the query: ?purpose=account_opening&consent=terms-7 (or give the credential a purpose).";
+const MISSING: &str =
+    "Say why in the query: ?purpose=account_opening&consent=terms-7 (or give the credential a purpose).";
 const ACTION: &str = "There is no such action; docs/actions.md lists them.";
 
 /// One row: its line, what the client calls it, and why it is no question.
@@ -271,7 +279,8 @@ impl Batch {
         let first_row = self.first_row;
         let work = move || {
             let judged = if again { Ok(Judged::again(rows)) } else { judge.judge(rows) };
-            let answers = judged.map_err(Unsettled::from).and_then(|judged| session.settle(first_row, judged));
+            let answers =
+                judged.map_err(Unsettled::from).and_then(|judged| session.settle(first_row, judged));
             (session, judge, answers)
         };
         let Ok((session, judge, answers)) = tokio::task::spawn_blocking(work).await else {

@@ -92,7 +92,8 @@ impl Reader {
             return rows.push_unasked();
         }
         let line = &self.lines.line;
-        let value = |place: Option<usize>| place.map_or(&[][..], |place| unquoted(&line[fields[place].clone()]));
+        let value =
+            |place: Option<usize>| place.map_or(&[][..], |place| unquoted(&line[fields[place].clone()]));
         let values = self.places.map(value);
         match self.encoding {
             Encoding::Utf8 => {
@@ -106,7 +107,8 @@ impl Reader {
             }
             Encoding::Gbk => {
                 let gbk = encoding_rs::GB18030;
-                let texts = values.map(|value| gbk.decode_without_bom_handling_and_without_replacement(value));
+                let texts =
+                    values.map(|value| gbk.decode_without_bom_handling_and_without_replacement(value));
                 match texts {
                     [Some(card), Some(name), Some(kind), Some(id), Some(mobile)] => {
                         rows.push([&card, &name, &kind, &id, &national(&mobile)]);
@@ -139,13 +141,16 @@ pub fn places(names: &[String], action: Action) -> anyhow::Result<[Option<usize>
     if let Some(missing) = needed.clone().find(|column| place(column).is_none()) {
         let needed: Vec<_> = needed.collect();
         let (needed, name) = (needed.join(","), action.name());
-        let why = format!("there is no column {missing}; {name} needs {needed}, and id_type where it is not resident_id");
+        let why = format!(
+            "there is no column {missing}; {name} needs {needed}, and id_type where it is not resident_id"
+        );
         anyhow::bail!(Unusable(why));
     }
     if let Some(there) = ADDED.iter().find(|column| place(column).is_some()) {
         anyhow::bail!(Unusable(format!("there is a column {there} already; is this a file of answers?")));
     }
-    if let Some(twice) = COLUMNS.iter().find(|column| names.iter().filter(|name| name == *column).count() > 1) {
+    if let Some(twice) = COLUMNS.iter().find(|column| names.iter().filter(|name| name == *column).count() > 1)
+    {
         anyhow::bail!(Unusable(format!("the column {twice} is there twice")));
     }
     Ok(COLUMNS.map(place))
@@ -217,7 +222,12 @@ impl Writer {
     }
 
     /// Writes as many lines as there are answers.
-    pub fn write(&mut self, text: &Text, answers: &[Option<Outcome>], added: &AllAdded) -> anyhow::Result<()> {
+    pub fn write(
+        &mut self,
+        text: &Text,
+        answers: &[Option<Outcome>],
+        added: &AllAdded,
+    ) -> anyhow::Result<()> {
         let endings: Vec<(Option<Outcome>, Vec<u8>)> = std::iter::once(None)
             .chain(Outcome::ALL.map(Some))
             .map(|outcome| (outcome, ending(added.of(outcome).values())))
@@ -246,6 +256,7 @@ impl Writer {
 }
 
 fn ending(values: [&str; ADDED.len()]) -> Vec<u8> {
-    let quoted = values.map(|value| if value.contains(',') { format!("\"{value}\"") } else { value.to_owned() });
+    let quoted =
+        values.map(|value| if value.contains(',') { format!("\"{value}\"") } else { value.to_owned() });
     format!(",{}\n", quoted.join(",")).into_bytes()
 }

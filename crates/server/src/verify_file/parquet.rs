@@ -77,10 +77,15 @@ impl Reader {
             let is_known = is_flat
                 && !matches!(field.get_physical_type(), Physical::INT96 | Physical::FIXED_LEN_BYTE_ARRAY);
             let is_text = is_known
-                && matches!(field.get_physical_type(), Physical::BYTE_ARRAY | Physical::INT32 | Physical::INT64);
+                && matches!(
+                    field.get_physical_type(),
+                    Physical::BYTE_ARRAY | Physical::INT32 | Physical::INT64
+                );
             if !is_known || places.contains(&Some(at)) && !is_text {
                 let name = field.name();
-                bail!(Unusable(format!("the column {name} is neither text nor a number; leave it out, or make it text")));
+                bail!(Unusable(format!(
+                    "the column {name} is neither text nor a number; leave it out, or make it text"
+                )));
             }
         }
         let (from, to) = range.within(metadata.num_rows() as u64);
@@ -264,11 +269,17 @@ impl Writer {
     }
 
     /// Writes rows with their answers, a group at a time.
-    pub fn write(&mut self, columns: Columns, answers: &[Option<Outcome>], added: &AllAdded) -> anyhow::Result<()> {
+    pub fn write(
+        &mut self,
+        columns: Columns,
+        answers: &[Option<Outcome>],
+        added: &AllAdded,
+    ) -> anyhow::Result<()> {
         // Cheap to copy: the bytes are shared.
         let of = |outcome| added.of(outcome).values().map(ByteArray::from);
         let made: Vec<_> = std::iter::once(None).chain(Outcome::ALL.map(Some)).map(of).collect();
-        let values = answers.iter().map(|answer| made[answer.map_or(0, |outcome| outcome as usize + 1)].clone());
+        let values =
+            answers.iter().map(|answer| made[answer.map_or(0, |outcome| outcome as usize + 1)].clone());
         self.rows += columns.1;
         self.waiting.push((columns, values.collect()));
         if self.rows >= GROUP_ROWS { self.write_group() } else { Ok(()) }
@@ -277,7 +288,9 @@ impl Writer {
     fn write_group(&mut self) -> anyhow::Result<()> {
         let mut group = self.to.next_row_group()?;
         for column in 0..self.columns {
-            let Some(mut writer) = group.next_column()? else { bail!("there are fewer columns than were read") };
+            let Some(mut writer) = group.next_column()? else {
+                bail!("there are fewer columns than were read")
+            };
             for (columns, _) in &self.waiting {
                 write_in(writer.untyped(), &columns.0[column])?;
             }
@@ -313,10 +326,18 @@ fn write_in(writer: &mut ColumnWriter<'_>, column: &Column) -> anyhow::Result<()
     match (writer, &column.values) {
         (ColumnWriter::BoolColumnWriter(to), Values::Bool(values)) => to.write_batch(values, levels, None)?,
         (ColumnWriter::Int32ColumnWriter(to), Values::Int(values)) => to.write_batch(values, levels, None)?,
-        (ColumnWriter::Int64ColumnWriter(to), Values::Long(values)) => to.write_batch(values, levels, None)?,
-        (ColumnWriter::FloatColumnWriter(to), Values::Float(values)) => to.write_batch(values, levels, None)?,
-        (ColumnWriter::DoubleColumnWriter(to), Values::Double(values)) => to.write_batch(values, levels, None)?,
-        (ColumnWriter::ByteArrayColumnWriter(to), Values::Bytes(values)) => to.write_batch(values, levels, None)?,
+        (ColumnWriter::Int64ColumnWriter(to), Values::Long(values)) => {
+            to.write_batch(values, levels, None)?
+        }
+        (ColumnWriter::FloatColumnWriter(to), Values::Float(values)) => {
+            to.write_batch(values, levels, None)?
+        }
+        (ColumnWriter::DoubleColumnWriter(to), Values::Double(values)) => {
+            to.write_batch(values, levels, None)?
+        }
+        (ColumnWriter::ByteArrayColumnWriter(to), Values::Bytes(values)) => {
+            to.write_batch(values, levels, None)?
+        }
         _ => bail!("a column changed its type"),
     };
     Ok(())
