@@ -49,7 +49,7 @@ use crate::ledger::{Books, Credits, Entry, Totals};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
 use crate::rotate::RotationStatus;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
-use crate::store::{Accounts, Folder, LedgerFile, Opened, PlatformFile, StoreError, UsageFile};
+use crate::store::{Accounts, Folder, LedgerFile, Opened, PlatformFile, StoreError, TablePlace, UsageFile};
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
 use crate::verify::Refusal;
@@ -201,6 +201,7 @@ pub struct Engine {
     day: Mutex<Option<DayKey>>,
     registering: Mutex<()>,
     pub(crate) jobs: bulk::Jobs,
+    table: Arc<TablePlace>,
     platform: Mutex<PlatformFile>,
 }
 
@@ -247,7 +248,8 @@ impl Engine {
         let folder = Folder::take(folder)?;
         let ring = RingFile::open_or_create(&folder.file("keys.json"), root_key)?;
         let vault = Vault::new(&ring.ring);
-        Accounts::open(&folder.file("accounts.db"))?.agree_with(&vault.keys())?;
+        let accounts = folder.file("accounts.db");
+        Accounts::open(&accounts)?.agree_with(&vault.keys())?;
         let Opened { mut file, books, tree, directory } =
             LedgerFile::open(&folder.file("ledger.db"), &vault)?;
         let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
@@ -272,6 +274,7 @@ impl Engine {
             day: Mutex::default(),
             registering: Mutex::default(),
             jobs: bulk::Jobs::default(),
+            table: Arc::new(TablePlace::of(&accounts)),
             platform: Mutex::new(platform),
         });
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes };
@@ -289,18 +292,56 @@ impl Engine {
 
     /// A core's place; call it on the thread that will use it.
     pub fn desk(self: &Arc<Engine>) -> Result<Desk, StoreError> {
-        let accounts = Accounts::open_reader(&self.folder.file("accounts.db"))?;
+        let accounts = self.accounts_to_read()?;
         Ok(Desk::new(Arc::clone(self), accounts))
     }
 
     /// A reader of accounts for a thread that is no core.
     pub fn accounts_to_read(&self) -> Result<Accounts, StoreError> {
-        Accounts::open_reader(&self.folder.file("accounts.db"))
+        Accounts::open_reader_of(&self.folder.file("accounts.db"), Arc::clone(&self.table))
     }
 
     /// The accounts file, to change it.
     pub fn accounts_to_change(&self) -> Result<Accounts, StoreError> {
         Accounts::open(&self.folder.file("accounts.db"))
+    }
+
+    /// Keeps the sealed table beside the accounts up to date, on a thread of its own that ends with the
+    /// engine. Without it everything is answered all the same, only slower.
+    pub fn keep_table(self: &Arc<Engine>) -> std::io::Result<()> {
+        let engine = Arc::clone(self);
+        let keep = move || {
+            // Whoever waits for an answer goes first.
+            let _ = rustix::process::nice(15);
+            let mut epoch = None;
+            while !engine.is_closed() {
+                if let Err(error) = engine.make_table_if_due(&mut epoch) {
+                    tracing::warn!(%error, "the sealed table could not be made; accounts are looked up in accounts.db");
+                    return;
+                }
+                for _ in 0..10 {
+                    if !engine.is_closed() {
+                        std::thread::sleep(Duration::from_millis(200));
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name("card4e-table".into()).spawn(keep).map(drop)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    fn make_table_if_due(&self, seen: &mut Option<i64>) -> Result<(), StoreError> {
+        let accounts = Accounts::open_reader(&self.folder.file("accounts.db"))?;
+        let (keys, epoch) = (self.vault.keys(), accounts.epoch()?);
+        // While an import or a rotation of keys goes on, it would be of no use when it is made.
+        let is_quiet = seen.replace(epoch).is_none_or(|seen| seen == epoch);
+        if is_quiet && accounts.table_is_due(&keys)? {
+            accounts.make_table(&keys, || !self.is_closed() && self.vault.is_current(&keys))?;
+        }
+        Ok(())
     }
 
     /// The newest rows of the projection, of one application or of all.

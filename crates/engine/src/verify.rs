@@ -474,7 +474,7 @@ fn about_card(
     card: &CardNumber,
     subject: &Subject,
 ) -> Result<Found, Refusal> {
-    let found = accounts.look().and_then(|()| accounts.find(card.as_str(), keys));
+    let found = accounts.look_with(keys).and_then(|()| accounts.find(card.as_str(), keys));
     let record = found.map_err(unread)?;
     let elements = Elements {
         card: card.as_str(),
@@ -486,7 +486,9 @@ fn about_card(
     let version = record.as_ref().and_then(|row| keys.account_version(row.keys));
     let claimed = keys.verifiers(&elements, version.unwrap_or(keys.accounts()));
     // Without a record the comparison is made all the same, so that its time tells nothing.
-    let compared = Compared::of(action, record.as_ref().map_or(&dummy(), |row| &row.verifiers), &claimed);
+    let bytes = if record.as_ref().is_some_and(|row| row.is_short) { 8 } else { 16 };
+    let on_record = record.as_ref().map_or_else(dummy, |row| row.verifiers);
+    let compared = Compared::of(action, &on_record, &claimed, bytes);
     let issuers = engine.issuers();
     let facts = Facts {
         action,
@@ -525,7 +527,7 @@ fn about_person(
     action: Action,
     subject: &Subject,
 ) -> Result<Found, Refusal> {
-    accounts.look().map_err(unread)?;
+    accounts.look_with(keys).map_err(unread)?;
     let name = subject.name.as_ref().map_or(&[][..], |name| name.e1());
     let validity = subject.validity.as_ref().map(|validity| validity.as_str());
     let mut best: Option<(Differs, bool)> = None;
@@ -652,12 +654,13 @@ impl Compared {
         Differs { name: !self.name, id: !self.id, mobile: !self.mobile }
     }
 
-    fn of(action: Action, record: &Verifiers, claimed: &Verifiers) -> Compared {
+    /// By so many of the verifiers' first bytes.
+    fn of(action: Action, record: &Verifiers, claimed: &Verifiers, bytes: usize) -> Compared {
         let same = |element, matches: Choice| bool::from(matches) | !action.takes(element);
-        let exact: Choice = record.name_exact.matches(&claimed.name_exact);
-        let loose: Choice = record.name_loose.matches(&claimed.name_loose);
-        let id = record.id.matches(&claimed.id);
-        let mobile = record.mobile.matches(&claimed.mobile);
+        let exact: Choice = record.name_exact.begins_like(&claimed.name_exact, bytes);
+        let loose: Choice = record.name_loose.begins_like(&claimed.name_loose, bytes);
+        let id = record.id.begins_like(&claimed.id, bytes);
+        let mobile = record.mobile.begins_like(&claimed.mobile, bytes);
         Compared {
             name: same(Element::Name, exact | loose),
             id: same(Element::Id, id),
@@ -748,7 +751,16 @@ mod tests {
     fn record(state: AccountState) -> AccountRow {
         let index = BlindIndex([0; 16]);
         let (kind, person) = (DocumentKind::ResidentId, Person::default());
-        AccountRow { index, verifiers: dummy(), has_mobile: true, state, kind, keys: 1, person }
+        AccountRow {
+            index,
+            verifiers: dummy(),
+            has_mobile: true,
+            state,
+            kind,
+            keys: 1,
+            person,
+            is_short: false,
+        }
     }
 
     fn issuer(verifies: bool, phone_checked: bool) -> Issuer {

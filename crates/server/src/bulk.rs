@@ -226,6 +226,7 @@ impl Asking {
         let settled = match &answering {
             Answering::Here(running) => {
                 let (session, approved) = begun(&running.engine, asked)?.context(BUSY)?;
+                running.engine.keep_table()?;
                 let settled = pieces(&session);
                 Builder::new()
                     .name("card4e-bulk".into())

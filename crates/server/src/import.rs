@@ -176,6 +176,10 @@ pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
     while !has_ended {
         (is, has_ended) = accounts.sweep()?;
     }
+    let keys = installation.vault.keys();
+    if accounts.table_is_due(&keys)? {
+        accounts.make_table(&keys, || true)?;
+    }
     let rejected_file = rejected.finish()?;
     let seconds = began.elapsed().as_secs_f64();
     let summary = Summary {
