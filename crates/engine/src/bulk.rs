@@ -8,7 +8,7 @@
 //!
 //! A file asks the accounts of record and nobody else.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ use crate::outcome::{self, Outcome};
 use crate::settle::Writing;
 use crate::store::{Accounts, LedgerReader, StoreError};
 use crate::subject::{ParseOptions, Subject};
-use crate::vault::nonce;
+use crate::vault::{Keys, nonce};
 use crate::verify::{Refusal, on_record};
 
 /// Tells a job from all others; made by whoever begins it.
@@ -35,6 +35,9 @@ pub type JobId = [u8; 16];
 
 /// Rows settled in one commit at most. More would hold up who waits for one answer.
 pub const BLOCK_ROWS: usize = 16_384;
+
+/// Rows whose accounts are fetched together.
+const NEAR: usize = 64;
 
 /// Rows whose attempts are counted without letting others in between.
 const COUNTED_AT_ONCE: usize = 512;
@@ -441,8 +444,14 @@ impl Judge {
         let counted = application.attempts.unwrap_or(policy.attempts);
         let mut attempts = counted.counts().then(|| (counted, Vec::with_capacity(rows.len())));
         let mut outcomes = Vec::with_capacity(rows.len());
-        for row in rows.iter() {
-            let subject = row.map(|row| parsed(self.action, row, &options));
+        let mut subjects = rows.iter().map(|row| row.map(|row| parsed(self.action, row, &options)));
+        let mut near = VecDeque::with_capacity(NEAR);
+        loop {
+            if near.is_empty() {
+                near.extend(subjects.by_ref().take(NEAR));
+                self.fetch(&near, &keys)?;
+            }
+            let Some(subject) = near.pop_front() else { break };
             let (outcome, refs) = match &subject {
                 None => (None, None),
                 Some(Err(outcome)) => (Some(*outcome), None),
@@ -463,8 +472,30 @@ impl Judge {
             }
         }
         self.accounts.look_away();
+        drop(subjects);
         let digest = rows.digest();
         Ok(Judged { outcomes, attempts, rows, digest })
+    }
+}
+
+impl Judge {
+    /// Brings the accounts of some rows nearer, so that none of them is waited for alone.
+    fn fetch(
+        &self,
+        subjects: &VecDeque<Option<Result<Subject, Outcome>>>,
+        keys: &Keys,
+    ) -> Result<(), Refusal> {
+        let card = |subject: &Option<Result<Subject, Outcome>>| match subject {
+            Some(Ok(Subject { card: Some(card), .. })) => Some(keys.index(card.as_str(), keys.accounts())),
+            _ => None,
+        };
+        let indexes: Vec<_> = subjects.iter().filter_map(card).collect();
+        self.accounts.look_with(keys).map_err(|error| {
+            tracing::error!(%error, "the accounts cannot be read");
+            Refusal::Stopped
+        })?;
+        self.accounts.fetch(&indexes);
+        Ok(())
     }
 }
 

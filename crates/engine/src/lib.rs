@@ -313,16 +313,17 @@ impl Engine {
         let keep = move || {
             // Whoever waits for an answer goes first.
             let _ = rustix::process::nice(15);
-            let mut epoch = None;
+            let (mut epoch, mut fails) = (None, false);
             while !engine.is_closed() {
-                if let Err(error) = engine.make_table_if_due(&mut epoch) {
+                let made = engine.make_table_if_due(&mut epoch);
+                // Said once: a full disk stays full for a while.
+                if let (Err(error), false) = (&made, fails) {
                     tracing::warn!(%error, "the sealed table could not be made; accounts are looked up in accounts.db");
-                    return;
                 }
-                for _ in 0..10 {
-                    if !engine.is_closed() {
-                        std::thread::sleep(Duration::from_millis(200));
-                    }
+                fails = made.is_err();
+                let pauses = if fails { 300 } else { 10 };
+                for _ in (0..pauses).take_while(|_| !engine.is_closed()) {
+                    std::thread::sleep(Duration::from_millis(200));
                 }
             }
         };
@@ -339,6 +340,10 @@ impl Engine {
         // While an import or a rotation of keys goes on, it would be of no use when it is made.
         let is_quiet = seen.replace(epoch).is_none_or(|seen| seen == epoch);
         if is_quiet && accounts.table_is_due(&keys)? {
+            let needed = self.policy().disk_reserve_bytes + 128 * accounts.count()?;
+            if self.folder.free_bytes().is_ok_and(|free| free < needed) {
+                return Err(StoreError::Full { file: "accounts.table" });
+            }
             accounts.make_table(&keys, || !self.is_closed() && self.vault.is_current(&keys))?;
         }
         Ok(())

@@ -383,6 +383,16 @@ impl Changes {
         self.is_fresh = false;
     }
 
+    fn fetch(&self, indexes: &[BlindIndex]) {
+        let Some(table) = self.table.as_ref().filter(|_| self.is_fresh) else { return };
+        let mut sum = 0u8;
+        for index in indexes {
+            let at = (home(index, table.pages) as usize + 1) * PAGE + first_slot(index) * SLOT;
+            sum ^= table.map[at];
+        }
+        std::hint::black_box(sum);
+    }
+
     /// What the table says; nothing when `accounts.db` must be asked.
     pub(super) fn find(&self, index: &BlindIndex) -> Option<Option<AccountRow>> {
         let table = self.table.as_ref().filter(|_| self.is_fresh)?;
@@ -403,6 +413,26 @@ pub struct Made {
 }
 
 impl Accounts {
+    /// Removes the table: it holds what was just deleted. Whoever looks into it does so no more from the next
+    /// look on; another is made in the background.
+    pub fn drop_table(&mut self) -> Result<(), StoreError> {
+        self.change(None, begin_epoch)?;
+        let path = TablePlace::of(&self.path).path;
+        match std::fs::remove_file(&path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::Folder { path, cause })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the places of these accounts nearer, all at once: each alone would be waited for.
+    pub(crate) fn fetch(&self, indexes: &[BlindIndex]) {
+        if let Some(table) = self.table.as_ref().filter(|_| self.looking.get().is_some()) {
+            table.borrow().fetch(indexes);
+        }
+    }
+
     /// How often many accounts were changed at once: while an import runs it is always another number.
     pub fn epoch(&self) -> Result<i64, StoreError> {
         State::of(&self.db).map(|state| state.epoch).map_err(|cause| SCHEMA.error(cause))
