@@ -39,6 +39,9 @@ pub const BLOCK_ROWS: usize = 16_384;
 /// Rows whose accounts are fetched together.
 const NEAR: usize = 64;
 
+/// Jobs under way at most: each has threads, and rows in memory.
+const JOBS_MAX: usize = 32;
+
 /// Rows whose attempts are counted without letting others in between.
 const COUNTED_AT_ONCE: usize = 512;
 
@@ -313,6 +316,9 @@ pub(crate) struct Jobs(Mutex<HashSet<JobId>>);
 /// Why a job does not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum NotBegun {
+    /// As many as may be are under way.
+    #[error("too many jobs are under way; try again when one has ended")]
+    TooMany,
     /// It is under way already.
     #[error("this job is under way already")]
     UnderWay,
@@ -391,8 +397,14 @@ impl Engine {
 
     /// Begins a job, or goes on with it.
     pub fn bulk(self: &Arc<Engine>, job: Job) -> Result<Session, NotBegun> {
-        if !self.jobs.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id) {
-            return Err(NotBegun::UnderWay);
+        {
+            let mut jobs = self.jobs.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if jobs.len() >= JOBS_MAX {
+                return Err(NotBegun::TooMany);
+            }
+            if !jobs.insert(job.id) {
+                return Err(NotBegun::UnderWay);
+            }
         }
         let found = LedgerReader::open(&self.file("ledger.db"))
             .and_then(|ledger| Ok((ledger.settled_rows(&job.id)?, ledger)));

@@ -184,8 +184,8 @@ impl Side {
     /// Until when a start must read this entry again, Unix milliseconds; 0: never.
     pub fn remembered_until(&self) -> Millis {
         let key = self.idempotency.map_or(0, |asked| asked.until_ms);
-        let mut counted = self.attempts.iter().chain(self.bulk.iter().flat_map(BulkSide::counted));
-        let day = counted.next().map_or(0, |refs| crate::clock::beijing_day_ends(refs.day));
+        let counted = self.attempts.iter().chain(self.bulk.iter().flat_map(BulkSide::counted));
+        let day = counted.map(|refs| refs.day).max().map_or(0, crate::clock::beijing_day_ends);
         key.max(day)
     }
 }

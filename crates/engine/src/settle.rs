@@ -684,8 +684,9 @@ impl Writer {
         let decided =
             self.may_write().map_err(|_| Refusal::Stopped).and_then(|()| self.decide_bulk(&mut draft));
         let settled = decided.and_then(|bulk| {
-            let answer = Side { bulk: Some(draft.side()), ..Side::default() };
-            self.commit_bulk(bulk, answer)
+            let consent = draft.purpose.as_ref().map(|purpose| purpose.consent.clone());
+            let side = Side { consent, bulk: Some(draft.side()), ..Side::default() };
+            self.commit_bulk(bulk, side)
         });
         let engine = Arc::clone(&self.engine);
         for rows in draft.counted() {

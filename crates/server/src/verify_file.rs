@@ -407,6 +407,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     asking.stop();
     let sum = sum?;
     if !is_dash(&options.out) {
+        File::open(part(&options.out))?.sync_all()?;
         std::fs::rename(part(&options.out), &options.out)?;
         engine::file::sync_folder_of(&options.out)?;
     }

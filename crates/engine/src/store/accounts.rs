@@ -328,15 +328,15 @@ impl Accounts {
     /// one statement: it is always found exactly once.
     pub fn find(&self, card: &str, keys: &Keys) -> Result<Option<AccountRow>, StoreError> {
         let [newest, older] = indexes(card, keys);
-        if let Some(found) = self.in_table(&newest) {
+        if let Some(found) = self.in_table(&newest, keys) {
             return Ok(found);
         }
         self.find_at([&newest, &older], keys)
     }
 
     /// What the sealed table says; nothing when the file must be asked.
-    fn in_table(&self, index: &BlindIndex) -> Option<Option<AccountRow>> {
-        self.table.as_ref().filter(|_| self.looking.get().is_some())?.borrow().find(index)
+    fn in_table(&self, index: &BlindIndex, keys: &Keys) -> Option<Option<AccountRow>> {
+        self.table.as_ref().filter(|_| self.looking.get().is_some())?.borrow().find(index, keys)
     }
 
     fn find_at(&self, at: [&BlindIndex; 2], keys: &Keys) -> Result<Option<AccountRow>, StoreError> {
@@ -480,7 +480,7 @@ impl Accounts {
             // In one look, as questions that come together are.
             self.look_with(&keys)?;
             let began = Instant::now();
-            let found = self.in_table(index).flatten();
+            let found = self.in_table(index, &keys).flatten();
             Ok(found.map(|_| began.elapsed()))
         };
         // Pages are authenticated when they are first looked into.

@@ -198,6 +198,8 @@ pub struct Lines {
     pub line: Vec<u8>,
     /// Its number, from 1.
     pub number: u64,
+    /// How many bytes were read up to its end.
+    pub bytes: u64,
 }
 
 impl Lines {
@@ -219,7 +221,7 @@ impl Lines {
         let mut all = Cursor::new(head);
         all.set_position(mark);
         let text: Raw = Box::new(all.chain(text));
-        Ok(Lines { text: BufReader::with_capacity(1 << 18, text), line: Vec::new(), number: 0 })
+        Ok(Lines { text: BufReader::with_capacity(1 << 18, text), line: Vec::new(), number: 0, bytes: mark })
     }
 
     /// The next line that is neither empty nor a comment; `false` at the end.
@@ -234,6 +236,7 @@ impl Lines {
                 bail!("a line is longer than 64 KiB; is this a CSV file?");
             }
             self.number += 1;
+            self.bytes += read as u64;
             while matches!(self.line.last(), Some(b'\n' | b'\r')) {
                 self.line.pop();
             }

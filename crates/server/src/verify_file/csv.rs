@@ -54,10 +54,8 @@ impl Reader {
         let (header, names) = (lines.line.clone(), lines.names());
         let places = places(&names, options.action)?;
         if range != Range::WHOLE {
-            lines = Lines::open(part(path, range)?, Encoding::Gbk)?;
-            if range.is_first() {
-                lines.next_line()?;
-            }
+            // The beginning of the file was looked at above.
+            lines = Lines::open(part(path, range, lines.bytes)?, Encoding::Gbk)?;
         }
         Ok(Reader { lines, header, columns: names.len(), places, encoding: options.encoding })
     }
@@ -156,20 +154,20 @@ pub fn places(names: &[String], action: Action) -> anyhow::Result<[Option<usize>
     Ok(COLUMNS.map(place))
 }
 
-/// The bytes of a part: lines belong to the part they begin in.
-fn part(path: &Path, range: Range) -> anyhow::Result<Raw> {
+/// The bytes of a part of what comes after the header: a line belongs to the part it begins in.
+fn part(path: &Path, range: Range, header: u64) -> anyhow::Result<Raw> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (from, to) = range.within(file.metadata()?.len());
-    let from = line_start(&file, from)?;
-    let to = line_start(&file, to)?;
+    let (from, to) = range.within(file.metadata()?.len().saturating_sub(header));
+    let from = line_start(&file, header, from)?;
+    let to = line_start(&file, header, to)?;
     let mut file = file;
     file.seek(SeekFrom::Start(from))?;
     Ok(Box::new(file.take(to.saturating_sub(from))))
 }
 
-/// The first line that begins at a place or after it.
-fn line_start(mut file: &File, at: u64) -> anyhow::Result<u64> {
-    let Some(before) = at.checked_sub(1) else { return Ok(0) };
+/// The first line that begins at a place behind the header or after it.
+fn line_start(mut file: &File, header: u64, at: u64) -> anyhow::Result<u64> {
+    let Some(before) = at.checked_sub(1).map(|before| header + before) else { return Ok(header) };
     file.seek(SeekFrom::Start(before))?;
     let mut rest = BufReader::new(file);
     let mut skipped = Vec::new();

@@ -277,6 +277,14 @@ fn parts_one_after_the_other_are_the_whole() {
         }
         assert!(joined == bank.read("whole.csv"), "{parts} parts");
     }
+    let tiny = bank.file("tiny.csv", format!("\u{feff}# first\n{HEADER}\n{LI}"));
+    let mut joined = String::new();
+    for part in 1..=9 {
+        let out = format!("tiny-{part}.csv");
+        bank.verify(&["--range", &format!("{part}/9"), &tiny, &bank.named(&out)]);
+        joined += &bank.read(&out);
+    }
+    assert_eq!(joined.lines().count(), 2, "{joined}");
     let wrong = bank.verify_with(&["--range", "4/3", &file, "-"], b"");
     assert!(said(&wrong).contains("is not a part such as 2/4"));
 }

@@ -368,6 +368,11 @@ impl Changes {
         {
             return Ok(());
         }
+        if state.last < table.state.last {
+            // Somebody has put an older accounts.db in place of the one it was made of.
+            self.place.drop_changed();
+            return Ok(());
+        }
         if state.last > self.seen {
             let mut find = db.prepare_cached("SELECT idx FROM changed WHERE number > ?1")?;
             for index in find.query_map([self.seen], |row| row.get(0).map(BlindIndex))? {
@@ -394,8 +399,13 @@ impl Changes {
     }
 
     /// What the table says; nothing when `accounts.db` must be asked.
-    pub(super) fn find(&self, index: &BlindIndex) -> Option<Option<AccountRow>> {
+    ///
+    /// The index is one under the newest of these keys, which may be newer than those of the look.
+    pub(super) fn find(&self, index: &BlindIndex, keys: &Keys) -> Option<Option<AccountRow>> {
         let table = self.table.as_ref().filter(|_| self.is_fresh)?;
+        if table.keys != keys.accounts().version {
+            return None;
+        }
         if self.changed.contains(index) {
             return None;
         }
@@ -617,7 +627,7 @@ mod tests {
             let keys = self.vault.keys();
             reader.look_with(&keys).unwrap();
             let card = format!("621700{card:010}");
-            let short = reader.in_table(&keys.index(&card, keys.accounts())).is_some();
+            let short = reader.in_table(&keys.index(&card, keys.accounts()), &keys).is_some();
             let found = reader.find(&card, &keys).unwrap();
             reader.look_away();
             (found.map(|row| row.state), short)
@@ -694,6 +704,40 @@ mod tests {
         }
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         assert_eq!(folder.told(&folder.reader(), 1), (Some(AccountState::Normal), false));
+    }
+
+    #[test]
+    fn keys_that_were_replaced_in_the_middle_of_a_look_do_not_hide_an_account() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ring = KeyRing::generate();
+        let vault = Vault::new(&ring);
+        let path = dir.path().join("accounts.db");
+        let rows: Vec<_> = (0..1200).map(|card| row(card, "", &vault)).collect();
+        Accounts::open(&path).unwrap().put(&rows, &vault).unwrap();
+        Accounts::open(&path).unwrap().make_table(&vault.keys(), || true).unwrap();
+        let reader = Accounts::open_reader_of(&path, Arc::new(TablePlace::of(&path))).unwrap();
+        reader.look_with(&vault.keys()).unwrap();
+        ring.add(crate::vault::KeyGroup::Accounts, 7);
+        let newer = Vault::new(&ring);
+        assert!(reader.find("6217000000000007", &newer.keys()).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_older_file_put_in_its_place_is_believed_and_not_the_table() {
+        let folder = Folder::with(1200);
+        let older = folder.dir.path().join("older.db");
+        Accounts::copy(&folder.path(), &older, |_, _| ()).unwrap();
+        let spot = AccountSpot::of("6217000000000007", &folder.vault);
+        let lost = AccountOrder::SetState(spot, AccountState::Lost);
+        folder.accounts().carry_out(&[lost], &folder.vault).unwrap();
+        folder.make();
+        assert_eq!(folder.told(&folder.reader(), 7).0, Some(AccountState::Lost));
+        for end in ["db-wal", "db-shm"] {
+            let _ = std::fs::remove_file(folder.path().with_extension(end));
+        }
+        std::fs::copy(older, folder.path()).unwrap();
+        assert_eq!(folder.told(&folder.reader(), 7), (Some(AccountState::Normal), false));
+        assert!(!folder.dir.path().join("accounts.table").exists());
     }
 
     #[test]
