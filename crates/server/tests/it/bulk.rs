@@ -130,16 +130,14 @@ fn every_row_has_its_answer_beside_it_in_its_order() {
     bank.bank.run(&["import", "accounts", &accounts]);
     let file = bank.file(
         "in.csv",
-        format!(
-            "name,note,bank_card,id_number,phone,id_type\r\n\
+        "name,note,bank_card,id_number,phone,id_type\r\n\
              李雷,a,6217000000000101017,990101199001010019,+86 161-0000-0101,resident_id\r\n\
              # a comment\n\
              李雷,b,6217000000000101017,990101199001010019,16100000102,\n\
              李雷,c,6217000000000101017,E12345678,16100000101,passport\n\
              李雷,d\n\
              李2,e,6217000000000101017,990101199001010019,16100000101,\n\
-             \"李雷\",f,6217000000000109999,990101199001010019,16100000101,\n"
-        ),
+             \"李雷\",f,6217000000000109999,990101199001010019,16100000101,\n",
     );
     let summary = bank.verify(&[&file, &bank.named("out.csv")]);
     assert_eq!(

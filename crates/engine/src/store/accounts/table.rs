@@ -499,9 +499,9 @@ impl Accounts {
         to.to.write_all(&[0; PAGE]).map_err(failed)?;
         let mut all =
             look.prepare(concat!(select!(), " ORDER BY idx")).map_err(|cause| SCHEMA.error(cause))?;
-        let mut rows = all.query_map([], read).map_err(|cause| SCHEMA.error(cause))?;
+        let rows = all.query_map([], read).map_err(|cause| SCHEMA.error(cause))?;
         let mut made = 0;
-        while let Some(row) = rows.next() {
+        for row in rows {
             let (row, mac) = row.map_err(|cause| SCHEMA.error(cause))?;
             let row = authentic(row, mac, keys)?;
             if row.keys != header.keys {
