@@ -285,6 +285,7 @@ impl AccountText<'_> {
             false => Person::default(),
         };
         Ok(AccountRow {
+            is_short: false,
             index: keys.index(card.as_str(), newest),
             verifiers: keys.verifiers(&elements, newest),
             has_mobile: mobile.is_some(),

@@ -177,6 +177,7 @@ impl Engine {
             return Err(StoreError::OtherKeys.into());
         }
         accounts.delete(&BlindIndex(pending.index), &keys)?;
+        accounts.drop_table()?;
         drop(keys);
         let ledger = LedgerReader::open(&self.file("ledger.db"))?;
         while let Some(found) = ledger.find_sides(after, &pending, &self.vault)? {

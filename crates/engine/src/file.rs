@@ -23,7 +23,8 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn private(path: &Path) -> io::Result<File> {
+/// Makes a file that its owner alone may open; one that is there is emptied.
+pub fn private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }

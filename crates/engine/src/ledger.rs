@@ -21,6 +21,8 @@ use crate::spending::{Asking, Billed, Bought, Spending};
 use crate::subject::NameClass;
 use crate::vault::{KeyedRef, nonce};
 
+pub use crate::bulk::{Bulk, BulkSide, BulkSum, JobId};
+
 /// An amount of credits, in millionths; AceData keeps amounts to six decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Credits(pub i64);
@@ -117,6 +119,8 @@ pub enum Entry {
     Bought(Bought),
     /// What it cost after all, by the provider's bill.
     Billed(Billed),
+    /// Many rows of a file or a stream were answered: sums, and a hash over the rows.
+    Bulk(Bulk),
 }
 
 impl Entry {
@@ -179,6 +183,8 @@ pub struct Side {
     pub attempts: Option<AttemptRefs>,
     /// The caller's reference to the consent of whom it is about.
     pub consent: Option<String>,
+    /// The answers of many rows.
+    pub bulk: Option<BulkSide>,
     /// The answer may be given again to the same caller for the same purpose.
     pub reuse: Option<ReuseRef>,
 }
@@ -196,7 +202,8 @@ impl Side {
     /// Until when a start must read this entry again, Unix milliseconds; 0: never.
     pub fn remembered_until(&self) -> Millis {
         let key = self.idempotency.map_or(0, |asked| asked.until_ms);
-        let day = self.attempts.as_ref().map_or(0, |refs| crate::clock::beijing_day_ends(refs.day));
+        let counted = self.attempts.iter().chain(self.bulk.iter().flat_map(BulkSide::counted));
+        let day = counted.map(|refs| refs.day).max().map_or(0, crate::clock::beijing_day_ends);
         key.max(day).max(self.reuse.map_or(0, |reuse| reuse.until_ms))
     }
 }
@@ -402,6 +409,25 @@ impl Books {
         self.under_way.has_room(application, most)
     }
 
+    /// How many of so many questions at this price a balance and a credential's limit cover.
+    pub(crate) fn covers(
+        &self,
+        application: &Application,
+        credential: &Credential,
+        price: Credits,
+        questions: usize,
+    ) -> usize {
+        if price <= Credits::ZERO {
+            return questions;
+        }
+        let account = self.accounts.get(&application.id).copied().unwrap_or_default();
+        let spent = self.credentials.get(&credential.id).copied().unwrap_or_default();
+        let left = (!application.unlimited).then(|| account.balance().0 - account.held.0);
+        let limit = credential.limit.map(|limit| limit.0 - spent.charged.0 - spent.held.0);
+        let least = left.into_iter().chain(limit).min();
+        least.map_or(questions, |least| questions.min((least / price.0).max(0) as usize))
+    }
+
     /// Gives back what [`Books::hold`] set aside.
     pub fn release(&mut self, application: &Application, price: Credits) {
         self.under_way.end(application.id);
@@ -457,6 +483,10 @@ impl Books {
             Entry::Asking(asking) => self.spending.asking(asking),
             Entry::Bought(bought) => self.spending.bought(bought),
             Entry::Billed(billed) => self.spending.billed(billed),
+            Entry::Bulk(bulk) => {
+                self.count_bulk(bulk);
+                self.remember_bulk(side);
+            }
             Entry::Payment { application, amount, reference, .. } => {
                 if self.payments.insert(*reference) {
                     self.accounts.entry(*application).or_default().granted.0 += amount.0;
@@ -484,7 +514,33 @@ impl Books {
             Entry::Answer(answer) => self.remember_answer(answer, side),
             Entry::Grant { .. } | Entry::Erased { .. } | Entry::Operator { .. } | Entry::Payment { .. } => {}
             Entry::Asking(_) | Entry::Bought(_) | Entry::Billed(_) => {}
+            Entry::Bulk(_) => self.remember_bulk(side),
             Entry::SandboxReset { .. } => self.forget_all(),
+        }
+    }
+
+    /// Adds the sums of many rows; what was counted of them is added by [`Attempts::settle`].
+    pub(crate) fn count_bulk(&mut self, bulk: &Bulk) {
+        for sum in &bulk.sums {
+            self.totals.answers += sum.answers;
+            self.totals.charges += if sum.charged > Credits::ZERO { sum.answers } else { 0 };
+        }
+        let charged = bulk.charged();
+        self.totals.charged.0 += charged.0;
+        if bulk.balance.is_some() {
+            self.accounts.entry(bulk.application).or_default().charged.0 += charged.0;
+        }
+        if charged > Credits::ZERO {
+            self.credentials.entry(bulk.credential).or_default().charged.0 += charged.0;
+        }
+    }
+
+    fn remember_bulk(&mut self, side: &Side) {
+        let Some(bulk) = &side.bulk else { return };
+        for (refs, outcome) in bulk.attempts.iter().zip(bulk.outcomes()) {
+            if let Some((refs, outcome)) = refs.as_ref().zip(outcome) {
+                self.attempts.settle(refs, outcome);
+            }
         }
     }
 
@@ -592,7 +648,7 @@ impl Pending {
     }
 
     /// Mismatches in a row of a pair of caller and card; `None` when its day is over.
-    fn run(&self, attempts: &Attempts, refs: &AttemptRefs) -> Option<u32> {
+    pub(crate) fn run(&self, attempts: &Attempts, refs: &AttemptRefs) -> Option<u32> {
         let pending = self.runs.get(&(refs.caller, refs.card)).copied();
         let run = attempts.run(refs)?;
         Some(pending.unwrap_or(run))
@@ -603,7 +659,11 @@ impl Pending {
             self.charged.entry(draft.application.id).or_default().0 += charged.0;
         }
         let Some((refs, _)) = &draft.attempts else { return };
-        let run = match (draft.outcome, self.run(attempts, refs)) {
+        self.count_attempt(attempts, refs, draft.outcome);
+    }
+
+    pub(crate) fn count_attempt(&mut self, attempts: &Attempts, refs: &AttemptRefs, outcome: Outcome) {
+        let run = match (outcome, self.run(attempts, refs)) {
             (Outcome::HolderMismatch, Some(run)) => run + 1,
             (Outcome::Pass, Some(_)) => 0,
             _ => return,

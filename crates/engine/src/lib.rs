@@ -7,6 +7,7 @@ pub mod account;
 pub mod action;
 pub mod audit;
 mod background;
+pub mod bulk;
 pub mod caller;
 pub mod claim;
 pub mod clock;
@@ -56,7 +57,9 @@ use crate::provider::Providers;
 use crate::rotate::RotationStatus;
 use crate::route::Routing;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
-use crate::store::{Accounts, Folder, LedgerFile, Opened, PlatformFile, Refusals, StoreError, UsageFile};
+use crate::store::{
+    Accounts, Folder, LedgerFile, Opened, PlatformFile, Refusals, StoreError, TablePlace, UsageFile,
+};
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
 use crate::verify::Refusal;
@@ -106,6 +109,8 @@ pub struct Policy {
     /// Counters of attempts a day at most, some five a question; once there are so many, questions that
     /// are counted are refused until the day ends.
     pub counters_max: usize,
+    /// Rows of one file or stream that are answered without an approval.
+    pub bulk_rows_max: u64,
     /// Questions under way at most; more are refused.
     pub under_way_max: usize,
     /// The ledger's log is grown to this at start, bytes.
@@ -133,6 +138,7 @@ impl Default for Policy {
             content_window_ms: 0,
             keys_max: 1_000_000,
             counters_max: 20_000_000,
+            bulk_rows_max: 1_000_000,
             under_way_max: 8192,
             log_bytes: 32 << 20,
             disk_reserve_bytes: 0,
@@ -210,6 +216,8 @@ pub struct Engine {
     pub(crate) providers: Mutex<Providers>,
     day: Mutex<Option<DayKey>>,
     registering: Mutex<()>,
+    pub(crate) jobs: bulk::Jobs,
+    table: Arc<TablePlace>,
     platform: Mutex<PlatformFile>,
     refusals: Mutex<Refusals>,
 }
@@ -257,7 +265,8 @@ impl Engine {
         let folder = Folder::take(folder)?;
         let ring = RingFile::open_or_create(&folder.file("keys.json"), root_key)?;
         let vault = Vault::new(&ring.ring);
-        Accounts::open(&folder.file("accounts.db"))?.agree_with(&vault.keys())?;
+        let accounts = folder.file("accounts.db");
+        Accounts::open(&accounts)?.agree_with(&vault.keys())?;
         let Opened { mut file, books, tree, directory } =
             LedgerFile::open(&folder.file("ledger.db"), &vault)?;
         let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
@@ -282,6 +291,8 @@ impl Engine {
             providers: Mutex::default(),
             day: Mutex::default(),
             registering: Mutex::default(),
+            jobs: bulk::Jobs::default(),
+            table: Arc::new(TablePlace::of(&accounts)),
             platform: Mutex::new(platform),
             refusals: Mutex::default(),
         });
@@ -301,13 +312,61 @@ impl Engine {
 
     /// A core's place; call it on the thread that will use it.
     pub fn desk(self: &Arc<Engine>) -> Result<Desk, StoreError> {
-        let accounts = Accounts::open_reader(&self.folder.file("accounts.db"))?;
+        let accounts = self.accounts_to_read()?;
         Ok(Desk::new(Arc::clone(self), accounts))
+    }
+
+    /// A reader of accounts for a thread that is no core.
+    pub fn accounts_to_read(&self) -> Result<Accounts, StoreError> {
+        Accounts::open_reader_of(&self.folder.file("accounts.db"), Arc::clone(&self.table))
     }
 
     /// The accounts file, to change it.
     pub fn accounts_to_change(&self) -> Result<Accounts, StoreError> {
         Accounts::open(&self.folder.file("accounts.db"))
+    }
+
+    /// Keeps the sealed table beside the accounts up to date, on a thread of its own that ends with the
+    /// engine. Without it everything is answered all the same, only slower.
+    pub fn keep_table(self: &Arc<Engine>) -> std::io::Result<()> {
+        let engine = Arc::clone(self);
+        let keep = move || {
+            // Whoever waits for an answer goes first.
+            let _ = rustix::process::nice(15);
+            let (mut epoch, mut fails) = (None, false);
+            while !engine.is_closed() {
+                let made = engine.make_table_if_due(&mut epoch);
+                // Said once: a full disk stays full for a while.
+                if let (Err(error), false) = (&made, fails) {
+                    tracing::warn!(%error, "the sealed table could not be made; accounts are looked up in accounts.db");
+                }
+                fails = made.is_err();
+                let pauses = if fails { 300 } else { 10 };
+                for _ in (0..pauses).take_while(|_| !engine.is_closed()) {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        };
+        std::thread::Builder::new().name("card4e-table".into()).spawn(keep).map(drop)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    fn make_table_if_due(&self, seen: &mut Option<i64>) -> Result<(), StoreError> {
+        let accounts = Accounts::open_reader(&self.folder.file("accounts.db"))?;
+        let (keys, epoch) = (self.vault.keys(), accounts.epoch()?);
+        // While an import or a rotation of keys goes on, it would be of no use when it is made.
+        let is_quiet = seen.replace(epoch).is_none_or(|seen| seen == epoch);
+        if is_quiet && accounts.table_is_due(&keys)? {
+            let needed = self.policy().disk_reserve_bytes + 128 * accounts.count()?;
+            if self.folder.free_bytes().is_ok_and(|free| free < needed) {
+                return Err(StoreError::Full { file: "accounts.table" });
+            }
+            accounts.make_table(&keys, || !self.is_closed() && self.vault.is_current(&keys))?;
+        }
+        Ok(())
     }
 
     /// The newest rows of the projection, of one application or of all.

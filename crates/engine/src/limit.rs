@@ -125,6 +125,11 @@ impl Attempts {
         day == self.day && self.counts.len() + PER_QUESTION > most
     }
 
+    /// Whether there is room for the counters of so many more questions.
+    pub fn has_room(&self, questions: usize, most: usize) -> bool {
+        self.counts.len().saturating_add(questions.saturating_mul(PER_QUESTION)) <= most
+    }
+
     /// Takes one attempt on each counted element, or says that one of them is used up.
     ///
     /// What is taken here is given back by [`Attempts::release`] or counted by [`Attempts::settle`].

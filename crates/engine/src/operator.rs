@@ -208,6 +208,13 @@ pub enum Act {
         /// How many.
         purchases: u32,
     },
+    /// More rows of a file may be answered than usual.
+    BulkApproved {
+        /// Who pays.
+        application: ApplicationId,
+        /// How many.
+        rows: u64,
+    },
 }
 
 impl Act {

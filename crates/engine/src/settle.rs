@@ -7,19 +7,22 @@
 //! given back, and everybody in the block is refused.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::Engine;
 use crate::audit::{Checkpoint, Frontier};
+use crate::bulk::{Answers, Bulk, BulkDraft, JobId};
 use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId};
 use crate::erase::ErasureStep;
-use crate::ledger::{Answer, Arrears, Block, Draft, Entry, Pending, Side, encoded};
+use crate::ledger::{Answer, Arrears, Block, Credits, Draft, Entry, Pending, Side, encoded};
+use crate::outcome::Outcome;
 use crate::overload::Lateness;
 use crate::route::Transport;
 use crate::store::Commit;
@@ -102,9 +105,12 @@ struct Waiting {
     drafts: Vec<(Ticket, Draft)>,
     entries: Vec<(Entry, Done)>,
     changes: Vec<(Change, Done)>,
+    bulks: VecDeque<(BulkDraft, BulkDone)>,
     closing: bool,
     asleep: bool,
 }
+
+type BulkDone = SyncSender<Result<Answers, Refusal>>;
 
 /// Something about callers is to be kept otherwise than it is.
 #[derive(Clone, Debug)]
@@ -147,6 +153,20 @@ impl Queue {
     /// Makes a change of callers durable and known to everybody; waits for it.
     pub(crate) fn change(&self, change: Change) -> Result<(), StoreError> {
         self.wait_for(|waiting, done| waiting.changes.push((change, done)))
+    }
+
+    /// Answers rows in a commit of their own; waits for it.
+    pub(crate) fn settle_bulk(&self, draft: BulkDraft) -> Result<Answers, Refusal> {
+        let (done, settled) = std::sync::mpsc::sync_channel(1);
+        let mut waiting = self.lock();
+        if waiting.closing {
+            drop(waiting);
+            return Err(Refusal::Stopped);
+        }
+        waiting.bulks.push_back((draft, done));
+        self.ring(&mut waiting);
+        drop(waiting);
+        settled.recv().unwrap_or(Err(Refusal::Stopped))
     }
 
     fn wait_for(&self, push: impl FnOnce(&mut Waiting, Done)) -> Result<(), StoreError> {
@@ -493,6 +513,10 @@ impl Writer {
             self.record(work.entries);
             let due = signed_at.elapsed() >= CHECKPOINT_EVERY;
             let settled = self.settle(work.drafts, due);
+            if let Some((draft, done)) = work.bulk {
+                // Whoever asked may have gone; it is settled all the same.
+                let _ = done.send(self.settle_bulk(draft));
+            }
             let closing = closing && idle;
             if idle && (due || closing) && signed_size != self.tree.size() {
                 signed_at = Instant::now();
@@ -641,7 +665,7 @@ impl Writer {
     fn wait(&self, at_most: Duration) -> Work {
         let queue = &self.engine.queue;
         let mut waiting = queue.lock();
-        let idle = waiting.drafts.is_empty() && waiting.entries.is_empty() && waiting.changes.is_empty();
+        let idle = waiting.is_empty();
         if idle && !waiting.closing {
             waiting.asleep = true;
             waiting = queue.bell.wait_timeout(waiting, at_most).unwrap_or_else(PoisonError::into_inner).0;
@@ -653,6 +677,8 @@ impl Writer {
             drafts: std::mem::replace(&mut waiting.drafts, rest),
             entries: std::mem::take(&mut waiting.entries),
             changes: std::mem::take(&mut waiting.changes),
+            // One at a time: those who wait for one answer come in between.
+            bulk: waiting.bulks.pop_front(),
             closing: waiting.closing,
         }
     }
@@ -736,11 +762,90 @@ impl Writer {
         self.engine.post.deliver(told);
     }
 
+    /// One block with the answers of many rows: decide, commit, count.
+    fn settle_bulk(&mut self, mut draft: BulkDraft) -> Result<Answers, Refusal> {
+        let decided =
+            self.may_write().map_err(|_| Refusal::Stopped).and_then(|()| self.decide_bulk(&mut draft));
+        let settled = decided.and_then(|bulk| {
+            let consent = draft.purpose.as_ref().map(|purpose| purpose.consent.clone());
+            let side = Side { consent, bulk: Some(draft.side()), ..Side::default() };
+            self.commit_bulk(bulk, side)
+        });
+        let engine = Arc::clone(&self.engine);
+        for rows in draft.counted() {
+            let mut books = engine.books();
+            for (refs, policy, outcome) in rows {
+                books.attempts.release(refs, policy);
+                if settled.is_ok() {
+                    books.attempts.settle(refs, outcome);
+                }
+            }
+        }
+        let mut books = engine.books();
+        books.release(&draft.application, draft.held());
+        books.release_limit(draft.credential, draft.held());
+        let bulk = settled?;
+        books.count_bulk(&bulk);
+        Ok(Answers { outcomes: draft.outcomes, price: draft.price, replayed: false })
+    }
+
+    /// What the rows come to at this moment; a pair that was locked meanwhile is answered so.
+    fn decide_bulk(&self, draft: &mut BulkDraft) -> Result<Bulk, Refusal> {
+        let mut pending = Pending::default();
+        let books = self.engine.books();
+        if let Some((policy, all)) = &draft.attempts {
+            for (outcome, refs) in draft.outcomes.iter_mut().zip(all) {
+                let Some((found, refs)) = outcome.as_mut().zip(refs.as_ref()) else { continue };
+                if pending.run(&books.attempts, refs).is_some_and(|run| policy.locks(run)) {
+                    *found = Outcome::AttemptsExceeded;
+                }
+                pending.count_attempt(&books.attempts, refs, *found);
+            }
+        }
+        let sums = draft.sums();
+        let charged: i64 = sums.iter().map(|sum| sum.charged.0).sum();
+        let before = books.balance(&draft.application);
+        if before.is_some_and(|before| before.0 < charged) {
+            return Err(Refusal::Arrears);
+        }
+        Ok(Bulk {
+            job: draft.job,
+            at_ms: self.engine.clock.now_ms(),
+            application: draft.application.id,
+            credential: draft.credential,
+            wire: draft.wire,
+            action: draft.action,
+            first_row: draft.first_row,
+            rows: draft.outcomes.len() as u64,
+            sums,
+            price: draft.price,
+            balance: before.map(|before| Credits(before.0 - charged)),
+            digest: draft.rows,
+            purpose: draft.purpose.as_ref().map(|purpose| purpose.code.clone()),
+        })
+    }
+
+    fn commit_bulk(&mut self, mut bulk: Bulk, mut side: Side) -> Result<Bulk, Refusal> {
+        if let Some(answers) = &side.bulk {
+            bulk.digest = crate::bulk::digest(&answers.opening, &bulk.digest, &answers.answers);
+        }
+        let mut batch = Batch::new(&self.tree);
+        batch.block.push(&Entry::Bulk(bulk.clone()), &mut side, &mut batch.tree);
+        batch.rows = Some((bulk.job, bulk.first_row, bulk.rows));
+        if self.commit(batch, &[&side], false) { Ok(bulk) } else { Err(Refusal::Stopped) }
+    }
+
     fn commit(&mut self, batch: Batch, sides: &[&Side], sign: bool) -> bool {
         let at_ms = self.engine.clock.now_ms();
         let checkpoint = sign.then(|| self.checkpoint(&batch.tree, at_ms));
-        let commit =
-            Commit { block: &batch.block, sides, tree: &batch.tree, checkpoint: checkpoint.as_ref(), at_ms };
+        let commit = Commit {
+            block: &batch.block,
+            sides,
+            tree: &batch.tree,
+            checkpoint: checkpoint.as_ref(),
+            rows: batch.rows,
+            at_ms,
+        };
         if let Err(error) = self.file.append(&commit, &self.engine.vault) {
             self.failed(&error);
             return false;
@@ -801,12 +906,19 @@ struct Work {
     drafts: Vec<(Ticket, Draft)>,
     entries: Vec<(Entry, Done)>,
     changes: Vec<(Change, Done)>,
+    bulk: Option<(BulkDraft, BulkDone)>,
     closing: bool,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.drafts.is_empty() && self.entries.is_empty() && self.changes.is_empty() && self.bulks.is_empty()
+    }
 }
 
 impl Work {
     fn is_idle(&self) -> bool {
-        self.drafts.is_empty() && self.entries.is_empty() && self.changes.is_empty()
+        self.drafts.is_empty() && self.entries.is_empty() && self.changes.is_empty() && self.bulk.is_none()
     }
 }
 
@@ -814,11 +926,17 @@ impl Work {
 struct Batch {
     block: Block,
     tree: Frontier,
+    /// Job, first row and number of the rows it settles.
+    rows: Option<(JobId, u64, u64)>,
 }
 
 impl Batch {
     fn new(tree: &Frontier) -> Batch {
-        Batch { block: Block { first_leaf: tree.size(), entries: Vec::new() }, tree: tree.clone() }
+        Batch {
+            block: Block { first_leaf: tree.size(), entries: Vec::new() },
+            tree: tree.clone(),
+            rows: None,
+        }
     }
 }
 

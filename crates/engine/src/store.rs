@@ -16,8 +16,8 @@ mod sqlite;
 mod usage;
 
 pub use accounts::{
-    AccountRow, Accounts, Census, Change as AccountChange, Done as AccountDone, Import,
-    Order as AccountOrder, Person, Rewrap, Source, Spot as AccountSpot,
+    AccountRow, Accounts, Census, Change as AccountChange, Done as AccountDone, Import, Made as MadeTable,
+    Order as AccountOrder, Person, Rewrap, Source, Spot as AccountSpot, TablePlace,
 };
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, Newest, Opened, Unerased};
 pub use platform::PlatformFile;

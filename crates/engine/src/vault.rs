@@ -36,6 +36,11 @@ impl Verifier {
     pub fn matches(&self, other: &Verifier) -> Choice {
         self.0.ct_eq(&other.0)
     }
+
+    /// The same by their first bytes alone, where no more is known.
+    pub fn begins_like(&self, other: &Verifier, bytes: usize) -> Choice {
+        self.0[..bytes].ct_eq(&other.0[..bytes])
+    }
 }
 
 /// A keyed reference to a person's element in records: 128 bits, useless without its key.

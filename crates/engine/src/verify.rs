@@ -17,7 +17,7 @@ use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
 use crate::outcome::{Outcome, Reason, Row};
 use crate::route::{Deal, Purchase, RecordTurn, Routing};
 use crate::settle::{Desk, Settled, Settlement, Writing};
-use crate::store::{AccountRow, StoreError};
+use crate::store::{AccountRow, Accounts, StoreError};
 use crate::subject::{CardNumber, NameClass, Subject};
 use crate::vault::{Elements, Keys, Verifier, Verifiers, nonce};
 use crate::{Engine, IssuerPolicy, Policy};
@@ -554,8 +554,8 @@ fn find_out(
         None
     };
     let found = match &subject.card {
-        Some(card) => about_card(desk, policy, keys, question.action, card, subject),
-        None => about_person(desk, keys, question.action, subject),
+        Some(card) => about_card(engine, &desk.accounts, policy, keys, question.action, card, subject),
+        None => about_person(&desk.accounts, keys, question.action, subject),
     };
     match found.and_then(|found| possible(question.action, found)) {
         Ok(found) => Ok(Found { attempts, ..found }),
@@ -566,6 +566,22 @@ fn find_out(
             Err(refusal)
         }
     }
+}
+
+/// What the accounts of record say about a subject; nothing is counted or charged.
+pub(crate) fn on_record(
+    engine: &Engine,
+    accounts: &Accounts,
+    policy: &Policy,
+    keys: &Keys,
+    action: Action,
+    subject: &Subject,
+) -> Result<Outcome, Refusal> {
+    let found = match &subject.card {
+        Some(card) => about_card(engine, accounts, policy, keys, action, card, subject),
+        None => about_person(accounts, keys, action, subject),
+    };
+    found.and_then(|found| possible(action, found)).map(|found| found.outcome)
 }
 
 /// An answer that the action has no number for is nobody's to charge.
@@ -585,15 +601,15 @@ fn unread(error: StoreError) -> Refusal {
 
 /// Everything asked of a card: rows 7 to 28.
 fn about_card(
-    desk: &Desk,
+    engine: &Engine,
+    accounts: &Accounts,
     policy: &Policy,
     keys: &Keys,
     action: Action,
     card: &CardNumber,
     subject: &Subject,
 ) -> Result<Found, Refusal> {
-    let engine = &desk.engine;
-    let found = desk.accounts.look().and_then(|()| desk.accounts.find(card.as_str(), keys));
+    let found = accounts.look_with(keys).and_then(|()| accounts.find(card.as_str(), keys));
     let record = found.map_err(unread)?;
     let elements = Elements {
         card: card.as_str(),
@@ -605,7 +621,9 @@ fn about_card(
     let version = record.as_ref().and_then(|row| keys.account_version(row.keys));
     let claimed = keys.verifiers(&elements, version.unwrap_or(keys.accounts()));
     // Without a record the comparison is made all the same, so that its time tells nothing.
-    let compared = Compared::of(action, record.as_ref().map_or(&dummy(), |row| &row.verifiers), &claimed);
+    let bytes = if record.as_ref().is_some_and(|row| row.is_short) { 8 } else { 16 };
+    let on_record = record.as_ref().map_or_else(dummy, |row| row.verifiers);
+    let compared = Compared::of(action, &on_record, &claimed, bytes);
     let issuers = engine.issuers();
     let facts = Facts {
         action,
@@ -641,8 +659,13 @@ fn card_information(facts: &Facts<'_>, check_digit_holds: bool) -> (Outcome, Row
 }
 
 /// Everything asked of a person: rows 32 to 36. A person can have many accounts, and a family one mobile.
-fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> Result<Found, Refusal> {
-    desk.accounts.look().map_err(unread)?;
+fn about_person(
+    accounts: &Accounts,
+    keys: &Keys,
+    action: Action,
+    subject: &Subject,
+) -> Result<Found, Refusal> {
+    accounts.look_with(keys).map_err(unread)?;
     let name = subject.name.as_ref().map_or(&[][..], |name| name.e1());
     let validity = subject.validity.as_ref().map(|validity| validity.as_str());
     let mut best: Option<(Differs, bool)> = None;
@@ -656,7 +679,7 @@ fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> 
     match (&subject.mobile, &subject.id) {
         (Some(mobile), id) => {
             let id = id.as_ref().map_or("", |id| id.as_str());
-            for row in desk.accounts.find_by_mobile(mobile.as_str(), keys).map_err(unread)? {
+            for row in accounts.find_by_mobile(mobile.as_str(), keys).map_err(unread)? {
                 let under = keys.account_version(row.keys).unwrap_or(keys.accounts());
                 let claimed = keys.by_mobile(mobile.as_str(), name, id, under);
                 let Some(known) = row.person.by_mobile.filter(|_| row.state != AccountState::Closed) else {
@@ -671,7 +694,7 @@ fn about_person(desk: &Desk, keys: &Keys, action: Action, subject: &Subject) -> 
             }
         }
         (None, Some(id)) => {
-            for row in desk.accounts.find_by_id(id.as_str(), keys).map_err(unread)? {
+            for row in accounts.find_by_id(id.as_str(), keys).map_err(unread)? {
                 let under = keys.account_version(row.keys).unwrap_or(keys.accounts());
                 let claimed = keys.by_id(id.as_str(), name, validity, under);
                 let Some(known) = row.person.by_id.filter(|_| row.state != AccountState::Closed) else {
@@ -771,12 +794,13 @@ impl Compared {
         Differs { name: !self.name, id: !self.id, mobile: !self.mobile }
     }
 
-    fn of(action: Action, record: &Verifiers, claimed: &Verifiers) -> Compared {
+    /// By so many of the verifiers' first bytes.
+    fn of(action: Action, record: &Verifiers, claimed: &Verifiers, bytes: usize) -> Compared {
         let same = |element, matches: Choice| bool::from(matches) | !action.takes(element);
-        let exact: Choice = record.name_exact.matches(&claimed.name_exact);
-        let loose: Choice = record.name_loose.matches(&claimed.name_loose);
-        let id = record.id.matches(&claimed.id);
-        let mobile = record.mobile.matches(&claimed.mobile);
+        let exact: Choice = record.name_exact.begins_like(&claimed.name_exact, bytes);
+        let loose: Choice = record.name_loose.begins_like(&claimed.name_loose, bytes);
+        let id = record.id.begins_like(&claimed.id, bytes);
+        let mobile = record.mobile.begins_like(&claimed.mobile, bytes);
         Compared {
             name: same(Element::Name, exact | loose),
             id: same(Element::Id, id),
@@ -867,7 +891,16 @@ mod tests {
     fn record(state: AccountState) -> AccountRow {
         let index = BlindIndex([0; 16]);
         let (kind, person) = (DocumentKind::ResidentId, Person::default());
-        AccountRow { index, verifiers: dummy(), has_mobile: true, state, kind, keys: 1, person }
+        AccountRow {
+            index,
+            verifiers: dummy(),
+            has_mobile: true,
+            state,
+            kind,
+            keys: 1,
+            person,
+            is_short: false,
+        }
     }
 
     fn issuer(verifies: bool, phone_checked: bool) -> Issuer {

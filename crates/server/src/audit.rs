@@ -212,7 +212,7 @@ fn log(since: Option<Time>, until: Option<Time>, data: &Data) -> anyhow::Result<
         table::line(&mut out, &LOG, &widths, &LOG.map(|heading| table::name(heading).to_owned()))?;
     }
     ledger.entries(&period(since, until)?, |entry| {
-        if matches!(entry, Entry::Answer(_)) {
+        if matches!(entry, Entry::Answer(_) | Entry::Bulk(_)) {
             return Ok(());
         }
         let says = evidence::says(entry);

@@ -32,6 +32,8 @@ pub enum Command {
     Serve(Serve),
     /// Ask one question on the machine itself, in a caller's name.
     Verify(crate::verify::Options),
+    /// Ask every row of a file, in a caller's name.
+    VerifyFile(crate::verify_file::Options),
     /// Look after callers: who may ask, and what they have left.
     #[command(subcommand)]
     Caller(CallerCommand),

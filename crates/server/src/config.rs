@@ -163,6 +163,8 @@ pub struct PolicySettings {
     /// Counters of attempts a day at most, some five a question; once there are so many, questions that
     /// are counted are refused until midnight. Some 100 bytes of memory each. Default 20000000.
     pub attempt_counters_max: usize,
+    /// Rows of one file or batch that are answered without an approval. Default 1000000.
+    pub bulk_rows_max: u64,
     /// Accept names in Tibetan, Uyghur, Mongolian and Cyrillic letters. Default `false`.
     pub more_scripts: bool,
     /// Accept identity numbers of the unassigned province 99 and test cards, for trials with synthetic
@@ -181,6 +183,7 @@ impl Default for PolicySettings {
             issuers_file: None,
             masks: true,
             attempt_counters_max: 20_000_000,
+            bulk_rows_max: 1_000_000,
             more_scripts: false,
             test_land: false,
         }
@@ -521,6 +524,7 @@ impl Settings {
             content_window_ms: i64::from(self.idempotency.content_window_seconds) * 1000,
             keys_max: self.idempotency.keys_max,
             counters_max: self.policy.attempt_counters_max,
+            bulk_rows_max: self.policy.bulk_rows_max,
             under_way_max: self.http.under_way_max,
             log_bytes: 16 << 20,
             disk_reserve_bytes: u64::from(self.server.disk_reserve_mb) << 20,

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod acedata;
+mod batch;
 pub mod envelopes;
 pub mod native;
 pub mod operate;
@@ -193,12 +194,15 @@ async fn api(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply
 
 /// Whether a request's reply begins before its body has ended.
 pub fn is_streamed(head: &http::request::Parts) -> bool {
-    head.method == http::Method::POST && head.uri.path() == accounts::STREAM_PATH
+    head.method == http::Method::POST && matches!(head.uri.path(), accounts::STREAM_PATH | batch::PATH)
 }
 
 /// Answers such a request.
 pub fn stream(core: &Rc<Core>, streamed: Streamed) -> http::Response<Outgoing> {
-    accounts::stream(core, streamed)
+    match streamed.head.uri.path() {
+        batch::PATH => batch::stream(core, streamed),
+        _ => accounts::stream(core, streamed),
+    }
 }
 
 /// Refuses what a page of another site would send through a visitor's browser.

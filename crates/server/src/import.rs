@@ -3,7 +3,7 @@
 //! One thread reads, one a core checks rows and computes verifiers, this one writes batches. Chunks
 //! of rows are dealt out in turn and taken back in turn, so that they arrive in the order of the file.
 
-mod file;
+pub mod file;
 mod parquet_file;
 mod rejected;
 
@@ -175,6 +175,10 @@ pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
     let mut has_ended = taken == 0 && options.replace;
     while !has_ended {
         (is, has_ended) = accounts.sweep()?;
+    }
+    let keys = installation.vault.keys();
+    if accounts.table_is_due(&keys)? {
+        accounts.make_table(&keys, || true)?;
     }
     let rejected_file = rejected.finish()?;
     let seconds = began.elapsed().as_secs_f64();

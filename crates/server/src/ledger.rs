@@ -218,9 +218,14 @@ impl Part {
         self.ledger.entries(&self.settled, each)
     }
 
-    fn answers(&self, mut each: impl FnMut(&Answer) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Every answer, and how often it was given: rows of a file are summed up by outcome.
+    fn answers(&self, mut each: impl FnMut(&Answer, u64) -> anyhow::Result<()>) -> anyhow::Result<()> {
         self.entries(|entry| match entry {
-            Entry::Answer(answer) if self.takes(answer) => each(answer),
+            Entry::Answer(answer) if self.takes(answer) => each(answer, 1),
+            Entry::Bulk(bulk) => {
+                let mut taken = bulk.by_outcome().filter(|(answer, _)| self.takes(answer));
+                taken.try_for_each(|(answer, answers)| each(&answer, answers))
+            }
             _ => Ok(()),
         })
     }
@@ -239,9 +244,9 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, answer: &Answer) {
-        self.answers += 1;
-        self.charges += u64::from(answer.charged > Credits::ZERO);
+    fn add(&mut self, answer: &Answer, answers: u64) {
+        self.answers += answers;
+        self.charges += if answer.charged > Credits::ZERO { answers } else { 0 };
         self.charged.0 += answer.charged.0;
     }
 
@@ -275,7 +280,15 @@ impl Summary {
         let mut is = Summary::default();
         part.entries(|entry| {
             match entry {
-                Entry::Answer(answer) if part.takes(answer) => is.add(answer, part.name(answer.application)),
+                Entry::Answer(answer) if part.takes(answer) => {
+                    is.add(answer, 1, part.name(answer.application))
+                }
+                Entry::Bulk(bulk) => {
+                    let taken = bulk.by_outcome().filter(|(answer, _)| part.takes(answer));
+                    taken.for_each(|(answer, answers)| {
+                        is.add(&answer, answers, part.name(answer.application));
+                    });
+                }
                 // A grant has no outcome to be asked for.
                 Entry::Grant { application, amount, .. }
                     if part.is_about(*application) && part.outcome.is_none() =>
@@ -289,10 +302,10 @@ impl Summary {
         Ok(is)
     }
 
-    fn add(&mut self, answer: &Answer, caller: String) {
-        self.all.add(answer);
-        self.outcomes.entry(answer.outcome.name()).or_default().add(answer);
-        self.callers.entry(caller).or_default().0.add(answer);
+    fn add(&mut self, answer: &Answer, answers: u64, caller: String) {
+        self.all.add(answer, answers);
+        self.outcomes.entry(answer.outcome.name()).or_default().add(answer, answers);
+        self.callers.entry(caller).or_default().0.add(answer, answers);
         let first = self.time.map_or(answer.at_ms, |(first, _)| first);
         self.time = Some((first, answer.at_ms));
     }
@@ -348,9 +361,9 @@ fn summary(report: &Report) -> anyhow::Result<()> {
 fn days(report: &Report) -> anyhow::Result<()> {
     let part = Part::open(&report.place, &report.which)?;
     let mut days: BTreeMap<(Date, String), Sum> = BTreeMap::new();
-    part.answers(|answer| {
+    part.answers(|answer, answers| {
         let day = Date::in_beijing(answer.at_ms.div_euclid(1000));
-        days.entry((day, part.name(answer.application))).or_default().add(answer);
+        days.entry((day, part.name(answer.application))).or_default().add(answer, answers);
         Ok(())
     })?;
     let text = |day: &Date| format!("{:04}-{:02}-{:02}", day.year(), day.month(), day.day());
@@ -389,11 +402,19 @@ struct Listed {
     charged: String,
     balance: Option<String>,
     elapsed_us: u32,
+    /// Rows of a file that were answered so at once; the request is then the job.
+    #[serde(skip_serializing_if = "is_one")]
+    answers: u64,
+}
+
+fn is_one(answers: &u64) -> bool {
+    *answers == 1
 }
 
 impl Listed {
-    fn of(answer: &Answer, part: &Part) -> Listed {
+    fn of(answer: &Answer, answers: u64, part: &Part) -> Listed {
         Listed {
+            answers,
             request_id: uuid_text(&answer.request),
             time: utc_text(answer.at_ms),
             at_ms: answer.at_ms,
@@ -424,13 +445,14 @@ fn list(report: &Report) -> anyhow::Result<()> {
     if !report.json {
         table::line(&mut out, &LIST, &widths, &LIST.map(|heading| table::name(heading).to_owned()))?;
     }
-    part.answers(|answer| {
-        let listed = Listed::of(answer, &part);
+    part.answers(|answer, answers| {
+        let listed = Listed::of(answer, answers, &part);
         if report.json {
             return Ok(writeln!(out, "{}", serde_json::to_string(&listed)?)?);
         }
         let Listed { request_id, time, caller, credential, wire, action, outcome, charged, .. } = listed;
-        let (wire, action, outcome) = (wire.to_owned(), action.to_owned(), outcome.to_owned());
+        let outcome = if answers == 1 { outcome.to_owned() } else { format!("{outcome} x {answers}") };
+        let (wire, action) = (wire.to_owned(), action.to_owned());
         let row = [time, request_id, caller, credential.to_string(), wire, action, outcome, charged];
         Ok(table::line(&mut out, &LIST, &widths, &row)?)
     })?;
@@ -460,15 +482,15 @@ fn write_csv(part: &Part, out: &mut impl Write) -> anyhow::Result<u64> {
     let mut rows = 0;
     write!(
         out,
-        "time,request_id,caller,credential,wire,action,outcome,row,purpose,charged,balance,elapsed_us\r\n"
+        "time,request_id,caller,credential,wire,action,outcome,row,purpose,charged,balance,elapsed_us,answers\r\n"
     )?;
-    part.answers(|answer| {
-        rows += 1;
-        let is = Listed::of(answer, part);
+    part.answers(|answer, answers| {
+        rows += answers;
+        let is = Listed::of(answer, answers, part);
         let (caller, purpose) = (csv_text(&is.caller), csv_text(is.purpose.as_deref().unwrap_or_default()));
         write!(
             out,
-            "{},{},{caller},{},{},{},{},{},{purpose},{},{},{}\r\n",
+            "{},{},{caller},{},{},{},{},{},{purpose},{},{},{},{answers}\r\n",
             is.time,
             is.request_id,
             is.credential,

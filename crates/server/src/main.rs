@@ -4,6 +4,7 @@ mod accounts;
 mod audit;
 mod backup;
 mod bench;
+mod bulk;
 mod cli;
 mod config;
 mod console;
@@ -37,6 +38,7 @@ mod telemetry;
 mod tls;
 mod upstream;
 mod verify;
+mod verify_file;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -97,6 +99,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(options) => serve::serve(&options)?,
         // The one command whose exit code tells more than whether it worked.
         Command::Verify(options) => return verify::run(&options),
+        Command::VerifyFile(options) => as_far_as_read(verify_file::run(&options))?,
         Command::Caller(command) => register::caller(command)?,
         Command::Credential(command) => register::credential(command)?,
         Command::Person(command) => person::run(&command)?,

@@ -70,6 +70,8 @@ pub enum Request {
     ResetPassword { login: String },
     /// One question in a caller's name.
     Verify { caller: String, action: Action, elements: Elements, purpose: Option<Purpose> },
+    /// Many questions in a caller's name; blocks of rows follow on the same connection.
+    VerifyRows(crate::bulk::Asked),
     /// How the server is.
     Status,
     /// How providers are doing, and what was spent on them.
@@ -132,6 +134,7 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
             };
             verify::put(engine, desk, &caller, action, &elements, purpose)
         }
+        Request::VerifyRows(_) => Err(anyhow!("rows come on a connection of their own")),
         Request::CreateCaller { name, operator, unlimited, free } => {
             acting.create_caller(&name, operator, unlimited, free)?;
             Ok(json!({ "created": name }))
@@ -281,13 +284,25 @@ fn answer(engine: &Arc<Engine>, stream: UnixStream, desk: &mut Option<Desk>) -> 
         return Ok(());
     }
     let told = match serde_json::from_str(&line) {
-        Ok(request) => match run(engine, request, desk) {
+        Ok(request) => match run_on(engine, request, desk, &stream) {
             Ok(answer) => json!({ "ok": answer }),
             Err(refused) => json!({ "error": format!("{refused:#}") }),
         },
         Err(wrong) => json!({ "error": format!("this server does not understand the request: {wrong}") }),
     };
     Ok((&stream).write_all(format!("{told}\n").as_bytes())?)
+}
+
+fn run_on(
+    engine: &Arc<Engine>,
+    request: Request,
+    desk: &mut Option<Desk>,
+    stream: &UnixStream,
+) -> anyhow::Result<Value> {
+    match request {
+        Request::VerifyRows(asked) => crate::bulk::serve(engine, asked, stream),
+        request => run(engine, request, desk),
+    }
 }
 
 /// Asks the running server, or does it here when none runs.
@@ -345,7 +360,7 @@ impl Answering {
         match self {
             Answering::Server(folder) => {
                 let stream = UnixStream::connect(socket(folder)).context("the server has stopped")?;
-                ask_server(stream, &request)
+                ask_server(&stream, &request)
             }
             Answering::Here(running) => run(&running.engine, request, &mut None),
         }
@@ -361,16 +376,17 @@ impl Answering {
 
 /// Asks the server that works in a data folder; `None` when none does.
 pub fn ask_running(folder: &Path, request: &Request) -> Option<anyhow::Result<Value>> {
-    Some(ask_server(UnixStream::connect(socket(folder)).ok()?, request))
+    Some(ask_server(&UnixStream::connect(socket(folder)).ok()?, request))
 }
 
-fn ask_server(stream: UnixStream, request: &Request) -> anyhow::Result<Value> {
+/// Asks one thing on a connection to a server.
+pub fn ask_server(mut stream: &UnixStream, request: &Request) -> anyhow::Result<Value> {
     stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
     let mut line = Zeroizing::new(serde_json::to_vec(request)?);
     line.push(b'\n');
-    (&stream).write_all(&line)?;
+    stream.write_all(&line)?;
     let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line)?;
+    BufReader::new(stream).read_line(&mut line)?;
     let mut told: Value = serde_json::from_str(&line).context("the server's answer cannot be read")?;
     match told["error"].as_str() {
         Some(refused) => Err(anyhow!("{refused}")),

@@ -213,6 +213,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
     if let Err(error) = running.engine.resume_rotation() {
         tracing::error!(%error, "a rotation of keys that was interrupted is not gone on with; `card4e keys rotate` does");
     }
+    running.engine.keep_table()?;
     manage::listen(Arc::clone(&running.engine), &folder)?;
     let server = Arc::new(Server {
         engine: Arc::clone(&running.engine),

@@ -139,7 +139,8 @@ fn told(Settled { answer, .. }: &Settled) -> Value {
     })
 }
 
-fn said(refusal: Refusal) -> anyhow::Error {
+/// Why it was not answered, for people.
+pub fn said(refusal: Refusal) -> anyhow::Error {
     let why = match refusal {
         Refusal::NotActivated | Refusal::NotAllowed => {
             "this caller may not ask it; `card4e caller set NAME --action …` says what it may"

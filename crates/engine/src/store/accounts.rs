@@ -14,21 +14,25 @@ macro_rules! select {
 mod import;
 mod order;
 mod rewrap;
+mod table;
 
 pub use rewrap::Rewrap;
+pub use table::{Made, TablePlace};
 
 pub use import::{Change, Import, Source};
 pub use order::{Done, Order, Spot};
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use self::table::Changes;
 use super::StoreError;
 use super::sqlite::{Durability, Schema, overwrite_log};
 use crate::account::{AccountState, DocumentKind};
@@ -94,6 +98,19 @@ const SCHEMA: Schema = Schema {
         CREATE INDEX account_by_id ON account (by_id) WHERE by_id IS NOT NULL;
         CREATE INDEX account_by_mobile ON account (by_mobile) WHERE by_mobile IS NOT NULL;
     ",
+        "
+        -- How the sealed table made of this file stands to it; see table.rs.
+        CREATE TABLE sealed (
+            one   INTEGER PRIMARY KEY CHECK (one = 1),
+            id    BLOB NOT NULL,     -- tells this file from all others
+            epoch INTEGER NOT NULL   -- many accounts were changed at once so many times
+        );
+        INSERT INTO sealed VALUES (1, randomblob(16), 0);
+        CREATE TABLE changed (       -- single accounts since that
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            idx    BLOB NOT NULL
+        );
+    ",
     ],
 };
 
@@ -114,6 +131,9 @@ pub struct AccountRow {
     pub keys: u32,
     /// How it is found without its card; empty where the operator wants no element index.
     pub person: Person,
+    /// It is from the sealed table: only the first 8 bytes of its verifiers are known, and nothing of
+    /// `person`.
+    pub is_short: bool,
 }
 
 /// An account's place in the element index.
@@ -198,6 +218,8 @@ pub struct Accounts {
     path: PathBuf,
     /// Since when a reader looks at one state of the file.
     looking: Cell<Option<Instant>>,
+    /// The sealed table, where there is one to look into.
+    table: Option<RefCell<Changes>>,
     _lock: Option<File>,
 }
 
@@ -221,7 +243,13 @@ pub struct Census {
 impl Accounts {
     /// Opens the file to change accounts.
     pub fn open(path: &Path) -> Result<Accounts, StoreError> {
-        Ok(Accounts { db: SCHEMA.open(path)?, path: path.to_owned(), looking: Cell::default(), _lock: None })
+        Ok(Accounts {
+            db: SCHEMA.open(path)?,
+            path: path.to_owned(),
+            looking: Cell::default(),
+            table: None,
+            _lock: None,
+        })
     }
 
     /// Opens the file of a data folder to change many accounts, alone: somebody else who wants the
@@ -246,19 +274,28 @@ impl Accounts {
             db: SCHEMA.open_reader(path)?,
             path: path.to_owned(),
             looking: Cell::default(),
+            table: None,
             _lock: None,
         })
     }
 
+    /// The same, with the sealed table beside it if there is one.
+    pub fn open_reader_of(path: &Path, place: Arc<TablePlace>) -> Result<Accounts, StoreError> {
+        Ok(Accounts { table: Some(RefCell::new(Changes::new(place))), ..Accounts::open_reader(path)? })
+    }
+
     /// Keeps what is found next at one state of the file, because locking the file costs more than
     /// finding a row in it. A look that is older than [`LOOK_AT_MOST`] is renewed.
-    pub fn look(&self) -> Result<(), StoreError> {
+    pub fn look_with(&self, keys: &Keys) -> Result<(), StoreError> {
         if self.looking.get().is_some_and(|since| since.elapsed() < LOOK_AT_MOST) {
             return Ok(());
         }
         self.look_away();
         let begun = self.db.prepare_cached("BEGIN").and_then(|mut begin| begin.execute([]));
         begun.map_err(|cause| SCHEMA.error(cause))?;
+        if let Some(table) = &self.table {
+            table.borrow_mut().look(&self.db, keys).map_err(|cause| SCHEMA.error(cause))?;
+        }
         self.looking.set(Some(Instant::now()));
         Ok(())
     }
@@ -266,6 +303,9 @@ impl Accounts {
     /// Ends a look. One that is kept would keep the log of an import from being used again.
     pub fn look_away(&self) {
         if self.looking.take().is_some() {
+            if let Some(table) = &self.table {
+                table.borrow_mut().look_away();
+            }
             // It only reads: nothing can be lost, and the next look says what is wrong with the file.
             let _ = self.db.prepare_cached("COMMIT").and_then(|mut end| end.execute([]));
         }
@@ -288,7 +328,15 @@ impl Accounts {
     /// one statement: it is always found exactly once.
     pub fn find(&self, card: &str, keys: &Keys) -> Result<Option<AccountRow>, StoreError> {
         let [newest, older] = indexes(card, keys);
+        if let Some(found) = self.in_table(&newest, keys) {
+            return Ok(found);
+        }
         self.find_at([&newest, &older], keys)
+    }
+
+    /// What the sealed table says; nothing when the file must be asked.
+    fn in_table(&self, index: &BlindIndex, keys: &Keys) -> Option<Option<AccountRow>> {
+        self.table.as_ref().filter(|_| self.looking.get().is_some())?.borrow().find(index, keys)
     }
 
     fn find_at(&self, at: [&BlindIndex; 2], keys: &Keys) -> Result<Option<AccountRow>, StoreError> {
@@ -349,6 +397,7 @@ impl Accounts {
         let keys = vault.keys();
         self.change(Some(keys.accounts().version), |db| {
             db.execute("DELETE FROM account", [])?;
+            table::begin_epoch(db)?;
             put_all(db, rows, &keys)
         })
     }
@@ -401,8 +450,8 @@ impl Accounts {
     }
 
     /// Looks up so many accounts that are there, drawn at random, and gives what each look-up took, the
-    /// shortest first. Empty when there are no accounts.
-    pub fn time_look_ups(&self, count: usize, vault: &Vault) -> Result<Vec<Duration>, StoreError> {
+    /// shortest first: in the file, then in the sealed table. Empty when there are no accounts, or no table.
+    pub fn time_look_ups(&self, count: usize, vault: &Vault) -> Result<[Vec<Duration>; 2], StoreError> {
         let draw = |from: [u8; 16]| {
             let at_or_after = "SELECT idx FROM account WHERE idx >= ?1 ORDER BY idx LIMIT 1";
             let found = self.db.prepare_cached(at_or_after);
@@ -413,7 +462,7 @@ impl Accounts {
             match draw(random()).map_err(|cause| SCHEMA.error(cause))? {
                 Some(index) => drawn.push(BlindIndex(index)),
                 // Past the last one; with few accounts that happens often, without any always.
-                None if self.count()? == 0 => return Ok(Vec::new()),
+                None if self.count()? == 0 => return Ok([Vec::new(), Vec::new()]),
                 None => {}
             }
         }
@@ -423,9 +472,24 @@ impl Accounts {
             let began = Instant::now();
             self.find_at([index, index], &keys).map(|_| began.elapsed())
         };
+        self.look_with(&keys)?;
         let mut took = drawn.iter().map(timed).collect::<Result<Vec<_>, _>>()?;
+        self.look_away();
         took.sort();
-        Ok(took)
+        let in_table = |index: &BlindIndex| {
+            // In one look, as questions that come together are.
+            self.look_with(&keys)?;
+            let began = Instant::now();
+            let found = self.in_table(index, &keys).flatten();
+            Ok(found.map(|_| began.elapsed()))
+        };
+        // Pages are authenticated when they are first looked into.
+        drawn.iter().try_for_each(|index| in_table(index).map(drop))?;
+        let found = drawn.iter().map(in_table).collect::<Result<Vec<_>, StoreError>>()?;
+        self.look_away();
+        let mut table: Vec<Duration> = found.into_iter().flatten().collect();
+        table.sort();
+        Ok([took, table])
     }
 
     /// Of the first `most` accounts, how many could be found by identity number or mobile and are not:
@@ -479,6 +543,7 @@ fn find_in(db: &Connection, at: [&BlindIndex; 2]) -> rusqlite::Result<Option<(Ac
 }
 
 fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<usize> {
+    table::note_change(db, index)?;
     db.prepare_cached("DELETE FROM account WHERE idx = ?1")?.execute([&index.0[..]])
 }
 
@@ -505,7 +570,11 @@ fn writable(db: &Connection, version: Option<u32>) -> rusqlite::Result<Result<()
 fn put_all(db: &Connection, rows: &[AccountRow], keys: &Keys) -> rusqlite::Result<()> {
     let generation = generation(db)?;
     let mut put = putting(db)?;
-    rows.iter().try_for_each(|row| put_one(&mut put, row, row.mac(keys).unwrap_or_default(), generation))
+    for row in rows {
+        table::note_change(db, &row.index)?;
+        put_one(&mut put, row, row.mac(keys).unwrap_or_default(), generation)?;
+    }
+    Ok(())
 }
 
 /// The generation every account is written in.
@@ -579,6 +648,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(AccountRow, [u8; 16])> {
         mobile: Verifier(mobile.unwrap_or_default()),
     };
     let (person, keys) = (Person::of(person), row.get(6)?);
-    let account = AccountRow { index, verifiers, has_mobile: mobile.is_some(), state, kind, keys, person };
+    let has_mobile = mobile.is_some();
+    let account = AccountRow { index, verifiers, has_mobile, state, kind, keys, person, is_short: false };
     Ok((account, row.get(7)?))
 }

@@ -21,7 +21,7 @@ use crate::caller::{
     Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Directory, Proof, Secret,
 };
 use crate::clock::Millis;
-use crate::ledger::{Block, Books, Credits, Entry, Side, encoded, side_matches};
+use crate::ledger::{Block, Books, Credits, Entry, JobId, Side, encoded, side_matches};
 use crate::vault::{Seal, Vault};
 
 const SCHEMA: Schema = Schema {
@@ -39,6 +39,13 @@ const SCHEMA: Schema = Schema {
             seq   INTEGER PRIMARY KEY,
             bytes BLOB NOT NULL
         );
+        CREATE TABLE bulk (               -- rows of jobs that are settled, and in which block
+            job       BLOB NOT NULL,
+            first_row INTEGER NOT NULL,
+            rows      INTEGER NOT NULL,
+            seq       INTEGER NOT NULL,
+            PRIMARY KEY (job, first_row)
+        ) WITHOUT ROWID;
         CREATE TABLE checkpoint (
             size      INTEGER PRIMARY KEY,
             root      BLOB NOT NULL,
@@ -331,6 +338,8 @@ pub struct Commit<'a> {
     pub tree: &'a Frontier,
     /// A checkpoint of that tree, when one is due.
     pub checkpoint: Option<&'a Checkpoint>,
+    /// Job, first row and number of the rows it settles, if its one entry is of such.
+    pub rows: Option<(JobId, u64, u64)>,
     /// When, Unix milliseconds.
     pub at_ms: i64,
 }
@@ -346,6 +355,14 @@ impl Commit<'_> {
             bytes
         ])?;
         db.prepare_cached("INSERT INTO side VALUES (?1, ?2)")?.execute(params![seq, sealed])?;
+        if let Some((job, first_row, rows)) = &self.rows {
+            db.prepare_cached("INSERT INTO bulk VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+                &job[..],
+                *first_row as i64,
+                *rows as i64,
+                seq
+            ])?;
+        }
         self.checkpoint.map_or(Ok(()), |checkpoint| save_checkpoint(db, checkpoint))
     }
 }
@@ -525,10 +542,20 @@ impl Check {
         if let Entry::Erased { records, .. } = entry {
             self.erasures_account_for += records;
         }
-        let Entry::Answer(answer) = entry else { return Credits::ZERO };
-        self.answers += 1;
-        self.charges += u64::from(answer.charged > Credits::ZERO);
-        answer.charged
+        match entry {
+            Entry::Answer(answer) => {
+                self.answers += 1;
+                self.charges += u64::from(answer.charged > Credits::ZERO);
+                answer.charged
+            }
+            Entry::Bulk(bulk) => {
+                self.answers += bulk.answers();
+                let charged = bulk.sums.iter().filter(|sum| sum.charged > Credits::ZERO);
+                self.charges += charged.map(|sum| sum.answers).sum::<u64>();
+                bulk.charged()
+            }
+            _ => Credits::ZERO,
+        }
     }
 }
 
@@ -879,7 +906,8 @@ mod tests {
             block.push(&Entry::SandboxReset { at_ms: 1 }, side, &mut tree);
         }
         let sides: Vec<&Side> = sides.iter().collect();
-        let commit = Commit { block: &block, sides: &sides, tree: &tree, checkpoint: None, at_ms: 1 };
+        let commit =
+            Commit { block: &block, sides: &sides, tree: &tree, checkpoint: None, rows: None, at_ms: 1 };
         file.append(&commit, vault).map(|()| tree)
     }
 

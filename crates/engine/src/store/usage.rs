@@ -24,7 +24,8 @@ const SCHEMA: Schema = Schema {
     durability: Durability::Derived,
     versions: &["
         CREATE TABLE usage (
-            leaf        INTEGER PRIMARY KEY, -- its number in the audit tree: rows are only ever appended
+            leaf        INTEGER NOT NULL,    -- its number in the audit tree: rows are only ever appended
+            part        INTEGER NOT NULL,    -- of many rows of a file: the number of the outcome; else 0
             seq         INTEGER NOT NULL,    -- the block, whose side row has the masks until it is erased
             at          INTEGER NOT NULL,    -- which entry of the block
             request     BLOB NOT NULL,
@@ -37,8 +38,10 @@ const SCHEMA: Schema = Schema {
             row         INTEGER NOT NULL,
             charged     INTEGER NOT NULL,    -- millionths of a credit
             balance     INTEGER,
-            elapsed_us  INTEGER NOT NULL
-        );
+            elapsed_us  INTEGER NOT NULL,
+            answers     INTEGER NOT NULL,    -- 1, or how many rows of a file
+            PRIMARY KEY (leaf, part)
+        ) WITHOUT ROWID;
         CREATE INDEX usage_by_application ON usage (application);
         CREATE TABLE refusal (
             id          INTEGER PRIMARY KEY,
@@ -100,6 +103,9 @@ pub struct UsageRow {
     pub balance: Option<String>,
     /// Microseconds from the request to the settlement.
     pub elapsed_us: u32,
+    /// Rows of a file that were answered so at once; `request_id` is then the job's.
+    #[serde(skip_serializing_if = "is_one")]
+    pub answers: u64,
     /// The elements, masked; absent where the operator switched masks off.
     pub masks: Option<Masks>,
 }
@@ -132,8 +138,14 @@ impl UsageFile {
         let transaction = self.db.transaction()?;
         for block in blocks {
             for (at, entry) in block.entries.iter().enumerate() {
-                if let Entry::Answer(answer) = entry {
-                    insert(&transaction, block, at, answer)?;
+                match entry {
+                    Entry::Answer(answer) => insert(&transaction, block, at, 0, (answer, 1))?,
+                    Entry::Bulk(bulk) => {
+                        for (answer, answers) in bulk.by_outcome() {
+                            insert(&transaction, block, at, answer.outcome as i64, (&answer, answers))?;
+                        }
+                    }
+                    _ => {}
                 }
             }
         }
@@ -181,13 +193,24 @@ fn with_masks(
 
 /// What [`read`] reads, in its order.
 const COLUMNS: &str = "seq, at, request, at_ms, application, wire, outcome, row, charged, balance, elapsed_us, \
-     credential, action";
+     credential, action, answers";
 
-fn insert(db: &Connection, block: &CheckedBlock, at: usize, answer: &Answer) -> rusqlite::Result<()> {
-    let add =
-        "INSERT OR IGNORE INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+fn is_one(answers: &u64) -> bool {
+    *answers == 1
+}
+
+fn insert(
+    db: &Connection,
+    block: &CheckedBlock,
+    at: usize,
+    part: i64,
+    (answer, answers): (&Answer, u64),
+) -> rusqlite::Result<()> {
+    let add = "INSERT OR IGNORE INTO usage
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     db.prepare_cached(add)?.execute(params![
         (block.block.first_leaf as usize + at) as i64,
+        part,
         block.seq,
         at as i64,
         &answer.request[..],
@@ -201,6 +224,7 @@ fn insert(db: &Connection, block: &CheckedBlock, at: usize, answer: &Answer) -> 
         answer.charged.0,
         answer.balance.map(|balance| balance.0),
         answer.elapsed_us,
+        answers as i64,
     ])?;
     Ok(())
 }
@@ -219,6 +243,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, usize, UsageRow)> {
         charged: Credits(row.get(8)?).to_string(),
         balance: balance.map(|balance| Credits(balance).to_string()),
         elapsed_us: row.get(10)?,
+        answers: row.get::<_, i64>(13)? as u64,
         masks: None,
         credential: row.get(11)?,
         action: row.get(12)?,

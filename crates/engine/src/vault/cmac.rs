@@ -48,10 +48,74 @@ impl Cmac {
         self.enciphered(state)
     }
 
+    /// The tags of several messages, enciphered side by side: a block waits for the one before it in its own
+    /// message only, so several messages take hardly longer than the longest.
+    pub fn macs<const N: usize>(&self, messages: [&[&[u8]]; N]) -> [[u8; 16]; N] {
+        let padded = messages.map(Padded::of);
+        if padded.iter().any(Option::is_none) {
+            return messages.map(|message| self.mac(message));
+        }
+        let padded = padded.map(Option::unwrap_or_default);
+        let mut states = [Array::from([0u8; 16]); N];
+        let mut tags = [[0; 16]; N];
+        let longest = padded.iter().map(|message| message.blocks).max().unwrap_or(0);
+        for at in 0..longest {
+            for (state, message) in states.iter_mut().zip(&padded) {
+                let block = &message.text[16 * at..16 * at + 16];
+                state.iter_mut().zip(block).for_each(|(state, byte)| *state ^= byte);
+                if at + 1 == message.blocks {
+                    let subkey = if message.is_whole { &self.whole } else { &self.padded };
+                    state.iter_mut().zip(subkey).for_each(|(state, byte)| *state ^= byte);
+                }
+            }
+            self.cipher.encrypt_blocks(&mut states);
+            for ((state, message), tag) in states.iter().zip(&padded).zip(&mut tags) {
+                if at + 1 == message.blocks {
+                    *tag = (*state).into();
+                }
+            }
+        }
+        tags
+    }
+
     fn enciphered(&self, block: [u8; 16]) -> [u8; 16] {
         let mut block = Array::from(block);
         self.cipher.encrypt_block(&mut block);
         block.into()
+    }
+}
+
+/// So long a message is enciphered beside others; elements are shorter.
+const PADDED_BYTES: usize = 256;
+
+/// A message in one piece, padded to whole blocks.
+#[derive(Clone, Copy)]
+struct Padded {
+    text: [u8; PADDED_BYTES],
+    blocks: usize,
+    is_whole: bool,
+}
+
+impl Default for Padded {
+    fn default() -> Padded {
+        Padded { text: [0; PADDED_BYTES], blocks: 1, is_whole: false }
+    }
+}
+
+impl Padded {
+    /// Nothing for a message that is too long.
+    fn of(parts: &[&[u8]]) -> Option<Padded> {
+        let mut text = [0; PADDED_BYTES];
+        let mut length = 0;
+        for part in parts {
+            text.get_mut(length..length + part.len())?.copy_from_slice(part);
+            length += part.len();
+        }
+        let is_whole = length > 0 && length.is_multiple_of(16);
+        if !is_whole {
+            *text.get_mut(length)? = 0x80;
+        }
+        Some(Padded { text, blocks: length.div_ceil(16).max(1), is_whole })
     }
 }
 
@@ -89,6 +153,26 @@ mod tests {
         assert_eq!(cmac.mac(&[&MESSAGE[..16]]), hex("28a7023f452e8f82bd4bf28d8c37c35c"));
         assert_eq!(cmac.mac(&[&MESSAGE[..40]]), hex("aaf3d8f1de5640c232f5b169b9c911e6"));
         assert_eq!(cmac.mac(&[&MESSAGE]), hex("e1992190549f6ed5696a2c056c315410"));
+    }
+
+    #[test]
+    fn side_by_side_each_message_has_its_own_tag() {
+        let cmac = Cmac::new(&KEY);
+        let long = [7; 3 * PADDED_BYTES];
+        let parts: Vec<[&[u8]; 2]> = [0, 1, 15, 16, 17, 40, 64, PADDED_BYTES - 1, PADDED_BYTES]
+            .map(|at| [&MESSAGE[..at.min(5)], &long[..at - at.min(5)]])
+            .into();
+        for message in &parts {
+            let tags = cmac.macs([&message[..], &[&MESSAGE[..16]], &[], &[&MESSAGE[..40]]]);
+            let alone =
+                [cmac.mac(message), cmac.mac(&[&MESSAGE[..16]]), cmac.mac(&[]), cmac.mac(&[&MESSAGE[..40]])];
+            assert_eq!(tags, alone);
+        }
+        assert_eq!(
+            cmac.macs([&[&long], &[b"x"]]),
+            [cmac.mac(&[&long]), cmac.mac(&[b"x"])],
+            "too long to be padded"
+        );
     }
 
     #[test]

@@ -79,7 +79,8 @@ impl AccountKeys {
 
     /// Covers what the verifiers do not: state, kind, and which row they stand in.
     pub fn row_mac(&self, row: &[&[u8]]) -> [u8; 16] {
-        self.row.mac(row)
+        let [tag] = self.row.macs([row]);
+        tag
     }
 
     /// Index and verifiers without their wrapping. Never stored, never shown: with the inner key they
@@ -231,22 +232,29 @@ impl Keys {
 
     /// Where the account of this card number is kept, under one version.
     pub fn index(&self, card: &str, under: &AccountKeys) -> BlindIndex {
-        BlindIndex(wrapped(&under.index, self.inner.mac(&[&[0], card.as_bytes()])))
+        let [inner] = self.inner.macs([&[&[0], card.as_bytes()]]);
+        BlindIndex(wrapped(&under.index, inner))
     }
 
     /// The verifiers of an account or of a claim; equal elements on one card give equal verifiers.
     pub fn verifiers(&self, of: &Elements<'_>, under: &AccountKeys) -> Verifiers {
-        let verifier = |column: Column, value: &[u8]| {
-            // The card's length goes first so that no card and value can be mistaken for another pair.
-            let tag = [column as u8, of.card.len() as u8];
-            let inner = self.inner.mac(&[&tag, of.card.as_bytes(), value]);
-            Verifier(wrapped(under.column(column), inner))
-        };
+        // The card's length goes first so that no card and value can be mistaken for another pair.
+        let tag = |column: Column| [column as u8, of.card.len() as u8];
+        let (exact, loose, id, mobile) =
+            (tag(Column::NameExact), tag(Column::NameLoose), tag(Column::Id), tag(Column::Mobile));
+        let card = of.card.as_bytes();
+        let inner = self.inner.macs([
+            &[&exact, card, of.name_exact],
+            &[&loose, card, of.name_loose],
+            &[&id, card, of.id.as_bytes()],
+            &[&mobile, card, of.mobile.as_bytes()],
+        ]);
+        let verifier = |column: Column, inner| Verifier(wrapped(under.column(column), inner));
         Verifiers {
-            name_exact: verifier(Column::NameExact, of.name_exact),
-            name_loose: verifier(Column::NameLoose, of.name_loose),
-            id: verifier(Column::Id, of.id.as_bytes()),
-            mobile: verifier(Column::Mobile, of.mobile.as_bytes()),
+            name_exact: verifier(Column::NameExact, inner[0]),
+            name_loose: verifier(Column::NameLoose, inner[1]),
+            id: verifier(Column::Id, inner[2]),
+            mobile: verifier(Column::Mobile, inner[3]),
         }
     }
 

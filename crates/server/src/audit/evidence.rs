@@ -183,6 +183,28 @@ pub fn says(entry: &Entry) -> Value {
             "amount": amount.to_string(),
             "reference": hex(reference),
         }),
+        Entry::Bulk(bulk) => json!({
+            "kind": "bulk",
+            "time": utc_text(bulk.at_ms),
+            "at_ms": bulk.at_ms,
+            "job": hex(&bulk.job),
+            "application": bulk.application.0,
+            "credential": bulk.credential.0,
+            "wire": bulk.wire.name(),
+            "action": bulk.action.name(),
+            "first_row": bulk.first_row,
+            "rows": bulk.rows,
+            "outcomes": bulk.sums.iter().map(|sum| json!({
+                "outcome": sum.outcome.name(),
+                "answers": sum.answers,
+                "charged": sum.charged.to_string(),
+            })).collect::<Vec<_>>(),
+            "price": bulk.price.to_string(),
+            "charged": bulk.charged().to_string(),
+            "balance": bulk.balance.map(|balance| balance.to_string()),
+            "digest": hex(&bulk.digest),
+            "purpose": bulk.purpose,
+        }),
         Entry::SandboxReset { at_ms } => {
             json!({ "kind": "sandbox_reset", "time": utc_text(*at_ms), "at_ms": at_ms })
         }
@@ -426,10 +448,15 @@ impl Checker {
         shown.entries += 1;
         shown.first_leaf = shown.first_leaf.or(Some(leaf));
         shown.end_leaf = Some(leaf + 1);
-        if let Entry::Answer(answer) = entry {
-            shown.answers += 1;
-            self.charged.0 += answer.charged.0;
-            let time = utc_text(answer.at_ms);
+        let answered = match entry {
+            Entry::Answer(answer) => Some((answer.at_ms, 1, answer.charged)),
+            Entry::Bulk(bulk) => Some((bulk.at_ms, bulk.answers(), bulk.charged())),
+            _ => None,
+        };
+        if let Some((at_ms, answers, charged)) = answered {
+            shown.answers += answers;
+            self.charged.0 += charged.0;
+            let time = utc_text(at_ms);
             shown.first.get_or_insert_with(|| time.clone());
             shown.last = Some(time);
         }

@@ -242,7 +242,8 @@ fn action(question: &Verification<'_>) -> Action {
     question.action.parse().unwrap_or(Action::FourElements)
 }
 
-const PURPOSE: &str = "purpose is 1 to 64 letters, digits, dots, hyphens or underscores, such as \
+/// What a purpose and a consent are.
+pub const PURPOSE: &str = "purpose is 1 to 64 letters, digits, dots, hyphens or underscores, such as \
     account_opening; consent is a reference of 1 to 128 characters to where the consent is on file.";
 
 /// The keys that receipts are signed with, as a JSON Web Key Set.

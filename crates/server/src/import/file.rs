@@ -60,7 +60,8 @@ impl Done {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, more: u64) {
+    /// So much more.
+    pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 }
@@ -69,21 +70,10 @@ impl Input {
     /// Opens a file, or standard input, and finds out what it is.
     pub fn open(path: &Path, encoding: Encoding) -> anyhow::Result<Input> {
         let done = Done::default();
+        let (raw, head, size) = opened(path)?;
         let is_standard_input = path == Path::new("-");
-        let (mut raw, size): (Box<dyn Read + Send>, _) = if is_standard_input {
-            (Box::new(io::stdin()), None)
-        } else {
-            let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let size = file.metadata()?.len();
-            (Box::new(file), Some(size))
-        };
-        let mut head = Vec::new();
-        raw.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
         let identity = if is_standard_input { None } else { Some(identity(path, &head)?) };
-        if head.starts_with(b"PAR1") {
-            let unseekable =
-                "Parquet cannot be read from standard input, its index is at the end; name the file";
-            ensure!(!is_standard_input, unseekable);
+        if is_parquet(path, &head)? {
             let rows = ParquetRows::open(File::open(path)?, done.clone())?;
             return Ok(Input {
                 identity,
@@ -92,17 +82,7 @@ impl Input {
                 done,
             });
         }
-        let raw = Counted { inner: Cursor::new(head.clone()).chain(raw), done: done.clone() };
-        let text: Box<dyn Read + Send> = match &head[..] {
-            [0x1f, 0x8b, ..] => {
-                Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 18, raw)))
-            }
-            [b'P', b'K', 3, 4, ..] => bail!(Unusable(
-                "this is a ZIP archive or an Excel workbook; unpack it, or save it as CSV (UTF-8)".into()
-            )),
-            _ => Box::new(raw),
-        };
-        let rows = CsvRows::open(text, encoding)?;
+        let rows = CsvRows::open(unpacked(raw, head, &done)?, encoding)?;
         Ok(Input { identity, size, format: Format::Csv(Box::new(rows)), done })
     }
 
@@ -139,6 +119,51 @@ impl Input {
     }
 }
 
+/// What is read, byte by byte.
+pub type Raw = Box<dyn Read + Send>;
+
+/// A file, or standard input, behind its first bytes, which are given too; and its size, if that is known.
+pub fn opened(path: &Path) -> anyhow::Result<(Raw, Vec<u8>, Option<u64>)> {
+    let (mut raw, size): (Raw, _) = if path == Path::new("-") {
+        (Box::new(io::stdin()), None)
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let size = file.metadata()?.len();
+        (Box::new(file), Some(size))
+    };
+    let mut head = Vec::new();
+    raw.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+    Ok((raw, head, size))
+}
+
+/// Whether these are the first bytes of a Parquet file.
+pub fn is_parquet(path: &Path, head: &[u8]) -> anyhow::Result<bool> {
+    let is_parquet = head.starts_with(b"PAR1");
+    let unseekable = "Parquet cannot be read from standard input, its index is at the end; name the file";
+    ensure!(!is_parquet || path != Path::new("-"), unseekable);
+    Ok(is_parquet)
+}
+
+/// The text of a CSV file, from its beginning, gzipped or not.
+pub fn unpacked(raw: Raw, head: Vec<u8>, done: &Done) -> anyhow::Result<Raw> {
+    let (is_gzip, is_zip) = (is_gzip(&head), head.starts_with(b"PK\x03\x04"));
+    let raw = Counted { inner: Cursor::new(head).chain(raw), done: done.clone() };
+    if is_zip {
+        bail!(Unusable(
+            "this is a ZIP archive or an Excel workbook; unpack it, or save it as CSV (UTF-8)".into()
+        ));
+    }
+    Ok(match is_gzip {
+        true => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 18, raw))),
+        false => Box::new(raw),
+    })
+}
+
+/// Whether these are the first bytes of a gzipped file.
+pub fn is_gzip(head: &[u8]) -> bool {
+    head.starts_with(&[0x1f, 0x8b])
+}
+
 /// Size, time of the last change and the first MiB; enough to know a file again, and quick.
 fn identity(path: &Path, head: &[u8]) -> anyhow::Result<[u8; 32]> {
     let metadata = std::fs::metadata(path)?;
@@ -163,23 +188,23 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Rows of a CSV file.
+/// Lines of a CSV file.
 ///
 /// Read by hand, because a line is a row here: a CSV reader that honours quotes would let one stray
 /// quote swallow the rest of the file, and without quotes there is nothing left but to split.
-struct CsvRows {
-    text: BufReader<Box<dyn Read + Send>>,
-    line: Vec<u8>,
-    /// Number of the last line read, from 1.
-    number: u64,
-    /// For each of our columns, which of the file's it is.
-    places: [Option<usize>; COLUMNS.len()],
-    columns: usize,
-    encoding: Encoding,
+pub struct Lines {
+    text: BufReader<Raw>,
+    /// The last line read, without its end.
+    pub line: Vec<u8>,
+    /// Its number, from 1.
+    pub number: u64,
+    /// How many bytes were read up to its end.
+    pub bytes: u64,
 }
 
-impl CsvRows {
-    fn open(mut text: Box<dyn Read + Send>, encoding: Encoding) -> anyhow::Result<CsvRows> {
+impl Lines {
+    /// Leaves a byte order mark out, and looks whether the text can be in that encoding.
+    pub fn open(mut text: Raw, encoding: Encoding) -> anyhow::Result<Lines> {
         let mut head = Vec::new();
         text.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
         if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
@@ -195,37 +220,12 @@ impl CsvRows {
         let mark = if head.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let mut all = Cursor::new(head);
         all.set_position(mark);
-        let text: Box<dyn Read + Send> = Box::new(all.chain(text));
-        let text = BufReader::with_capacity(LINE_BYTES_MAX, text);
-        let nowhere = [None; COLUMNS.len()];
-        let mut rows = CsvRows { text, line: Vec::new(), number: 0, places: nowhere, columns: 0, encoding };
-        let mut names = Vec::new();
-        if rows.next_line()? {
-            let fields = rows.line.split(|byte| *byte == b',');
-            names.extend(fields.map(|name| String::from_utf8_lossy(unquoted(name)).trim().to_owned()));
-        }
-        rows.places = places(&names)?;
-        rows.columns = names.len();
-        Ok(rows)
-    }
-
-    fn read(&mut self, rows: &mut Rows, at_most: usize) -> anyhow::Result<()> {
-        while rows.len() < at_most && self.next_line()? {
-            let fields: Vec<&[u8]> = self.line.split(|byte| *byte == b',').collect();
-            let wrong = (fields.len() != self.columns).then_some((fields.len(), self.columns));
-            let values = self.places.map(|place| place.and_then(|place| fields.get(place).copied()));
-            rows.push(
-                self.number,
-                values.map(|value| unquoted(value.unwrap_or_default())),
-                wrong,
-                self.encoding,
-            );
-        }
-        Ok(())
+        let text: Raw = Box::new(all.chain(text));
+        Ok(Lines { text: BufReader::with_capacity(1 << 18, text), line: Vec::new(), number: 0, bytes: mark })
     }
 
     /// The next line that is neither empty nor a comment; `false` at the end.
-    fn next_line(&mut self) -> anyhow::Result<bool> {
+    pub fn next_line(&mut self) -> anyhow::Result<bool> {
         loop {
             self.line.clear();
             let read = (&mut self.text).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut self.line)?;
@@ -236,6 +236,7 @@ impl CsvRows {
                 bail!("a line is longer than 64 KiB; is this a CSV file?");
             }
             self.number += 1;
+            self.bytes += read as u64;
             while matches!(self.line.last(), Some(b'\n' | b'\r')) {
                 self.line.pop();
             }
@@ -244,9 +245,48 @@ impl CsvRows {
             }
         }
     }
+
+    /// The values of the last line, which is the header.
+    pub fn names(&self) -> Vec<String> {
+        let fields = self.line.split(|byte| *byte == b',');
+        fields.map(|name| String::from_utf8_lossy(unquoted(name)).trim().to_owned()).collect()
+    }
 }
 
-fn unquoted(value: &[u8]) -> &[u8] {
+/// Rows of a CSV file.
+struct CsvRows {
+    lines: Lines,
+    /// For each of our columns, which of the file's it is.
+    places: [Option<usize>; COLUMNS.len()],
+    columns: usize,
+    encoding: Encoding,
+}
+
+impl CsvRows {
+    fn open(text: Raw, encoding: Encoding) -> anyhow::Result<CsvRows> {
+        let mut lines = Lines::open(text, encoding)?;
+        let names = if lines.next_line()? { lines.names() } else { Vec::new() };
+        Ok(CsvRows { lines, places: places(&names)?, columns: names.len(), encoding })
+    }
+
+    fn read(&mut self, rows: &mut Rows, at_most: usize) -> anyhow::Result<()> {
+        while rows.len() < at_most && self.lines.next_line()? {
+            let fields: Vec<&[u8]> = self.lines.line.split(|byte| *byte == b',').collect();
+            let wrong = (fields.len() != self.columns).then_some((fields.len(), self.columns));
+            let values = self.places.map(|place| place.and_then(|place| fields.get(place).copied()));
+            rows.push(
+                self.lines.number,
+                values.map(|value| unquoted(value.unwrap_or_default())),
+                wrong,
+                self.encoding,
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A value without the quotes around it.
+pub fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
 

@@ -231,6 +231,7 @@ pub fn refusal(engine: &Engine, row: &RefusalRow) -> Value {
         balance: None,
         elapsed_us: row.elapsed_us,
         masks: None,
+        answers: 1,
     };
     let mut shaped = usage(engine, &answered);
     shaped["status_code"] = row.status.into();

@@ -93,7 +93,7 @@ fn a_spreadsheet_takes_the_export_for_what_it_is() {
     assert_eq!(rows.len(), 2);
     assert_eq!(
         rows[0].join(","),
-        "time,request_id,caller,credential,wire,action,outcome,row,purpose,charged,balance,elapsed_us"
+        "time,request_id,caller,credential,wire,action,outcome,row,purpose,charged,balance,elapsed_us,answers"
     );
     assert_eq!(rows[1][2..10], ["'-shop", "2", "acedata", "bankcard-4e", "PAN_INVALID", "10", "", "1"]);
     assert!(card4e(&[&export[..], &[file.to_str().unwrap()]].concat()).status.success());

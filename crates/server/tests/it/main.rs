@@ -7,6 +7,7 @@
 mod acedata;
 mod audit;
 mod backup;
+mod bulk;
 mod cli;
 mod console;
 mod docs;

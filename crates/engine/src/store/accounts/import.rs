@@ -7,7 +7,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{AccountRow, Accounts, CachedStatement, SCHEMA, generation, put_one, putting};
+use super::{AccountRow, Accounts, CachedStatement, SCHEMA, generation, put_one, putting, table};
 use crate::store::StoreError;
 use crate::vault::{BlindIndex, Vault};
 use crate::watch::LastImport;
@@ -115,6 +115,7 @@ impl Accounts {
             is.rows += read.rows;
             is.rejected += read.rejected;
             is.rejected_bytes = read.rejected_bytes;
+            table::begin_epoch(db)?;
             is.deleted += write(db, &batch)?;
             note(db, &is)?;
             Ok(is)
@@ -222,6 +223,7 @@ fn write(db: &Connection, batch: &[Change]) -> rusqlite::Result<u64> {
 /// Looks at some accounts after an index and removes those of earlier generations. Gives the last it
 /// looked at, or nothing at the end.
 fn sweep_after(db: &Connection, from: &[u8], is: &mut Import) -> rusqlite::Result<Option<Vec<u8>>> {
+    table::begin_epoch(db)?;
     let until: Option<Vec<u8>> = db.query_row(
         "SELECT max(idx) FROM (SELECT idx FROM account WHERE idx > ?1 ORDER BY idx LIMIT ?2)",
         params![from, SWEEP_ROWS],

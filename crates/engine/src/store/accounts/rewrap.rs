@@ -9,7 +9,7 @@
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use zeroize::Zeroizing;
 
-use super::{AccountRow, Accounts, Keys, SCHEMA, StoreError, authentic, read};
+use super::{AccountRow, Accounts, Keys, SCHEMA, StoreError, authentic, read, table};
 use crate::vault::{AccountKeys, Unwrapped};
 
 /// Rows moved in one commit: a look-up never waits for it, a restart repeats none of it.
@@ -110,6 +110,7 @@ impl Accounts {
         // In order each page of the file is touched once.
         moved.sort_by_key(|(_, row)| row.index);
         let write = || {
+            table::begin_epoch(&transaction)?;
             let mut moving = transaction.prepare_cached(
                 "UPDATE account SET idx = ?2, name_exact = ?3, name_loose = ?4, id = ?5, mobile = ?6, mac = ?7,
                    keys = ?8, by_id = ?9, by_id_name = ?10, by_id_validity = ?11, by_mobile = ?12,

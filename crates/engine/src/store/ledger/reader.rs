@@ -7,8 +7,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Checkpoint, ReadBlock, SCHEMA, damaged, directory, read_checkpoint};
+use super::{Checkpoint, ReadBlock, SCHEMA, damaged, directory, page_after, read_checkpoint, read_sides};
 use crate::audit::Hash;
+use crate::bulk::{Bulk, BulkSide, JobId, SettledRows};
 use crate::caller::{ApplicationId, Directory};
 use crate::clock::Millis;
 use crate::ledger::Entry;
@@ -67,6 +68,28 @@ impl LedgerReader {
             after += WINDOW;
         }
         Ok(())
+    }
+
+    /// The rows of a job that were settled, in their order.
+    pub fn settled_rows(&self, job: &JobId) -> Result<Vec<SettledRows>, StoreError> {
+        let find = "SELECT first_row, rows, seq FROM bulk WHERE job = ?1 ORDER BY first_row";
+        let read = |row: &rusqlite::Row<'_>| {
+            let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
+            Ok(SettledRows { first_row: number(0)?, rows: number(1)?, seq: row.get(2)? })
+        };
+        let run = || -> rusqlite::Result<_> { self.db.prepare(find)?.query_map([&job[..]], read)?.collect() };
+        run().map_err(|cause| SCHEMA.error(cause))
+    }
+
+    /// Many rows that were answered, and their answers; nothing where those were erased.
+    pub fn bulk(&self, seq: i64, vault: &Vault) -> Result<Option<(Bulk, BulkSide)>, StoreError> {
+        let found = page_after(&self.db, seq - 1)?.into_iter().next().filter(|block| block.seq == seq);
+        let block = found.ok_or_else(|| damaged(format!("block {seq} is not there")))?.decoded()?;
+        let side = read_sides(&self.db, seq, vault)?.into_iter().next().flatten();
+        Ok(match (block.entries.into_iter().next(), side.and_then(|side| side.bulk)) {
+            (Some(Entry::Bulk(bulk)), Some(side)) => Some((bulk, side)),
+            _ => None,
+        })
     }
 
     fn last_seq(&self) -> Result<i64, StoreError> {

@@ -109,7 +109,7 @@ impl UsageFile {
     pub fn days(path: &Path, filter: &UsageFilter, offset_ms: i64) -> Result<Vec<DayUse>, StoreError> {
         let (wanted, values) = filter.sql();
         let find = format!(
-            "SELECT (at_ms + {offset_ms}) / 86400000 AS day, action, outcome, count(*), sum(charged) FROM usage
+            "SELECT (at_ms + {offset_ms}) / 86400000 AS day, action, outcome, sum(answers), sum(charged) FROM usage
                WHERE {wanted} GROUP BY day, action, outcome ORDER BY day, action, outcome"
         );
         let read = |row: &rusqlite::Row<'_>| {

@@ -1,0 +1,771 @@
+//! Many questions at once: the rows of a file or of a stream.
+//!
+//! Looking rows up is anybody's work, on any core ([`Judge`]). Settling them is done in their order,
+//! a block of rows in one durable commit: one ledger entry with the answers of each outcome, what they
+//! cost, and a hash over the rows ([`Session::settle`]). The answers themselves are in the entry's sealed
+//! side row, so that a job that was interrupted is gone on with: what was settled is told again, and
+//! nothing is charged twice.
+//!
+//! A file asks the accounts of record and nobody else.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
+
+use crate::Engine;
+use crate::action::Action;
+use crate::audit::Hash;
+use crate::caller::{Application, ApplicationId, Credential, CredentialId, Purpose, Standing, Wire};
+use crate::claim::Claim;
+use crate::clock::Millis;
+use crate::ledger::{Answer, Credits};
+use crate::limit::{AttemptPolicy, AttemptRefs};
+use crate::outcome::{self, Outcome};
+use crate::settle::Writing;
+use crate::store::{Accounts, LedgerReader, StoreError};
+use crate::subject::{ParseOptions, Subject};
+use crate::vault::{Keys, nonce};
+use crate::verify::{Refusal, on_record};
+
+/// Tells a job from all others; made by whoever begins it.
+pub type JobId = [u8; 16];
+
+/// Rows settled in one commit at most. More would hold up who waits for one answer.
+pub const BLOCK_ROWS: usize = 16_384;
+
+/// Rows whose accounts are fetched together.
+const NEAR: usize = 64;
+
+/// Jobs under way at most: each has threads, and rows in memory.
+const JOBS_MAX: usize = 32;
+
+/// Rows whose attempts are counted without letting others in between.
+const COUNTED_AT_ONCE: usize = 512;
+
+/// The record of many answered rows. Tells about nobody: the answers are in [`BulkSide`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bulk {
+    /// Which job.
+    pub job: JobId,
+    /// When they were settled, Unix milliseconds.
+    pub at_ms: Millis,
+    /// Who pays.
+    pub application: ApplicationId,
+    /// Which credential asked.
+    pub credential: CredentialId,
+    /// Over which wire.
+    pub wire: Wire,
+    /// What was asked.
+    pub action: Action,
+    /// The first of the rows, counted in its job from 0.
+    pub first_row: u64,
+    /// How many rows; those that could not be asked are among them, and in no sum.
+    pub rows: u64,
+    /// Answers by outcome, in the order of their numbers.
+    pub sums: Vec<BulkSum>,
+    /// Price of a charged answer.
+    pub price: Credits,
+    /// The balance afterwards; `None`: unlimited.
+    pub balance: Option<Credits>,
+    /// Over the rows and their answers; see [`digest`].
+    pub digest: Hash,
+    /// Why it was asked; a word of the operator's.
+    pub purpose: Option<String>,
+}
+
+/// How often one outcome was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkSum {
+    /// What was answered.
+    pub outcome: Outcome,
+    /// How often.
+    pub answers: u64,
+    /// What that was charged in all.
+    pub charged: Credits,
+}
+
+impl Bulk {
+    /// What all rows were charged.
+    pub fn charged(&self) -> Credits {
+        Credits(self.sums.iter().map(|sum| sum.charged.0).sum())
+    }
+
+    /// The sums as answers, each with how often it was given, for whoever counts by outcome: the request is the
+    /// job's number, what was charged is that of all of them.
+    pub fn by_outcome(&self) -> impl Iterator<Item = (Answer, u64)> + '_ {
+        self.sums.iter().map(|sum| {
+            let answer = Answer {
+                request: self.job,
+                at_ms: self.at_ms,
+                application: self.application,
+                credential: self.credential,
+                wire: self.wire,
+                action: self.action,
+                outcome: sum.outcome,
+                row: outcome::Row::SCRIPT,
+                name_class: None,
+                charged: sum.charged,
+                balance: self.balance,
+                elapsed_us: 0,
+                purpose: self.purpose.clone(),
+                reasons: None,
+                attempts_left: None,
+            };
+            (answer, sum.answers)
+        })
+    }
+
+    /// How many rows were answered.
+    pub fn answers(&self) -> u64 {
+        self.sums.iter().map(|sum| sum.answers).sum()
+    }
+}
+
+/// What belongs to a [`Bulk`] and can be erased: each row's answer, and what was counted of it today.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkSide {
+    /// Hides the rows behind the hash.
+    pub opening: [u8; 16],
+    /// Number of each row's outcome; [`NOT_ASKED`] where it could not be asked.
+    pub answers: Vec<u8>,
+    /// By row; empty where nothing is counted.
+    pub attempts: Vec<Option<AttemptRefs>>,
+}
+
+/// In place of an outcome: the row is no question.
+pub const NOT_ASKED: u8 = u8::MAX;
+
+impl BulkSide {
+    /// Each row's outcome.
+    pub fn outcomes(&self) -> impl Iterator<Item = Option<Outcome>> + '_ {
+        self.answers.iter().map(|answer| Outcome::ALL.get(usize::from(*answer)).copied())
+    }
+
+    /// What was counted.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = &AttemptRefs> {
+        self.attempts.iter().flatten()
+    }
+}
+
+/// The hash over rows and their answers: `SHA-256(opening || SHA-256(rows) || answers)`, the rows as
+/// [`Rows::digest`] takes them, an answer as a byte.
+pub fn digest(opening: &[u8; 16], rows: &Hash, answers: &[u8]) -> Hash {
+    Sha256::new().chain_update(opening).chain_update(rows).chain_update(answers).finalize().into()
+}
+
+/// The columns of a row, in their order.
+pub const COLUMNS: [&str; 5] = ["bank_card", "name", "id_type", "id_number", "phone"];
+
+/// Rows in one piece of memory, which is wiped: they are people's data. Does not print.
+#[derive(Default)]
+pub struct Rows {
+    text: Vec<u8>,
+    /// Where each column of a row ends; all [`NO_QUESTION`] for a row that cannot be asked.
+    ends: Vec<[u32; COLUMNS.len()]>,
+}
+
+const NO_QUESTION: u32 = u32::MAX;
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rows({}, …)", self.ends.len())
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        self.text.zeroize();
+    }
+}
+
+/// The elements of one row as they were sent, in the order of [`COLUMNS`].
+pub type Row<'a> = [&'a str; COLUMNS.len()];
+
+impl Rows {
+    /// Adds a question.
+    pub fn push(&mut self, row: Row<'_>) {
+        let ends = row.map(|value| {
+            self.text.extend_from_slice(value.as_bytes());
+            self.text.len() as u32
+        });
+        self.ends.push(ends);
+    }
+
+    /// Adds a row that cannot be asked.
+    pub fn push_unasked(&mut self) {
+        self.ends.push([NO_QUESTION; COLUMNS.len()]);
+    }
+
+    /// Takes the rows from a place on out.
+    pub fn split_off(&mut self, at: usize) -> Rows {
+        let split =
+            self.ends[..at].iter().rev().find(|ends| ends[0] != NO_QUESTION).map_or(0, |ends| ends[4]);
+        let mut ends = self.ends.split_off(at);
+        ends.iter_mut().filter(|ends| ends[0] != NO_QUESTION).for_each(|ends| {
+            ends.iter_mut().for_each(|end| *end -= split);
+        });
+        let text = self.text[split as usize..].to_vec();
+        self.text[split as usize..].zeroize();
+        self.text.truncate(split as usize);
+        Rows { text, ends }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The rows; `None` for one that cannot be asked.
+    pub fn iter(&self) -> impl Iterator<Item = Option<Row<'_>>> {
+        let mut start = 0;
+        self.ends.iter().map(move |ends| {
+            if ends[0] == NO_QUESTION {
+                return None;
+            }
+            Some(ends.map(|end| {
+                let value = &self.text[start..end as usize];
+                start = end as usize;
+                std::str::from_utf8(value).unwrap_or_default()
+            }))
+        })
+    }
+
+    /// SHA-256 over the rows: each column behind its length, 4 bytes big-endian; of a row that cannot
+    /// be asked five times `ffffffff`.
+    pub fn digest(&self) -> Hash {
+        self.digest_of(self.len())
+    }
+
+    fn digest_of(&self, rows: usize) -> Hash {
+        let mut hash = Sha256::new();
+        let mut framed = zeroize::Zeroizing::new(Vec::with_capacity(256));
+        for row in self.iter().take(rows) {
+            framed.clear();
+            match row {
+                None => framed.extend_from_slice(&[0xff; 4 * COLUMNS.len()]),
+                Some(row) => row.iter().for_each(|value| {
+                    framed.extend_from_slice(&(value.len() as u32).to_be_bytes());
+                    framed.extend_from_slice(value.as_bytes());
+                }),
+            }
+            hash.update(&framed);
+        }
+        hash.finalize().into()
+    }
+
+    /// The bytes that go from one process to another on the same machine.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(4 + 20 * self.ends.len() + self.text.len());
+        bytes.extend_from_slice(&(self.ends.len() as u32).to_le_bytes());
+        self.ends.as_flattened().iter().for_each(|end| bytes.extend_from_slice(&end.to_le_bytes()));
+        bytes.extend_from_slice(&self.text);
+        bytes
+    }
+
+    /// Reads what [`Rows::to_bytes`] wrote; `None` for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Rows> {
+        let (count, rest) = bytes.split_first_chunk::<4>()?;
+        let count = u32::from_le_bytes(*count) as usize;
+        let (ends, text) = rest.split_at_checked(count.checked_mul(4 * COLUMNS.len())?)?;
+        let mut last = 0;
+        let mut is_whole = std::str::from_utf8(text).is_ok();
+        let mut rows = Rows { text: text.to_vec(), ends: Vec::with_capacity(count) };
+        for row in ends.chunks_exact(4 * COLUMNS.len()) {
+            let ends: [u32; COLUMNS.len()] = std::array::from_fn(|column| {
+                row[4 * column..].first_chunk().map_or(0, |end| u32::from_le_bytes(*end))
+            });
+            if ends != [NO_QUESTION; COLUMNS.len()] {
+                for end in ends {
+                    is_whole &= last <= end && text.get(end as usize..).is_some();
+                    last = end;
+                }
+            }
+            rows.ends.push(ends);
+        }
+        (is_whole && last as usize == text.len()).then_some(rows)
+    }
+}
+
+/// Who asks what, and under which name it is gone on with.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Which.
+    pub id: JobId,
+    /// Who asks; it says who pays, too.
+    pub credential: Credential,
+    /// Over which wire.
+    pub wire: Wire,
+    /// What is asked of each row.
+    pub action: Action,
+    /// Why.
+    pub purpose: Option<Purpose>,
+}
+
+/// Jobs under way.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs(Mutex<HashSet<JobId>>);
+
+/// Why a job does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBegun {
+    /// As many as may be are under way.
+    #[error("too many jobs are under way; try again when one has ended")]
+    TooMany,
+    /// It is under way already.
+    #[error("this job is under way already")]
+    UnderWay,
+    /// The ledger.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Rows of a job that were settled: the first of them, and their answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettledRows {
+    /// The first, counted from 0.
+    pub first_row: u64,
+    /// How many.
+    pub rows: u64,
+    /// The block that has them.
+    pub(crate) seq: i64,
+}
+
+/// A job in somebody's hands; nobody else can have it meanwhile.
+pub struct Session {
+    engine: Arc<Engine>,
+    job: Job,
+    settled: Vec<SettledRows>,
+    ledger: LedgerReader,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.engine.jobs.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job.id);
+    }
+}
+
+/// What became of some rows. It is on the disk.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    /// By row, for as many as the balance covered; `None`: it could not be asked.
+    pub outcomes: Vec<Option<Outcome>>,
+    /// Price of a charged answer.
+    pub price: Credits,
+    /// They were settled before, and are only told again.
+    pub replayed: bool,
+}
+
+/// Why rows of a job are not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsettled {
+    /// As with a single question; nothing was charged or recorded.
+    Refused(Refusal),
+    /// Other rows than those that were settled under this name.
+    OtherRows,
+    /// What was settled cannot be read again: its side row was erased.
+    Erased,
+}
+
+impl From<Refusal> for Unsettled {
+    fn from(refusal: Refusal) -> Unsettled {
+        Unsettled::Refused(refusal)
+    }
+}
+
+impl Engine {
+    /// The job that a caller calls by this name: the one that was begun under it, or a new one. A name stands
+    /// for the same job for ever.
+    pub fn job_named(&self, application: ApplicationId, name: &str) -> Result<JobId, StoreError> {
+        let owner = application.0.to_be_bytes();
+        let known = self.vault.keys().idempotencies(&[b"batch", &owner, name.as_bytes()]);
+        let ledger = LedgerReader::open(&self.file("ledger.db"))?;
+        for id in &known {
+            if !ledger.settled_rows(id)?.is_empty() {
+                return Ok(*id);
+            }
+        }
+        Ok(known[0])
+    }
+
+    /// Begins a job, or goes on with it.
+    pub fn bulk(self: &Arc<Engine>, job: Job) -> Result<Session, NotBegun> {
+        {
+            let mut jobs = self.jobs.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if jobs.len() >= JOBS_MAX {
+                return Err(NotBegun::TooMany);
+            }
+            if !jobs.insert(job.id) {
+                return Err(NotBegun::UnderWay);
+            }
+        }
+        let found = LedgerReader::open(&self.file("ledger.db"))
+            .and_then(|ledger| Ok((ledger.settled_rows(&job.id)?, ledger)));
+        match found {
+            Ok((settled, ledger)) => Ok(Session { engine: Arc::clone(self), job, settled, ledger }),
+            Err(error) => {
+                self.jobs.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.id);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Looks rows up; one for each thread.
+pub struct Judge {
+    engine: Arc<Engine>,
+    accounts: Accounts,
+    application: ApplicationId,
+    action: Action,
+}
+
+/// What some rows come to, before anything is counted or charged.
+pub struct Judged {
+    outcomes: Vec<Option<Outcome>>,
+    /// With the policy they are counted by.
+    attempts: Option<(AttemptPolicy, Vec<Option<AttemptRefs>>)>,
+    /// So that rows can be left out for want of balance.
+    rows: Rows,
+    digest: Hash,
+}
+
+impl Judged {
+    /// Rows that are not looked up because they were settled before.
+    pub fn again(rows: Rows) -> Judged {
+        let digest = rows.digest();
+        Judged { outcomes: Vec::new(), attempts: None, rows, digest }
+    }
+}
+
+impl Judge {
+    /// Looks every row up.
+    pub fn judge(&self, rows: Rows) -> Result<Judged, Refusal> {
+        let engine = &self.engine;
+        let policy = engine.policy();
+        let keys = engine.vault.keys();
+        let options = policy.parse_options(engine.clock.now_ms());
+        let directory = engine.directory();
+        let (application, _) = directory.application(self.application).ok_or(Refusal::NotActivated)?;
+        let counted = application.attempts.unwrap_or(policy.attempts);
+        let mut attempts = counted.counts().then(|| (counted, Vec::with_capacity(rows.len())));
+        let mut outcomes = Vec::with_capacity(rows.len());
+        let mut subjects = rows.iter().map(|row| row.map(|row| parsed(self.action, row, &options)));
+        let mut near = VecDeque::with_capacity(NEAR);
+        loop {
+            if near.is_empty() {
+                near.extend(subjects.by_ref().take(NEAR));
+                self.fetch(&near, &keys)?;
+            }
+            let Some(subject) = near.pop_front() else { break };
+            let (outcome, refs) = match &subject {
+                None => (None, None),
+                Some(Err(outcome)) => (Some(*outcome), None),
+                Some(Ok(subject)) => {
+                    let outcome = on_record(engine, &self.accounts, &policy, &keys, self.action, subject)?;
+                    let refs = match &attempts {
+                        None => None,
+                        Some((counted, _)) => {
+                            Some(engine.attempt_refs(application.caller, self.action, subject, counted)?)
+                        }
+                    };
+                    (Some(outcome), refs)
+                }
+            };
+            outcomes.push(outcome);
+            if let Some((_, all)) = &mut attempts {
+                all.push(refs);
+            }
+        }
+        self.accounts.look_away();
+        drop(subjects);
+        let digest = rows.digest();
+        Ok(Judged { outcomes, attempts, rows, digest })
+    }
+}
+
+impl Judge {
+    /// Brings the accounts of some rows nearer, so that none of them is waited for alone.
+    fn fetch(
+        &self,
+        subjects: &VecDeque<Option<Result<Subject, Outcome>>>,
+        keys: &Keys,
+    ) -> Result<(), Refusal> {
+        let card = |subject: &Option<Result<Subject, Outcome>>| match subject {
+            Some(Ok(Subject { card: Some(card), .. })) => Some(keys.index(card.as_str(), keys.accounts())),
+            _ => None,
+        };
+        let indexes: Vec<_> = subjects.iter().filter_map(card).collect();
+        self.accounts.look_with(keys).map_err(|error| {
+            tracing::error!(%error, "the accounts cannot be read");
+            Refusal::Stopped
+        })?;
+        self.accounts.fetch(&indexes);
+        Ok(())
+    }
+}
+
+/// The subject of a row, or what is wrong with it.
+pub fn parsed(action: Action, row: Row<'_>, options: &ParseOptions) -> Result<Subject, Outcome> {
+    let [card, name, kind, id, mobile] = row;
+    let document_kind = i64::from(!matches!(kind.trim(), "" | "resident_id"));
+    let claim = Claim::new(name, card, id, mobile, document_kind);
+    Subject::parse(action, &claim, options).map_err(|(outcome, _)| outcome)
+}
+
+impl Session {
+    /// A place to look rows up.
+    pub fn judge(&self) -> Result<Judge, StoreError> {
+        Ok(Judge {
+            engine: Arc::clone(&self.engine),
+            accounts: self.engine.accounts_to_read()?,
+            application: self.job.credential.application,
+            action: self.job.action,
+        })
+    }
+
+    /// What was settled under this name before, in its order. Rows must be sent in the same pieces.
+    pub fn settled(&self) -> &[SettledRows] {
+        &self.settled
+    }
+
+    /// Answers rows that were looked up: in one durable commit, or from the one that has answered them.
+    ///
+    /// Answers fewer rows than there are when the balance covers no more.
+    ///
+    /// # Errors
+    /// Nothing was charged or recorded.
+    pub fn settle(&self, first_row: u64, judged: Judged) -> Result<Answers, Unsettled> {
+        let at = self.settled.binary_search_by_key(&first_row, |settled| settled.first_row);
+        match at {
+            Ok(at) => self.again(self.settled[at], &judged),
+            Err(_) => Ok(self.first(first_row, judged)?),
+        }
+    }
+
+    fn again(&self, settled: SettledRows, judged: &Judged) -> Result<Answers, Unsettled> {
+        let found = self.ledger.bulk(settled.seq, &self.engine.vault).map_err(|error| {
+            tracing::error!(%error, "what was settled of a job cannot be read");
+            Refusal::Stopped
+        })?;
+        let Some((bulk, side)) = found else { return Err(Unsettled::Erased) };
+        let is_same = judged.rows.len() as u64 == bulk.rows
+            && bulk.action == self.job.action
+            && bulk.application == self.job.credential.application
+            && digest(&side.opening, &judged.digest, &side.answers) == bulk.digest;
+        if !is_same {
+            return Err(Unsettled::OtherRows);
+        }
+        Ok(Answers { outcomes: side.outcomes().collect(), price: bulk.price, replayed: true })
+    }
+
+    fn first(&self, first_row: u64, mut judged: Judged) -> Result<Answers, Refusal> {
+        let engine = &self.engine;
+        let (application, price) = engine.may_ask(&self.job)?;
+        let covered = {
+            let mut books = engine.books();
+            if judged.attempts.is_some()
+                && !books.attempts.has_room(judged.rows.len(), engine.policy().counters_max)
+            {
+                return Err(Refusal::Overloaded);
+            }
+            let covered = books.covers(&application, &self.job.credential, price, judged.rows.len());
+            if covered == 0 && !judged.rows.is_empty() {
+                return Err(Refusal::Arrears);
+            }
+            let held = Credits(price.0 * covered as i64);
+            books.hold(&application, held).map_err(|_| Refusal::Arrears)?;
+            if books.hold_limit(&self.job.credential, held).is_err() {
+                books.release(&application, held);
+                return Err(Refusal::LimitReached);
+            }
+            covered
+        };
+        if covered < judged.rows.len() {
+            judged.outcomes.truncate(covered);
+            if let Some((_, attempts)) = &mut judged.attempts {
+                attempts.truncate(covered);
+            }
+            judged.digest = judged.rows.digest_of(covered);
+        }
+        let draft = self.draft(first_row, judged, application, price);
+        engine.queue.settle_bulk(draft)
+    }
+
+    /// Takes the attempts; a row that has none left is answered so.
+    fn draft(
+        &self,
+        first_row: u64,
+        judged: Judged,
+        application: Arc<Application>,
+        price: Credits,
+    ) -> BulkDraft {
+        let Judged { mut outcomes, attempts, digest, .. } = judged;
+        let attempts = attempts.map(|(policy, mut refs)| {
+            for (outcomes, refs) in outcomes.chunks_mut(COUNTED_AT_ONCE).zip(refs.chunks_mut(COUNTED_AT_ONCE))
+            {
+                let mut books = self.engine.books();
+                for (outcome, refs) in outcomes.iter_mut().zip(refs) {
+                    if refs.as_ref().is_some_and(|refs| books.attempts.hold(refs, &policy).is_err()) {
+                        (*outcome, *refs) = (Some(Outcome::AttemptsExceeded), None);
+                    }
+                }
+            }
+            (policy, refs)
+        });
+        BulkDraft {
+            job: self.job.id,
+            application,
+            credential: self.job.credential.id,
+            wire: self.job.wire,
+            action: self.job.action,
+            purpose: self.job.purpose.clone(),
+            first_row,
+            outcomes,
+            price,
+            attempts,
+            rows: digest,
+        }
+    }
+}
+
+impl Engine {
+    /// Whether a job's caller may ask now, and at which price.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_ask(&self, job: &Job) -> Result<(Arc<Application>, Credits), Refusal> {
+        let (credential, action) = (&job.credential, job.action);
+        if !credential.allows(action) {
+            return Err(Refusal::NotAllowed);
+        }
+        let directory = self.directory();
+        let found = directory.application(credential.application);
+        let (application, standing) = found.ok_or(Refusal::NotActivated)?;
+        let policy = self.policy();
+        match standing {
+            _ if !application.actions.contains(&action) => return Err(Refusal::NotActivated),
+            _ if !policy.offers(action) => return Err(Refusal::NotConfigured),
+            Standing::Active => {}
+            Standing::Suspended => return Err(Refusal::Suspended),
+            Standing::Unconfirmed => return Err(Refusal::Unconfirmed),
+        }
+        if self.writing() != Writing::Works {
+            return Err(Refusal::Stopped);
+        }
+        let own = application.price.or(policy.prices[action as usize]);
+        Ok((application, own.unwrap_or(policy.price)))
+    }
+}
+
+/// Rows on their way to the ledger, with what is held for them.
+pub(crate) struct BulkDraft {
+    pub(crate) job: JobId,
+    pub(crate) application: Arc<Application>,
+    pub(crate) credential: CredentialId,
+    pub(crate) wire: Wire,
+    pub(crate) action: Action,
+    pub(crate) purpose: Option<Purpose>,
+    pub(crate) first_row: u64,
+    pub(crate) outcomes: Vec<Option<Outcome>>,
+    /// Of a charged answer; so much is held for every row.
+    pub(crate) price: Credits,
+    pub(crate) attempts: Option<(AttemptPolicy, Vec<Option<AttemptRefs>>)>,
+    /// [`Rows::digest`].
+    pub(crate) rows: Hash,
+}
+
+impl BulkDraft {
+    /// What is set aside for all rows.
+    pub(crate) fn held(&self) -> Credits {
+        Credits(self.price.0 * self.outcomes.len() as i64)
+    }
+
+    /// The rows whose attempts are held, a few at a time.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = Vec<(&AttemptRefs, &AttemptPolicy, Outcome)>> {
+        let (policy, refs) = match &self.attempts {
+            Some((policy, refs)) => (policy, &refs[..]),
+            None => (&AttemptPolicy::OFF, &[][..]),
+        };
+        let rows = self.outcomes.chunks(COUNTED_AT_ONCE).zip(refs.chunks(COUNTED_AT_ONCE));
+        rows.map(move |(outcomes, refs)| {
+            let both = outcomes.iter().zip(refs);
+            both.filter_map(|(outcome, refs)| Some((refs.as_ref()?, policy, (*outcome)?))).collect()
+        })
+    }
+
+    /// The answers by outcome.
+    pub(crate) fn sums(&self) -> Vec<BulkSum> {
+        let mut answers = [0u64; Outcome::ALL.len()];
+        self.outcomes.iter().flatten().for_each(|outcome| answers[*outcome as usize] += 1);
+        let sum = |(outcome, answers): (Outcome, u64)| {
+            let price = if self.action.charges(outcome) { self.price } else { Credits::ZERO };
+            BulkSum { outcome, answers, charged: Credits(price.0 * answers as i64) }
+        };
+        Outcome::ALL.into_iter().zip(answers).filter(|(_, answers)| *answers > 0).map(sum).collect()
+    }
+
+    /// The sealed side of it.
+    pub(crate) fn side(&self) -> BulkSide {
+        let answer = |outcome: &Option<Outcome>| outcome.map_or(NOT_ASKED, |outcome| outcome as u8);
+        BulkSide {
+            opening: nonce(),
+            answers: self.outcomes.iter().map(answer).collect(),
+            attempts: self.attempts.as_ref().map(|(_, refs)| refs.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rows_come_back_as_they_were(rows: Vec<Option<[String; 5]>>) {
+            let mut all = Rows::default();
+            for row in &rows {
+                match row {
+                    Some(row) => all.push(row.each_ref().map(String::as_str)),
+                    None => all.push_unasked(),
+                }
+            }
+            let read = Rows::from_bytes(&all.to_bytes()).unwrap();
+            let texts = |row: Option<Row<'_>>| row.map(|row| row.map(str::to_owned));
+            prop_assert_eq!(&read.iter().map(texts).collect::<Vec<_>>(), &rows);
+            prop_assert_eq!(read.digest(), all.digest());
+            let (mut first, at) = (read, rows.len() / 2);
+            let second = first.split_off(at);
+            let both: Vec<_> = first.iter().chain(second.iter()).map(texts).collect();
+            prop_assert_eq!(both, rows);
+        }
+
+        #[test]
+        fn no_bytes_make_reading_panic(bytes: Vec<u8>) {
+            if let Some(rows) = Rows::from_bytes(&bytes) {
+                let _ = (rows.iter().count(), rows.digest());
+            }
+        }
+    }
+
+    #[test]
+    fn the_hash_tells_where_a_column_ends_and_which_row_is_none() {
+        let of = |row: Option<Row<'_>>| {
+            let mut rows = Rows::default();
+            match row {
+                Some(row) => rows.push(row),
+                None => rows.push_unasked(),
+            }
+            rows.digest()
+        };
+        assert_ne!(of(Some(["1", "23", "", "", ""])), of(Some(["12", "3", "", "", ""])));
+        assert_ne!(of(Some([""; 5])), of(None));
+    }
+}
