@@ -133,7 +133,7 @@ impl Queue {
         if !drafts.is_empty() {
             let mut waiting = self.lock();
             waiting.drafts.append(drafts);
-            self.ring(&mut waiting);
+            self.ring(waiting);
         }
     }
 
@@ -151,8 +151,7 @@ impl Queue {
         let (done, kept) = std::sync::mpsc::sync_channel(1);
         let mut waiting = self.lock();
         push(&mut waiting, done);
-        self.ring(&mut waiting);
-        drop(waiting);
+        self.ring(waiting);
         kept.recv().unwrap_or(Err(StoreError::Stopped))
     }
 
@@ -175,12 +174,13 @@ impl Queue {
     pub(crate) fn close(&self) {
         let mut waiting = self.lock();
         waiting.closing = true;
-        self.ring(&mut waiting);
+        self.ring(waiting);
     }
 
-    fn ring(&self, waiting: &mut Waiting) {
-        if waiting.asleep {
-            waiting.asleep = false;
+    /// Wakes the writer, once it can have the lock: else it would wake only to wait for that.
+    fn ring(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        if std::mem::take(&mut waiting.asleep) {
+            drop(waiting);
             self.bell.notify_one();
         }
     }
