@@ -81,8 +81,8 @@ async function register(page, name, next) {
   await page.click("form.panel button.primary");
 }
 
-async function operator() {
-  const { page, wrong } = await visit({ bypassCSP: true });
+async function operator(options = {}) {
+  const { page, wrong } = await visit({ bypassCSP: true, ...options });
   await page.goto(`${url}/auth/login?next=/console/operator`);
   await page.click("summary");
   await page.fill("details input[type=password]", OPERATOR);
@@ -337,7 +337,13 @@ test("the operator imports a file, finds an account, checks the audit, sees how 
   await look(page, "operator-audit");
   await page.goto(`${url}/console/operator/health`);
   await look(page, "operator-health");
-  assert.deepEqual(wrong, []);
+
+  const dark = await operator({ colorScheme: "dark", locale: "zh-CN" });
+  for (const path of ["", "/account/2", "/data?issuer=6228", "/audit", "/health"]) {
+    await dark.page.goto(`${url}/console/operator${path}`);
+    await look(dark.page, `operator${path.replace(/\W/g, "-")}-dark`);
+  }
+  assert.deepEqual([...wrong, ...dark.wrong], []);
 });
 
 test("a password is changed, and one that was forgotten is chosen anew", async () => {

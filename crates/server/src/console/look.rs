@@ -94,6 +94,11 @@ impl Frame {
         }
     }
 
+    /// The same on a page that answers a form: it is this page's.
+    pub fn at(self, path: &str) -> Frame {
+        Frame { path: path.to_owned(), ..self }
+    }
+
     /// One of two languages.
     pub fn t<'a>(&self, en: &'a str, zh: &'a str) -> &'a str {
         if self.zh { zh } else { en }

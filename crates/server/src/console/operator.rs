@@ -86,7 +86,7 @@ pub fn page(visit: &Visit, notice: Option<Notice>) -> Seen {
     let other = |offset: usize| format!("/console/operator?name={}&offset={offset}", form_encoded(wanted));
     let query = [("user_id", "all"), ("state", "Pending,Paid"), ("limit", "20")];
     let page = Operator {
-        f: Frame::of(visit, visit.says("Operator", "运维"), notice),
+        f: Frame::of(visit, visit.says("Operator", "运维"), notice).at("/console/operator"),
         facts: vec![
             (visit.says("Answers", "应答总数"), totals.answers.to_string()),
             (visit.says("Charged", "计费总额"), totals.charged.to_string()),
@@ -118,7 +118,7 @@ pub fn account(visit: &Visit, number: &str, notice: Option<Notice>) -> Seen {
     let user = Kind::User.id(number);
     let orders = visit.get("orders", &[("user_id", &user), ("limit", "20")])?;
     let page = Account {
-        f: Frame::of(visit, &c.name, notice),
+        f: Frame::of(visit, &c.name, notice).at("/console/operator"),
         orders: order_rows(&orders, visit),
         c,
         currency: visit.server.settings().platform.currency.clone(),

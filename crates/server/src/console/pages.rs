@@ -640,7 +640,7 @@ pub fn usage(visit: &Visit, id: &str) -> Seen {
     // Nobody decides a refused request, and a balance it has none.
     let is_refused = !row["metadata"]["error"].is_null();
     let balance = visit.says("Balance afterwards", "扣费后余额").to_owned();
-    pairs.retain(|(what, value)| !value.is_empty() && !(is_refused && *what == balance));
+    pairs.retain(|(what, value)| !value.is_empty() && (!is_refused || *what != balance));
     pairs.extend(masked.iter().map(|(name, value)| (name.clone(), text(value))));
     let f = Frame::of(visit, visit.says("One request", "请求详情"), None);
     rendered(StatusCode::OK, &Usage { f, pairs })

@@ -135,7 +135,7 @@ pub fn data(visit: &Visit, notice: Option<Notice>) -> Seen {
         phone_checked: issuer.phone_checked,
     };
     let page = Data {
-        f: Frame::of(visit, visit.says("Data", "数据"), notice),
+        f: Frame::of(visit, visit.says("Data", "数据"), notice).at("/console/operator/data"),
         standstill: import.is_some_and(|import| !import.is_done),
         import: import_facts(visit, import),
         issuers: issuer_facts(visit),
@@ -258,7 +258,7 @@ pub fn audit(visit: &Visit, notice: Option<Notice>) -> Seen {
     let server = &visit.server;
     let stage = server.checking.stage();
     let page = Audit {
-        f: Frame::of(visit, visit.says("Audit", "审计"), notice),
+        f: Frame::of(visit, visit.says("Audit", "审计"), notice).at("/console/operator/audit"),
         checkpoint: checkpoint_facts(visit),
         runs: matches!(stage, Stage::Runs { .. }),
         check: check_facts(visit, stage),
