@@ -43,7 +43,6 @@ def native(outcomes):
             "phone": TEXT,
             "purpose": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
             "consent": {"type": "string", "pattern": "^[!-~]{1,128}$"},
-            "cert_type": {"type": "integer"},
         },
     }
     nullable = {"type": ["string", "null"]}

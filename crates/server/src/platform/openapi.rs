@@ -27,7 +27,7 @@ pub fn document(action: Action, public_url: &str, server: &Server) -> Value {
             "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
             "schemas": {
                 "Error": error_schema(),
-                "Encryption": encryption_schema(),
+                "Encryption": encryption_schema(action),
             },
         },
     })
@@ -97,7 +97,9 @@ fn question_schema(action: Action) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })
 }
 
-fn encryption_schema() -> Value {
+fn encryption_schema(action: Action) -> Value {
+    let takes = engine::projection::endpoint_of(action).takes();
+    let names: Vec<_> = takes.elements.iter().map(|(_, name)| *name).collect();
     let algorithms = ["AES-256-CBC", "SM4-GCM"].map(|name| Algorithm::named(name).map(|_| name));
     let texts = json!({ "type": "array", "items": { "type": "string" } });
     json!({
@@ -106,7 +108,7 @@ fn encryption_schema() -> Value {
         "properties": {
             "algorithm": { "type": "string", "enum": algorithms, "default": algorithms[0] },
             "iv": { "type": "string", "description": "Initial vector." },
-            "encrypt_list": texts,
+            "encrypt_list": { "type": "array", "items": { "type": "string", "enum": names } },
             "ciphertext_blob": { "type": "string", "description": "The data key, wrapped with a key of /encryption-keys." },
             "tag_list": texts,
         },
