@@ -27,33 +27,37 @@ export CARD4E_CONFIG=$work/bank/card4e.toml
 } >"$work/questions.csv"
 
 cat >"$work/join.py" <<'PY'
-import duckdb, sys, time
+import duckdb, os, sys, time
+def cpu():
+    used = os.times()
+    return used.user + used.system
 work, form = sys.argv[1], sys.argv[2]
 db = duckdb.connect(config={"threads": 2})
 text = {c: "VARCHAR" for c in ["bank_card", "name", "id_type", "id_number", "phone"]}
 began = time.time()
 db.execute(f"create table a as select * from read_csv('{work}/accounts.csv', header=true, all_varchar=true)")
 loaded = time.time()
+before = cpu()
 same = "case when a.bank_card is null then 'PAN_INVALID' when a.name=q.name and a.id_number=q.id_number and a.phone=q.phone then 'PASS' else 'HOLDER_MISMATCH' end"
 join = f"select q.*, {same} as outcome from read_csv('{work}/questions.csv', header=true, all_varchar=true) q left join a on a.bank_card = q.bank_card"
 if form == "count":
     counts = db.execute(f"select outcome, count(*) from ({join}) group by 1 order by 1").fetchall()
 else:
     db.execute(f"copy ({join}) to '{work}/duckdb.csv'")
-print(loaded - began, time.time() - loaded)
+print(loaded - began, time.time() - loaded, cpu() - before)
 PY
 
 printf '%s accounts, %s rows, load %s on %s cores\n\n' "$accounts" "$rows" "$(cut -d' ' -f1 /proc/loadavg)" "$(nproc)"
-echo '| | seconds | rows/s | CPU seconds |'
-echo '|---|---|---|---|'
-line() { awk -v name="$1" -v rows="$rows" -v s="$2" -v cpu="$3" 'BEGIN { printf "| %s | %.2f | %d | %s |\n", name, s, rows / s, cpu }'; }
+echo '| | seconds | rows/s | CPU seconds | rows per second of CPU |'
+echo '|---|---|---|---|---|'
+line() { awk -v name="$1" -v rows="$rows" -v s="$2" -v cpu="$3" 'BEGIN { printf "| %s | %.2f | %d | %.2f | %d |\n", name, s, rows / s, cpu, rows / cpu }'; }
 for round in $(seq "$rounds"); do
   rm -f "$work"/answers.csv*
   /usr/bin/time -f '%e %U %S' -o "$work/time" "$card4e" verify-file --caller shop "$work/questions.csv" "$work/answers.csv" --json >"$work/out"
   line "verify-file: all checks, settled, CSV written" "$(sed -E 's/.*"seconds":([0-9.]+).*/\1/' "$work/out")" "$(awk '{ print $2 + $3 }' "$work/time")"
   for form in csv count; do
-    read -r load join < <("$python" "$work/join.py" "$work" "$form")
-    line "DuckDB, hash join in memory, $form" "$join" "-"
+    read -r load join cpu < <("$python" "$work/join.py" "$work" "$form")
+    line "DuckDB, hash join in memory, $form" "$join" "$cpu"
   done
 done
 printf '\nDuckDB loads the accounts in %s s; card4e imports them in %s s\n' "$load" "$(sed -E 's/.*"seconds":([0-9.]+).*/\1/' "$work/import")"
