@@ -235,7 +235,7 @@ fn show(visit: &Visit) -> Seen {
         ["console", "operator", "data"] => watch::data(visit, None),
         ["console", "operator", "audit"] => watch::audit(visit, None),
         ["console", "operator", "health"] => watch::health(visit),
-        ["console", "providers"] => providers::page(visit),
+        ["console", "operator", "providers"] => providers::page(visit),
         ["console", "sandbox"] if visit.server.sandbox.is_some() => pages::sandbox(visit),
         _ => Err(Refused::not_found("page")),
     }

@@ -27,7 +27,7 @@ struct Row {
     failed: u64,
 }
 
-/// `GET /console/providers`
+/// `GET /console/operator/providers`
 pub fn page(visit: &Visit) -> Seen {
     check(visit)?;
     let row = |is: ProviderStatus| Row {

@@ -196,7 +196,7 @@ fn under_faults_by_seed_no_wrong_pass_no_double_charge_and_no_cap_crossed() {
                 r#""drop":"before""#,
                 r#""truncate":9"#,
                 r#""status":502,"when":"after""#,
-                r#""delay_ms":900"#,
+                r#""delay_ms":1500"#,
                 r#""outcome":"SOURCE_BUSY""#,
             ] {
                 sandbox.fault(&format!(r#"{{"probability":0.08,"effect":{{{effect}}}}}"#));
@@ -207,7 +207,7 @@ fn under_faults_by_seed_no_wrong_pass_no_double_charge_and_no_cap_crossed() {
         let front = Front {
             tencent: &tencent.address,
             acedata: &acedata.address,
-            provider: "daily_cap = \"22\"\ntimeout_ms = 300\nbreaker_ms = 200\nbreaker_failures = 3",
+            provider: "daily_cap = \"22\"\ntimeout_ms = 700\nbreaker_ms = 200\nbreaker_failures = 3",
             route: "providers = [{ name = \"t\", weight = 1 }, { name = \"a\", weight = 1 }]\ndeadline_ms = 2000",
             ..Front::default()
         };
@@ -261,7 +261,7 @@ fn under_faults_by_seed_no_wrong_pass_no_double_charge_and_no_cap_crossed() {
 fn failing_over_is_quick() {
     let acedata = Sandbox::start();
     // Connections to this address are refused at once; elsewhere they may also hang until the limit.
-    let front = Front { acedata: &acedata.address, ..Front::default() };
+    let front = Front { acedata: &acedata.address, provider: "breaker_ms = 600000", ..Front::default() };
     let (bank, shop) = front.installed();
     let server = Sandbox::serving(&bank.config);
     let mut took = Vec::new();
@@ -294,8 +294,8 @@ fn a_kill_in_the_middle_of_a_purchase_is_resolved_at_the_next_start() {
     tencent.fault(r#"{"count":1,"effect":{"delay_ms":20000}}"#);
     let front = Front {
         tencent: &tencent.address,
-        provider: "timeout_ms = 5000",
-        route: "providers = [{ name = \"t\" }]",
+        provider: "timeout_ms = 60000",
+        route: "providers = [{ name = \"t\" }]\ndeadline_ms = 60000",
         ..Front::default()
     };
     let (bank, shop) = front.installed();
@@ -303,7 +303,7 @@ fn a_kill_in_the_middle_of_a_purchase_is_resolved_at_the_next_start() {
     std::thread::scope(|scope| {
         let (address, token) = (server.address.clone(), shop.token.clone());
         scope.spawn(move || {
-            use std::io::Write;
+            use std::io::{Read, Write};
             let mut socket = std::net::TcpStream::connect(address).unwrap();
             let body = format!(
                 r#"{{"name":"张伟","bank_card":"{CARD}","phone":"{PHONE}","id_card":"99010119610202001X"}}"#
@@ -315,9 +315,12 @@ fn a_kill_in_the_middle_of_a_purchase_is_resolved_at_the_next_start() {
             );
             socket.write_all(head.as_bytes()).unwrap();
             socket.write_all(body.as_bytes()).unwrap();
-            std::thread::sleep(Duration::from_millis(1500));
+            // Until the server is gone.
+            let _ = socket.read(&mut [0]);
         });
-        std::thread::sleep(Duration::from_millis(1000));
+        while provider(&bank.run(&["provider", "list"]), "t")["calls"] != 1 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         server.kill();
     });
     let server = Sandbox::serving(&bank.config);

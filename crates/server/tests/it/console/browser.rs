@@ -37,10 +37,9 @@ fn pages_are_small_and_have_nothing_inline() {
         "/console/operator/data?issuer=62",
         "/console/operator/audit",
         "/console/operator/health",
-        "/console/providers",
+        "/console/operator/providers",
     ] {
-        let who =
-            if path.starts_with("/console/operator") || path.ends_with("providers") { &admin } else { &ada };
+        let who = if path.starts_with("/console/operator") { &admin } else { &ada };
         let headers = [("Cookie", who.cookie.as_str()), ("Accept", "text/html")];
         let reply = sandbox.request("GET", path, &headers, b"");
         let text = reply.text();
