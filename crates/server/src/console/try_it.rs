@@ -7,8 +7,7 @@ use engine::caller::{Credential, CredentialId, Proof};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 use wire::Incoming;
-use wire::tencent::action::VERSION;
-use wire::tencent::signature::{Unsigned, sign_tc3};
+use wire::tencent::signature::JsonPost;
 
 use super::Visit;
 use crate::front::Core;
@@ -95,20 +94,10 @@ fn question(
                 .collect();
             let body = Value::from(body).to_string();
             let timestamp = visit.server.engine.clock.now_ms().div_euclid(1000);
-            let unsigned = Unsigned {
-                method: &Method::POST,
-                host: &visit.host,
-                content_type: "application/json",
-                query: "",
-                body: Some(body.as_bytes()),
-                action: None,
-                timestamp,
-                service: "faceid",
-            };
-            put("authorization", &sign_tc3(&unsigned, secret_id, secret_key.expose()));
-            put("x-tc-action", page.tencent);
-            put("x-tc-version", VERSION);
-            put("x-tc-timestamp", &timestamp.to_string());
+            let post = JsonPost { host: &visit.host, action: page.tencent, body: body.as_bytes(), timestamp };
+            for (name, value) in post.headers(secret_id, secret_key.expose()) {
+                put(name, &value);
+            }
             put("x-tc-language", visit.says("en-US", "zh-CN"));
             ("/", body)
         }

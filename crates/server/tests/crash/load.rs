@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use wire::tencent::signature::{Unsigned, sign_tc3};
+use wire::tencent::signature::JsonPost;
 
 use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN, now};
 
@@ -131,25 +131,10 @@ fn elements(dice: &mut Dice) -> (&'static str, String, &'static str, &'static st
 }
 
 fn tencent(address: &str, body: &str, key: Option<&str>) -> String {
-    let timestamp = now();
-    let unsigned = Unsigned {
-        method: &http::Method::POST,
-        host: address,
-        content_type: "application/json",
-        query: "",
-        body: Some(body.as_bytes()),
-        action: None,
-        timestamp,
-        service: "faceid",
-    };
-    let authorization = sign_tc3(&unsigned, SECRET_ID, SECRET_KEY);
-    let key = key.map_or(String::new(), |key| format!("X-Idempotency-Key: {key}\r\n"));
-    format!(
-        "POST / HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nX-TC-Action: BankCard4EVerification\r\n\
-         X-TC-Version: 2018-03-01\r\nX-TC-Timestamp: {timestamp}\r\nAuthorization: {authorization}\r\n{key}\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    let post =
+        JsonPost { host: address, action: "BankCard4EVerification", body: body.as_bytes(), timestamp: now() };
+    let key: Vec<_> = key.map(|key| ("x-idempotency-key", key)).into_iter().collect();
+    String::from_utf8(post.to_http1(SECRET_ID, SECRET_KEY, &key)).unwrap()
 }
 
 fn acedata(address: &str, token: &str, body: &str, key: Option<&str>) -> String {

@@ -68,25 +68,14 @@ pub fn ask_tencent(sandbox: &Sandbox, now: i64, headers: &[(&str, &str)], body: 
     let body = renamed
         .iter()
         .fold(body.to_owned(), |body, (from, to)| body.replace(&format!("\"{from}\""), &format!("\"{to}\"")));
-    let unsigned = wire::tencent::signature::Unsigned {
-        method: &http::Method::POST,
+    let post = wire::tencent::signature::JsonPost {
         host: &sandbox.address,
-        content_type: "application/json",
-        query: "",
-        body: Some(body.as_bytes()),
-        action: None,
+        action: "BankCard4EVerification",
+        body: body.as_bytes(),
         timestamp: now,
-        service: "faceid",
     };
-    let authorization = wire::tencent::signature::sign_tc3(&unsigned, SECRET_ID, SECRET_KEY);
-    let timestamp = now.to_string();
-    let own = [
-        ("Content-Type", "application/json"),
-        ("X-TC-Action", "BankCard4EVerification"),
-        ("X-TC-Version", "2018-03-01"),
-        ("X-TC-Timestamp", &timestamp),
-        ("Authorization", &authorization),
-    ];
+    let own = post.headers(SECRET_ID, SECRET_KEY);
+    let own = own.each_ref().map(|(name, value)| (*name, value.as_str()));
     sandbox.request("POST", "/", &[&own, headers].concat(), body.as_bytes())
 }
 

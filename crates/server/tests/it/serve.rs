@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wire::tencent::signature::{Unsigned, sign_tc3};
+use wire::tencent::signature::JsonPost;
 
 use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN, now};
 
@@ -111,26 +111,14 @@ pub fn tencent(server: &Sandbox, secret_id: &str, secret_key: &str, card: &str) 
     let body = format!(
         r#"{{"Name":"张伟","BankCard":"{card}","Phone":"16100000001","IdCard":"99010119610202001X"}}"#
     );
-    let timestamp = now();
-    let unsigned = Unsigned {
-        method: &http::Method::POST,
+    let post = JsonPost {
         host: &server.address,
-        content_type: "application/json",
-        query: "",
-        body: Some(body.as_bytes()),
-        action: None,
-        timestamp,
-        service: "faceid",
+        action: "BankCard4EVerification",
+        body: body.as_bytes(),
+        timestamp: now(),
     };
-    let authorization = sign_tc3(&unsigned, secret_id, secret_key);
-    let timestamp = timestamp.to_string();
-    let headers = [
-        ("Content-Type", "application/json"),
-        ("X-TC-Action", "BankCard4EVerification"),
-        ("X-TC-Version", "2018-03-01"),
-        ("X-TC-Timestamp", &timestamp),
-        ("Authorization", &authorization),
-    ];
+    let headers = post.headers(secret_id, secret_key);
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     let reply = server.request("POST", "/", &headers, body.as_bytes());
     let response = &reply.json()["Response"];
     let said = response["Result"].as_str().or(response["Error"]["Code"].as_str());

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
-use wire::tencent::signature::{Unsigned, sign_tc3};
+use wire::tencent::signature::JsonPost;
 
 use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN, now};
 use authority::Authority;
@@ -127,30 +127,15 @@ impl Client {
 
 /// Authorization and time of the sample, signed for this host.
 fn proof(host: &str) -> [(&'static str, String); 5] {
-    let timestamp = now();
-    let unsigned = Unsigned {
-        method: &::http::Method::POST,
-        host,
-        content_type: "application/json",
-        query: "",
-        body: Some(SAMPLE.as_bytes()),
-        action: None,
-        timestamp,
-        service: "faceid",
-    };
-    [
-        ("authorization", sign_tc3(&unsigned, SECRET_ID, SECRET_KEY)),
-        ("content-type", "application/json".into()),
-        ("x-tc-action", "BankCard4EVerification".into()),
-        ("x-tc-version", "2018-03-01".into()),
-        ("x-tc-timestamp", timestamp.to_string()),
-    ]
+    sample(host).headers(SECRET_ID, SECRET_KEY)
+}
+
+fn sample(host: &str) -> JsonPost<'_> {
+    JsonPost { host, action: "BankCard4EVerification", body: SAMPLE.as_bytes(), timestamp: now() }
 }
 
 fn signed(host: &str) -> Vec<u8> {
-    let headers: String = proof(host).iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    format!("POST / HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {}\r\n\r\n{SAMPLE}", SAMPLE.len())
-        .into()
+    sample(host).to_http1(SECRET_ID, SECRET_KEY, &[])
 }
 
 #[test]

@@ -611,6 +611,56 @@ pub fn sign_tc3(request: &Unsigned<'_>, secret_id: &str, secret_key: &str) -> St
     )
 }
 
+/// A question as most clients put it: JSON, posted to `/`, signed with TC3 for the service `faceid`.
+#[derive(Clone, Copy)]
+pub struct JsonPost<'a> {
+    /// `Host` as it will be sent.
+    pub host: &'a str,
+    /// What is asked, such as `BankCard4EVerification`.
+    pub action: &'a str,
+    /// The members.
+    pub body: &'a [u8],
+    /// Unix seconds.
+    pub timestamp: i64,
+}
+
+impl JsonPost<'_> {
+    /// All its headers but `Host` and `Content-Length`, names in lower case.
+    pub fn headers(&self, secret_id: &str, secret_key: &str) -> [(&'static str, String); 5] {
+        const CONTENT_TYPE: &str = "application/json";
+        let unsigned = Unsigned {
+            method: &http::Method::POST,
+            host: self.host,
+            content_type: CONTENT_TYPE,
+            query: "",
+            body: Some(self.body),
+            action: None,
+            timestamp: self.timestamp,
+            service: "faceid",
+        };
+        [
+            ("authorization", sign_tc3(&unsigned, secret_id, secret_key)),
+            ("content-type", CONTENT_TYPE.into()),
+            ("x-tc-action", self.action.into()),
+            ("x-tc-version", super::action::VERSION.into()),
+            ("x-tc-timestamp", self.timestamp.to_string()),
+        ]
+    }
+
+    /// The whole request in the bytes of HTTP/1.1; `more` are headers besides.
+    pub fn to_http1(&self, secret_id: &str, secret_key: &str, more: &[(&str, &str)]) -> Vec<u8> {
+        let mut head = format!("POST / HTTP/1.1\r\nhost: {}\r\n", self.host);
+        for (name, value) in self.headers(secret_id, secret_key) {
+            head += &format!("{name}: {value}\r\n");
+        }
+        for (name, value) in more {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += &format!("content-length: {}\r\n\r\n", self.body.len());
+        [head.as_bytes(), self.body].concat()
+    }
+}
+
 fn canonical_request(request: &Unsigned<'_>, signed_headers: &str) -> String {
     let get = request.method == http::Method::GET;
     let payload: &[u8] = match request.body {
