@@ -44,11 +44,13 @@ impl Claim {
 
     /// The elements as they may be shown to somebody who looks after the system.
     pub fn masked(&self) -> Masks {
+        // Somebody may have put a name where a number belongs: of numbers only digits are shown.
+        let digit = |letter: char| letter.is_ascii_digit() || matches!(letter, 'X' | 'x');
         Masks {
-            name: mask(&self.name, 1, 0),
-            card: digits_only(mask(&self.card, 6, 4)),
-            id: digits_only(mask(&self.id, 1, 1)),
-            mobile: digits_only(mask(&self.mobile, 3, 4)),
+            name: mask(&self.name, 1, 0, |_| true),
+            card: mask(&self.card, 6, 4, digit),
+            id: mask(&self.id, 1, 1, digit),
+            mobile: mask(&self.mobile, 3, 4, digit),
         }
     }
 }
@@ -72,21 +74,20 @@ pub struct Masks {
     pub mobile: String,
 }
 
-/// Somebody may have put a name where a number belongs: of numbers only digits are shown.
-fn digits_only(mask: String) -> String {
-    mask.chars().map(|c| if c.is_ascii_digit() || matches!(c, 'X' | 'x') { c } else { '*' }).collect()
-}
-
-/// Keeps the first and last characters; keeps nothing of a text so short that most would show.
-fn mask(text: &str, first: usize, last: usize) -> String {
+/// Keeps the first and last characters if they may be shown; keeps nothing of a text so short that most
+/// would show.
+fn mask(text: &str, first: usize, last: usize, may_show: impl Fn(char) -> bool) -> String {
     let count = text.chars().count().min(64);
     let hidden = if count >= first + last + 3 || (last == 0 && count > first) {
         first..count - last
     } else {
         0..count
     };
-    let shown = |(at, letter)| if hidden.contains(&at) { '*' } else { letter };
-    text.chars().take(count).enumerate().map(shown).collect()
+    let mut masked = String::with_capacity(text.len());
+    for (at, letter) in text.chars().take(count).enumerate() {
+        masked.push(if hidden.contains(&at) || !may_show(letter) { '*' } else { letter });
+    }
+    masked
 }
 
 #[cfg(test)]

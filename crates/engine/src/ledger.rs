@@ -280,10 +280,13 @@ pub fn side_matches(side: &Side, commitment: &Hash) -> bool {
     audit::commitment(&side.salt, &encoded(side)) == *commitment
 }
 
+/// An entry or a side row has about as many; what is longer grows.
+const USUAL_BYTES: usize = 256;
+
 /// Postcard bytes of plain data.
 pub(crate) fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     #[expect(clippy::expect_used, reason = "plain data of known length goes into a growing vector")]
-    postcard::to_stdvec(value).expect("plain data can be encoded")
+    postcard::to_extend(value, Vec::with_capacity(USUAL_BYTES)).expect("plain data can be encoded")
 }
 
 /// The state all entries add up to.

@@ -630,24 +630,28 @@ fn seeded(
     if seed.callers.is_empty() {
         return Ok((directory, Vec::new()));
     }
-    seed.callers.iter().try_for_each(|caller| file.put_caller(caller))?;
-    let mut grants = Vec::new();
-    for (application, amount) in &seed.applications {
-        file.put_application(application)?;
-        // Asked of the books, not of the applications: a crash in between must not lose the grant.
-        if *amount > Credits::ZERO && !books.was_granted(application.id) {
-            grants.push(Entry::Grant { at_ms: 0, application: application.id, amount: *amount });
-        }
-    }
-    (seed.credentials)(vault).iter().try_for_each(|credential| file.put_credential(credential, vault))?;
-    Ok((file.directory(vault)?, grants))
+    file.together(|file| {
+        seed.callers.iter().try_for_each(|caller| file.put_caller(caller))?;
+        seed.applications.iter().try_for_each(|(application, _)| file.put_application(application))?;
+        (seed.credentials)(vault).iter().try_for_each(|credential| file.put_credential(credential, vault))
+    })?;
+    // Asked of the books, not of the applications: a crash in between must not lose the grant.
+    let is_due = |(application, amount): &&(Application, Credits)| {
+        *amount > Credits::ZERO && !books.was_granted(application.id)
+    };
+    let grant = |(application, amount): &(Application, Credits)| Entry::Grant {
+        at_ms: 0,
+        application: application.id,
+        amount: *amount,
+    };
+    Ok((file.directory(vault)?, seed.applications.iter().filter(is_due).map(grant).collect()))
 }
 
 fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>, OpenError> {
     const PAUSE: Duration = Duration::from_millis(200);
     thread("card4e-usage", move || {
-        // Whoever waits for an answer goes first.
-        let _ = rustix::process::nice(10);
+        // Whoever waits for an answer goes first, also where all share one core.
+        let _ = rustix::process::nice(19);
         let mut lags = false;
         loop {
             // Asked before, so that what was settled until the end is still taken over.

@@ -141,7 +141,7 @@ impl Queue {
         if !drafts.is_empty() {
             let mut waiting = self.lock();
             waiting.drafts.append(drafts);
-            self.ring(&mut waiting);
+            self.ring(waiting);
         }
     }
 
@@ -164,8 +164,7 @@ impl Queue {
             return Err(Refusal::Stopped);
         }
         waiting.bulks.push_back((draft, done));
-        self.ring(&mut waiting);
-        drop(waiting);
+        self.ring(waiting);
         settled.recv().unwrap_or(Err(Refusal::Stopped))
     }
 
@@ -174,8 +173,7 @@ impl Queue {
         let mut waiting = self.lock();
         // Whoever asked may have gone.
         push(&mut waiting, Box::new(move |kept| drop(done.send(kept))));
-        self.ring(&mut waiting);
-        drop(waiting);
+        self.ring(waiting);
         kept.recv().unwrap_or(Err(StoreError::Stopped))
     }
 
@@ -185,8 +183,7 @@ impl Queue {
         let told = Tell(Some(Arc::clone(&shared)));
         let mut waiting = self.lock();
         waiting.entries.push((entry, Box::new(move |kept| told.tell(kept))));
-        self.ring(&mut waiting);
-        drop(waiting);
+        self.ring(waiting);
         poll_fn(move |context| {
             let mut keeping = shared.lock().unwrap_or_else(PoisonError::into_inner);
             match keeping.kept.take() {
@@ -218,12 +215,13 @@ impl Queue {
     pub(crate) fn close(&self) {
         let mut waiting = self.lock();
         waiting.closing = true;
-        self.ring(&mut waiting);
+        self.ring(waiting);
     }
 
-    fn ring(&self, waiting: &mut Waiting) {
-        if waiting.asleep {
-            waiting.asleep = false;
+    /// Wakes the writer, once it can have the lock: else it would wake only to wait for that.
+    fn ring(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        if std::mem::take(&mut waiting.asleep) {
+            drop(waiting);
             self.bell.notify_one();
         }
     }

@@ -875,8 +875,14 @@ pub fn new_request_id() -> [u8; 16] {
 
 /// `74e742e8-f91d-49c3-9744-c20f3baca117`
 pub fn uuid_text(id: &[u8; 16]) -> String {
-    let hex = crate::file::hex(id);
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    let mut text = String::with_capacity(36);
+    for (at, byte) in id.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.extend(crate::file::hex_digits(*byte));
+    }
+    text
 }
 
 #[cfg(test)]

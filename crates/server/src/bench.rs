@@ -210,8 +210,11 @@ struct Shared {
     clock: Clock,
     /// By claim: a request and when it was signed. What is asked again is sent again as it is, so that
     /// signing does not bound what can be measured.
-    signed: RefCell<Vec<Option<(i64, Rc<[u8]>)>>>,
+    signed: RefCell<Vec<Option<Signed>>>,
 }
+
+/// A request, and when it was signed, unix seconds.
+type Signed = (i64, Rc<[u8]>);
 
 /// For so long a signed request is sent again; servers take it for five minutes.
 const SIGNED_FOR_S: i64 = 120;

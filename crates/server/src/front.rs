@@ -9,6 +9,7 @@ pub mod operate;
 pub mod tencent;
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -119,7 +120,7 @@ impl Server {
     async fn opened(&self, envelope: Option<Envelope>, credential: &Credential) -> Result<Opened, Unopened> {
         let Some(envelope) = envelope else { return Ok(Opened::default()) };
         match self.envelopes.get(&self.engine.vault) {
-            Some(envelopes) => envelopes.open(&envelope, credential).await,
+            Some(envelopes) => Box::pin(envelopes.open(&envelope, credential)).await,
             // Never verified as if it were text.
             None => Err(Unopened::Cannot(CannotOpen::Failed)),
         }
@@ -142,7 +143,7 @@ pub async fn answer(core: &Core, received: &Received) -> Reply {
         body: received.body.as_deref().unwrap_or_default(),
     };
     let is_tencent = tencent_claims(&incoming);
-    match guarded(route(core, &incoming, received, is_tencent)).await {
+    match guarded(pin!(route(core, &incoming, received, is_tencent))).await {
         Ok(reply) => reply,
         Err(_) => {
             core.server.metrics.panics.fetch_add(1, Ordering::Relaxed);
@@ -154,7 +155,7 @@ pub async fn answer(core: &Core, received: &Received) -> Reply {
                 false => acedata::panicked(&incoming, &request),
             };
             let note = Note { error: Some(code), ..Note::default() };
-            finish(core, wire, &request, received, note, reply).await
+            Box::pin(finish(core, wire, &request, received, note, reply)).await
         }
     }
 }
@@ -163,6 +164,7 @@ fn tencent_claims(incoming: &Incoming<'_>) -> bool {
     wire::tencent::claims(incoming)
 }
 
+/// Only what is asked most is in the future itself, whose size is moved about for each request.
 async fn route(core: &Core, incoming: &Incoming<'_>, received: &Received, is_tencent: bool) -> Reply {
     if is_tencent {
         return tencent::answer(core, incoming, received).await;
@@ -171,11 +173,11 @@ async fn route(core: &Core, incoming: &Incoming<'_>, received: &Received, is_ten
         return reply;
     }
     if crate::console::owns(incoming.path) {
-        return crate::console::answer(core, incoming, received).await;
+        return Box::pin(crate::console::answer(core, incoming, received)).await;
     }
     match &core.server.sandbox {
         Some(sandbox) if Sandbox::owns(incoming.path) => sandbox.control(&core.server, incoming),
-        _ if incoming.path.starts_with(API) => api(core, incoming, received).await,
+        _ if incoming.path.starts_with(API) => Box::pin(api(core, incoming, received)).await,
         _ => acedata::answer(core, incoming, received).await,
     }
 }
@@ -343,7 +345,7 @@ pub async fn finish(
         }
     }
     match &core.server.sandbox {
-        Some(sandbox) => sandbox.finish(&core.server, wire, request, note, reply).await,
+        Some(sandbox) => Box::pin(sandbox.finish(&core.server, wire, request, note, reply)).await,
         None => reply,
     }
 }

@@ -24,8 +24,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -216,7 +216,8 @@ fn serve_core(
     stopping: watch::Receiver<bool>,
     started: &std::sync::mpsc::Sender<anyhow::Result<()>>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let opened = runtime
         .map_err(anyhow::Error::from)
         .and_then(|runtime| Ok((runtime, Core::new(Arc::clone(&server))?)));
@@ -226,13 +227,12 @@ fn serve_core(
     };
     // Whoever started it waits for it.
     let _ = started.send(Ok(()));
-    let local = LocalSet::new();
-    local.spawn_local({
+    runtime.spawn_local({
         let core = Rc::clone(&core);
         async move { core.desk.carry_mail().await }
     });
-    local.spawn_local(measure_lateness(Rc::clone(&core)));
-    runtime.block_on(local.run_until(async {
+    runtime.spawn_local(measure_lateness(Rc::clone(&core)));
+    runtime.block_on(async {
         let mut connections = tokio::task::JoinSet::new();
         while let Some(socket) = sockets.recv().await {
             // One that is gone already has no address any more.
@@ -246,7 +246,7 @@ fn serve_core(
         if tokio::time::timeout(drain, drained).await.is_err() {
             tracing::warn!("some connections were still busy and are closed");
         }
-    }));
+    });
 }
 
 /// How often a core looks how far behind it is.
@@ -309,8 +309,8 @@ impl Connection {
     async fn serve_http1(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin) {
         let (core, peer, stopping) = (Rc::clone(&self.core), self.peer, self.stopping.clone());
         let service = service_fn(move |request| {
-            let (core, stopping) = (Rc::clone(&core), stopping.clone());
-            async move { respond(core, peer, stopping, request).await }
+            // On the heap, because hyper moves it twice.
+            Box::pin(respond(Rc::clone(&core), peer, stopping.clone(), request))
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -732,9 +732,10 @@ pub fn connection_bound(most: usize) -> Arc<Semaphore> {
 }
 
 /// Runs a future and turns a panic in it into an error.
-pub async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn std::any::Any + Send>> {
-    let mut work = pin!(work);
-    std::future::poll_fn(|context| {
+pub fn guarded<T>(
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = Result<T, Box<dyn std::any::Any + Send>>> {
+    std::future::poll_fn(move |context| {
         let polled = std::panic::AssertUnwindSafe(|| work.as_mut().poll(context));
         match std::panic::catch_unwind(polled) {
             Ok(Poll::Pending) => Poll::Pending,
@@ -742,5 +743,4 @@ pub async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn std:
             Err(panic) => Poll::Ready(Err(panic)),
         }
     })
-    .await
 }

@@ -32,7 +32,10 @@ impl<'a> Incoming<'a> {
     ///
     /// Header values are read as UTF-8, not only ASCII: clients send raw Chinese in some of them.
     pub fn header(&self, name: &str) -> Option<&'a str> {
-        std::str::from_utf8(self.headers.get(name)?.as_bytes()).ok()
+        // To find it by hash, `HeaderMap` first parses the name: more work than to look at all of a request.
+        let is_named = |known: &str| known.len() == name.len() && known.eq_ignore_ascii_case(name);
+        let (_, value) = self.headers.iter().find(|(known, _)| is_named(known.as_str()))?;
+        std::str::from_utf8(value.as_bytes()).ok()
     }
 }
 

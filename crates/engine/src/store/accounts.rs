@@ -538,8 +538,14 @@ impl Accounts {
 }
 
 fn find_in(db: &Connection, at: [&BlindIndex; 2]) -> rusqlite::Result<Option<(AccountRow, [u8; 16])>> {
+    let [newest, older] = at;
+    // For a list of values SQLite builds a table of its own each time: only where there are two.
+    if newest == older {
+        let find = concat!(select!(), " WHERE idx = ?1");
+        return db.prepare_cached(find)?.query_row([&newest.0[..]], read).optional();
+    }
     let find = concat!(select!(), " WHERE idx IN (?1, ?2)");
-    db.prepare_cached(find)?.query_row(at.map(|index| &index.0[..]), read).optional()
+    db.prepare_cached(find)?.query_row([&newest.0[..], &older.0[..]], read).optional()
 }
 
 fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<usize> {

@@ -235,9 +235,17 @@ impl LedgerFile {
     }
 
     /// Folds the log into the file, so that what is copied or looked at afterwards is whole.
+    ///
+    /// The log keeps its length, and the next start reads it as far as it was written: so it is begun anew.
     pub fn close(&mut self) -> Result<(), StoreError> {
-        let folded = self.db.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()));
-        folded.map_err(|cause| SCHEMA.error(cause))
+        let run = |db: &Connection| {
+            db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+            // The first write after that is at the beginning of the log, and ends what a start reads of it.
+            let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            db.pragma_update(None, "user_version", version)?;
+            db.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()))
+        };
+        run(&self.db).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Whether a snapshot is due.
@@ -592,8 +600,16 @@ fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<Checkpoint> {
 impl LedgerFile {
     /// Adds a caller with its application; a crash leaves both or neither.
     pub fn put_new(&mut self, caller: &Caller, application: &Application) -> Result<(), StoreError> {
+        self.together(|file| file.put_caller(caller).and_then(|()| file.put_application(application)))
+    }
+
+    /// Changes of callers in one commit, all or none.
+    pub fn together(
+        &mut self,
+        put: impl FnOnce(&mut LedgerFile) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         self.run("BEGIN")?;
-        let put = self.put_caller(caller).and_then(|()| self.put_application(application));
+        let put = put(self);
         let put = put.and_then(|()| self.run("COMMIT"));
         // Some failures have rolled back already, a full disk among them.
         if put.is_err() && !self.db.is_autocommit() {

@@ -27,14 +27,19 @@ impl Cmac {
     pub fn mac(&self, parts: &[&[u8]]) -> [u8; 16] {
         let mut state = [0u8; 16];
         let mut filled = 0;
-        for &byte in parts.iter().flat_map(|part| part.iter()) {
-            // A block is enciphered only when another byte follows: the last one is treated apart.
-            if filled == 16 {
-                state = self.enciphered(state);
-                filled = 0;
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                // A block is enciphered only when another byte follows: the last one is treated apart.
+                if filled == 16 {
+                    state = self.enciphered(state);
+                    filled = 0;
+                }
+                let (next, later) = rest.split_at(rest.len().min(16 - filled));
+                state[filled..].iter_mut().zip(next).for_each(|(byte, next)| *byte ^= next);
+                filled += next.len();
+                rest = later;
             }
-            state[filled] ^= byte;
-            filled += 1;
         }
         let subkey = if filled == 16 {
             &self.whole
