@@ -322,6 +322,13 @@ pub enum NotBegun {
     /// It is under way already.
     #[error("this job is under way already")]
     UnderWay,
+    /// A route buys answers for this caller; rows are not bought, and an account that is not held here
+    /// would be answered as one that does not exist.
+    #[error(
+        "a route buys answers to this caller's questions, and rows of files and batches are not bought; ask them \
+         one by one, or leave this action or caller out of the route"
+    )]
+    Routed,
     /// The ledger.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -397,6 +404,9 @@ impl Engine {
 
     /// Begins a job, or goes on with it.
     pub fn bulk(self: &Arc<Engine>, job: Job) -> Result<Session, NotBegun> {
+        if self.buys(&job) {
+            return Err(NotBegun::Routed);
+        }
         {
             let mut jobs = self.jobs.0.lock().unwrap_or_else(PoisonError::into_inner);
             if jobs.len() >= JOBS_MAX {
@@ -636,6 +646,16 @@ impl Session {
 }
 
 impl Engine {
+    /// Whether single questions like those of a job may be bought.
+    fn buys(&self, job: &Job) -> bool {
+        let (policy, directory) = (self.policy(), self.directory());
+        let application = directory.application(job.credential.application);
+        let routes = policy.routing.iter().flat_map(|routing| &routing.routes);
+        application.is_some_and(|(application, _)| {
+            routes.into_iter().any(|route| route.takes_some(&application.name, job.action))
+        })
+    }
+
     /// Whether a job's caller may ask now, and at which price.
     ///
     /// # Errors

@@ -104,12 +104,16 @@ impl Route {
         action != Action::CardInformation && (self.actions.is_empty() || self.actions.contains(&action))
     }
 
+    /// Whether it takes a question of a caller about some card.
+    pub fn takes_some(&self, caller: &str, action: Action) -> bool {
+        self.takes_action(action)
+            && (self.callers.is_empty() || self.callers.iter().any(|known| known == caller))
+    }
+
     /// Whether it takes a question.
     pub fn takes(&self, caller: &str, action: Action, card: Option<&str>) -> bool {
         let begins = |prefix: &String| card.is_some_and(|card| card.starts_with(prefix.as_str()));
-        self.takes_action(action)
-            && (self.callers.is_empty() || self.callers.iter().any(|known| known == caller))
-            && (self.prefixes.is_empty() || self.prefixes.iter().any(begins))
+        self.takes_some(caller, action) && (self.prefixes.is_empty() || self.prefixes.iter().any(begins))
     }
 
     /// The order in which providers are asked for a request.

@@ -115,6 +115,15 @@ impl Kept {
         }
     }
 
+    /// The new root key of a replacement that was begun and is not in force, with its text: a server may
+    /// still be at it when whoever asked was killed, so the file that has it must not be written over. What
+    /// opens with a passphrase or a PIN is replaced by people, not in milliseconds.
+    pub fn begun(&self, in_force: &[u8; 32]) -> Option<(RootKey, Zeroizing<String>)> {
+        let next = self.next.as_ref().filter(|_| self.custody() == Custody::File)?;
+        let root = self.opened(next, None).ok()?;
+        (*root != *in_force).then(|| (root, next.clone()))
+    }
+
     fn end_replacement(&self) {
         let Some(path) = place(&self.settings, &self.base, self.custody()) else { return };
         if let Err(error) = put_in_place(&path) {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Args;
 use engine::route::Routing;
-use engine::vault::{KeyRing, ListedKey, Vault};
+use engine::vault::{KeyRing, ListedKey, RingError, Vault};
 use engine::{Engine, Policy, Running, Seed};
 use zeroize::Zeroizing;
 
 use crate::config::{Secrets, Settings};
+use crate::custody::Kept;
 use crate::manage::{Answering, Hidden, Request};
-use crate::{custody, sandbox};
+use crate::sandbox;
 
 /// Which installation a command is about.
 #[derive(Args, Clone)]
@@ -93,6 +94,10 @@ fn there(folder: PathBuf) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
+fn is_of_other_root(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(RingError::OtherRoot { .. }))
+}
+
 fn nowhere() -> anyhow::Error {
     anyhow::anyhow!("say which installation: --config FILE, or --data DIR of a sandbox")
 }
@@ -102,8 +107,17 @@ impl Installation {
     pub fn configured(config: &Path) -> anyhow::Result<Installation> {
         let settings = Settings::read(config)?;
         let base = config.parent().unwrap_or(Path::new("."));
-        let root_key = custody::root_key(&settings, base)?;
-        Installation::unlocked(settings, base, &root_key)
+        let kept = Kept::read(&settings, base)?;
+        let secret = kept.ask()?;
+        let root_key = kept.open(secret.as_ref())?;
+        match Installation::unlocked(settings.clone(), base, &root_key) {
+            // A server sealed the ring with the next root key since that was read.
+            Err(error) if is_of_other_root(&error) => {
+                let root_key = Kept::read(&settings, base)?.open(secret.as_ref())?;
+                Installation::unlocked(settings, base, &root_key)
+            }
+            opened => opened,
+        }
     }
 
     /// The same, from settings that were read, with the root key somebody gave.

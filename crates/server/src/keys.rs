@@ -13,7 +13,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::config::{Custody, Settings};
-use crate::custody;
+use crate::custody::{self, Kept, RootKey};
 use crate::installation::{Installation, Place};
 use crate::manage::{self, Answering, Request};
 
@@ -133,7 +133,8 @@ fn list(place: &Place, json: bool) -> anyhow::Result<()> {
 fn seal(config: &Path, to: Option<Custody>, json: bool) -> anyhow::Result<()> {
     let settings = Settings::read(config)?;
     let base = config.parent().unwrap_or(Path::new("."));
-    let root_key = custody::root_key(&settings, base)?;
+    let kept = Kept::read(&settings, base)?;
+    let root_key = kept.open(kept.ask()?.as_ref())?;
     // The right one, or nothing is written.
     let installation = Installation::unlocked(settings.clone(), base, &root_key)?;
     let is = settings.keys.custody;
@@ -143,7 +144,7 @@ fn seal(config: &Path, to: Option<Custody>, json: bool) -> anyhow::Result<()> {
         "card4e cannot write the environment; seal the root key: card4e keys seal --to passphrase",
     )?;
     if to == is {
-        replace(&path, &settings, base, installation, json)
+        replace(&path, &settings, base, installation, kept.begun(&root_key), json)
     } else {
         move_to(to, &path, config, &root_key, json)
     }
@@ -201,6 +202,7 @@ fn replace(
     settings: &Settings,
     base: &Path,
     installation: Installation,
+    begun: Option<(RootKey, Zeroizing<String>)>,
     json: bool,
 ) -> anyhow::Result<()> {
     let old = custody::former(path);
@@ -210,8 +212,14 @@ fn replace(
         "{shown} is the root key before this one: put it where the backups are that need it, or destroy it \
          (shred -u {shown}); then do this again"
     );
-    let new = Zeroizing::new(random::<32>());
-    let (text, how) = custody::sealed(&new, &settings.keys, base, settings.keys.custody)?;
+    let (new, (text, how)) = match begun {
+        Some((new, text)) => (new, (text, "in plain text".to_owned())),
+        None => {
+            let new = Zeroizing::new(random::<32>());
+            let sealed = custody::sealed(&new, &settings.keys, base, settings.keys.custody)?;
+            (new, sealed)
+        }
+    };
     custody::replace(path, &text, || installation.replace_root_key(&new))?;
     if json {
         return print_sealed(settings.keys.custody, path, Some(&old));

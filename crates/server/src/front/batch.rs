@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use engine::bulk::{Answers, BLOCK_ROWS, Job, Judge, Judged, Rows, Session, SettledRows, Unsettled};
+use engine::bulk::{
+    Answers, BLOCK_ROWS, Job, Judge, Judged, NotBegun, Rows, Session, SettledRows, Unsettled,
+};
 use engine::caller::{Action, Credential, Purpose, Wire};
 use engine::outcome::Outcome;
 use engine::projection::{self, AceDataNumbering};
@@ -154,9 +156,12 @@ impl Batch {
         // So that who may not ask is told so by a status.
         engine.may_ask(&job).map_err(|refusal| acedata::fault_of(refusal, ""))?;
         let action = job.action;
-        let session = engine.bulk(job).map_err(|why| {
-            let why = format!("{why}; send it again when it has ended.");
-            Fault::with_message(ErrorCode::TooManyRequests, why)
+        let session = engine.bulk(job).map_err(|why| match why {
+            NotBegun::Routed => Fault::with_message(ErrorCode::ApiNotImplemented, format!("{why}.")),
+            why => {
+                let why = format!("{why}; send it again when it has ended.");
+                Fault::with_message(ErrorCode::TooManyRequests, why)
+            }
         })?;
         let judge = session.judge().map_err(|error| {
             tracing::error!(%error, "the accounts cannot be read");

@@ -541,6 +541,36 @@ fn screens_of_providers() {
     assert!(doctor.contains("`t` is in no route"), "{doctor}");
 }
 
+/// An account that is not held here may be one that a provider knows: rows are not told that it does not exist.
+#[test]
+fn files_and_batches_are_refused_where_answers_are_bought() {
+    let acedata = Sandbox::start();
+    let front = Front { acedata: &acedata.address, ..Front::default() };
+    let (bank, shop) = front.installed();
+    let file = bank.folder().join("questions.csv");
+    std::fs::write(
+        &file,
+        format!("bank_card,name,id_number,phone\n{CARD},张伟,99010119610202001X,{PHONE}\n"),
+    )
+    .unwrap();
+    let (config, out) = (bank.config.to_str().unwrap(), bank.folder().join("out.csv"));
+    let [from, to] = [&file, &out].map(|path| path.to_str().unwrap());
+    let done = card4e(&["verify-file", "--caller", "shop", "--config", config, from, to]);
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && said.contains("are not bought; ask them one by one"), "{said}");
+    let server = Sandbox::serving(&bank.config);
+    let bearer = format!("Bearer {}", shop.token);
+    let line =
+        format!(r#"{{"name":"张伟","bank_card":"{CARD}","phone":"{PHONE}","id_card":"99010119610202001X"}}"#);
+    let path = "/api/v1/verifications/batch?purpose=account_opening&consent=terms-7";
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/x-ndjson")];
+    let reply = server.request("POST", path, &headers, line.as_bytes());
+    assert!(reply.status == 400 && reply.text().contains("are not bought"), "{}", reply.text());
+    assert_eq!(acedata.charges(), 0);
+    server.stop();
+    assert_eq!(bank.run(&["ledger", "summary"])["answers"], 0);
+}
+
 /// Providers and routes change without a restart; a mistake in them changes nothing.
 #[test]
 fn routes_are_read_again() {
