@@ -1,11 +1,13 @@
-//! The engine on a disk that fails and under a clock that jumps, all of it from a seed.
+//! The engine on a disk that fails, under a clock that jumps and before providers that fail, all of it from
+//! a seed.
 //!
 //! The seed decides what is asked, when the clock is turned, and when and how the disk breaks; how the threads
 //! take their turns between is the machine's.
 //!
 //! After every step the ledger is followed: no answered charge is lost, none is invented, what was refused
-//! never touched it, its tree grew and did not change, and the books are what the blocks add up to. At the
-//! end of each world everything is read once more, and no element is in any file.
+//! never touched it, its tree grew and did not change, and the books are what the blocks add up to; no
+//! provider was asked before that was durable, what was bought is what was answered, and no cap is crossed. At
+//! the end of each world everything is read once more, and no element is in any file.
 //!
 //! ```sh
 //! cargo test -p card4e-engine --test simulation                                      # some seconds
@@ -16,11 +18,13 @@
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot go on fails")]
 
 mod disk;
+mod providers;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::path::Path;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
@@ -45,10 +49,14 @@ use engine::verify::{Question, Refusal, new_request_id, verify};
 use engine::{Engine, Policy, Running, Seed};
 
 use disk::State;
+use providers::{Budget, Providers};
 
 const ROOT: [u8; 32] = [9; 32];
 const NOON: i64 = 1_795_233_600_000; // 2026-11-21 12:00 in Beijing
 const CARDS: [&str; 3] = ["6217000000000000012", "6217000000000101017", "6217000000000202013"];
+
+/// No account of record has it; what is told about it is bought.
+const FOREIGN: &str = "6217000000000000020";
 
 /// Seeds that are always tried; a seed that ever failed is added.
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
@@ -86,6 +94,7 @@ fn nothing_answered_is_lost_and_nothing_is_invented() {
     println!("{all:?}");
     assert!(all.answered * 10 > all.asked && all.refused > 0, "{all:?}");
     assert!(all.faults > 0 && all.restarts > 0 && all.power_cuts > 0 && all.recalled > 0, "{all:?}");
+    assert!(all.bought > 0 && all.sent > all.bought, "{all:?}");
 }
 
 /// What happened, to see that something did.
@@ -100,11 +109,16 @@ struct Seen {
     faults: u64,
     restarts: u64,
     power_cuts: u64,
+    /// Calls to providers.
+    sent: u64,
+    /// Answers that were bought.
+    bought: u64,
 }
 
 impl Seen {
     fn add(&mut self, other: &Seen) {
-        let Seen { asked, answered, recalled, refused, unknown, faults, restarts, power_cuts } = other;
+        let Seen { asked, answered, recalled, refused, unknown, faults, restarts, power_cuts, sent, bought } =
+            other;
         self.asked += asked;
         self.answered += answered;
         self.recalled += recalled;
@@ -113,6 +127,8 @@ impl Seen {
         self.faults += faults;
         self.restarts += restarts;
         self.power_cuts += power_cuts;
+        self.sent += sent;
+        self.bought += bought;
     }
 }
 
@@ -161,6 +177,10 @@ struct World {
     granted_there: [i64; 2],
     charged: [i64; 2],
     answers: u64,
+    providers: Rc<Providers>,
+    budget: Budget,
+    /// Requests about the card that no account of record has.
+    foreign: HashSet<[u8; 16]>,
 }
 
 fn application(number: u32) -> Application {
@@ -199,6 +219,7 @@ fn open(folder: &Path) -> Result<Running, engine::OpenError> {
         requests_per_second: [150; Action::ALL.len()],
         attempts: AttemptPolicy { per_card: Some(40), ..AttemptPolicy::default() },
         log_bytes: 0,
+        routing: Some(Arc::new(providers::routing())),
         under_way_max: 64,
         ..Policy::default()
     };
@@ -240,6 +261,9 @@ impl World {
             granted_there: [0, 0],
             charged: [0, 0],
             answers: 0,
+            providers: Rc::new(Providers::new(Draws(seed ^ 0x5eed))),
+            budget: Budget::default(),
+            foreign: HashSet::new(),
         };
         world.start();
         put_people(world.engine());
@@ -262,6 +286,7 @@ impl World {
         self.restart();
         self.check_all();
         self.stop();
+        self.seen.sent = self.providers.sent();
         self.seen
     }
 
@@ -273,8 +298,11 @@ impl World {
     fn ask_some(&mut self) {
         let count = 1 + self.draws.below(48);
         let wishes: Vec<Wish> = (0..count).map(|_| self.wish()).collect();
+        let foreign = wishes.iter().filter(|wish| wish.card == FOREIGN);
+        self.foreign.extend(foreign.map(|wish| wish.request));
         let desk = self.desk.take().unwrap();
-        let settlements = wait(&desk, all(wishes.iter().map(|wish| asked(&desk, wish)).collect()));
+        let settlements =
+            wait(&desk, &self.providers, all(wishes.iter().map(|wish| asked(&desk, wish)).collect()));
         self.desk = Some(desk);
         for (wish, settlement) in wishes.iter().zip(settlements) {
             self.seen.asked += 1;
@@ -297,7 +325,7 @@ impl World {
         Wish {
             request: new_request_id(),
             application: 1 + self.draws.below(2) as u32,
-            card: CARDS[self.draws.below(3) as usize],
+            card: [CARDS[0], CARDS[1], CARDS[2], FOREIGN][self.draws.below(4) as usize],
             mobile: if self.draws.one_in(4) { "16100000002" } else { "16100000001" },
             key: self.draws.one_in(3).then(|| format!("key {}", self.draws.below(200))),
         }
@@ -319,6 +347,10 @@ impl World {
         }
         assert_eq!(answer.request, wish.request);
         let expected = match (wish.card == CARDS[1], wish.mobile == "16100000001") {
+            // Held against what was bought, when the ledger is followed.
+            _ if wish.card == FOREIGN => {
+                &[Outcome::Pass, Outcome::HolderMismatch, Outcome::SourceBusy, Outcome::Declined][..]
+            }
             (true, _) => &[Outcome::CardLost, Outcome::HolderMismatch][..],
             (false, true) => &[Outcome::Pass],
             (false, false) => &[Outcome::HolderMismatch],
@@ -380,16 +412,19 @@ impl World {
 
     fn stop(&mut self) {
         (self.desk, self.ledger) = (None, None);
+        self.providers.forget();
         self.running.take().unwrap().stop();
     }
 
     fn start(&mut self) {
         let running = open(self.folder.path()).unwrap_or_else(|error| panic!("it does not start: {error}"));
         running.engine.clock.set(Mode::Frozen(self.now));
-        self.desk = Some(running.engine.desk().unwrap());
+        let transport = Rc::clone(&self.providers);
+        self.desk = Some(running.engine.desk().unwrap().buying_through(transport));
         self.running = Some(running);
         self.ledger = Some(LedgerReader::open(&self.folder.path().join("ledger.db")).unwrap());
         self.follow();
+        self.budget.nothing_is_open();
         // Nothing that may still come to light is older than a restart.
         self.open.clear();
         (self.granted, self.perhaps_granted) = (self.granted_there.map(|sum| sum / 1_000_000), [0, 0]);
@@ -408,12 +443,18 @@ impl World {
                 Entry::Grant { application, amount, .. } => {
                     self.granted_there[application.0 as usize - 1] += amount.0;
                 }
+                Entry::Asking(asking) => self.budget.ask(asking),
+                Entry::Bought(bought) => {
+                    self.seen.bought += u64::from(bought.outcome.is_some());
+                    self.budget.end(bought);
+                }
                 _ => {}
             }
             Ok::<_, StoreError>(())
         });
         followed.unwrap_or_else(|error| panic!("the audit: {error}"));
         (self.tree, self.ledger) = (tree, Some(ledger));
+        self.budget.check(self.providers.sent());
         assert!(self.unseen.is_empty(), "answers that callers were told are not in the ledger");
         for (at, granted) in self.granted_there.into_iter().enumerate() {
             let is = granted / 1_000_000;
@@ -424,6 +465,9 @@ impl World {
 
     fn find(&mut self, answer: &Answer) {
         self.answers += 1;
+        if self.foreign.contains(&answer.request) {
+            self.budget.answer(answer);
+        }
         self.charged[answer.application.0 as usize - 1] += answer.charged.0;
         match self.told.get(&answer.request) {
             Some(told) => {
@@ -447,7 +491,8 @@ impl World {
         let check = check.unwrap_or_else(|error| panic!("the audit: {error}"));
         assert_eq!(check.answers, self.answers);
         assert_eq!(check.root, engine::file::hex(&self.tree.root()));
-        let elements = [&CARDS[..], &["99010119610202001X", "16100000001", "16100000002", "张伟"]].concat();
+        let elements =
+            [&CARDS[..], &[FOREIGN, "99010119610202001X", "16100000001", "16100000002", "张伟"]].concat();
         for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
             let Ok(bytes) = std::fs::read(&file) else { continue };
             let text = String::from_utf8_lossy(&bytes);
@@ -519,8 +564,8 @@ async fn all<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
     done.into_iter().flatten().collect()
 }
 
-/// Runs one future beside the desk's mail, on this thread.
-fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
+/// Runs one future beside the desk's mail and the purchases, on this thread; all of them to their end.
+fn wait<T>(desk: &Desk, providers: &Providers, work: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -530,11 +575,19 @@ fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
     let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
+    let mut done = None;
     loop {
         let _ = mail.as_mut().poll(&mut context);
-        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
-            return done;
+        if done.is_none()
+            && let Poll::Ready(is) = work.as_mut().poll(&mut context)
+        {
+            done = Some(is);
         }
-        std::thread::park();
+        match providers.go_on(&mut context) {
+            is_idle if is_idle && done.is_some() => break,
+            _ => std::thread::park(),
+        }
     }
+    // There is something in it by now.
+    done.unwrap()
 }
