@@ -36,7 +36,7 @@ def native(outcomes):
         "required": ["name", "bank_card", "id_card", "phone", "purpose", "consent"],
         "additionalProperties": False,
         "properties": {
-            "action": {"const": "bankcard-4e"},
+            "action": {"enum": ["bankcard-4e", None]},
             "name": TEXT,
             "bank_card": TEXT,
             "id_card": TEXT,
@@ -50,7 +50,7 @@ def native(outcomes):
         "type": "object",
         "required": [
             "id", "outcome", "class", "name_match", "policy", "action", "attempts_left", "purpose", "consent",
-            "charged", "balance", "answered_at", "replayed", "receipt", "receipt_opening",
+            "charged", "balance", "answered_at", "replayed", "reused", "receipt", "receipt_opening",
         ],
         "additionalProperties": False,
         "properties": {
@@ -67,6 +67,7 @@ def native(outcomes):
             "balance": nullable,
             "answered_at": {"type": "string", "format": "date-time"},
             "replayed": {"type": "boolean"},
+            "reused": {"type": "boolean"},
             "receipt": {"type": "string", "pattern": r"^[\w-]+\.[\w-]+\.[\w-]+$"},
             "receipt_opening": TEXT,
             "reasons": {"type": "array"},
