@@ -64,10 +64,6 @@ use crate::serve::LogFormat;
 use crate::tls::Tls;
 use crate::tls::dev_ca::{self, DevCa};
 
-/// What a core allocates for a question the ledger's thread frees: the system's allocator takes a lock for that.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(matches!(&cli.command, Command::Serve(options) if options.log_format == LogFormat::Json));
