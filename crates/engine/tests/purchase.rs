@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/park.rs"]
+mod park;
+#[path = "support/shop.rs"]
+mod shop;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, pending, ready};
@@ -10,14 +15,10 @@ use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use engine::account::AccountText;
-use engine::caller::{
-    Action, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Purpose, Standing,
-    Wire,
-};
+use engine::caller::{Action, Purpose, Wire};
 use engine::claim::Claim;
 use engine::clock::Mode;
 use engine::connector::{Call, Connector, Scripted};
@@ -31,10 +32,10 @@ use engine::route::{NotAnswered, Received, RecordTurn, Route, Routing, Sending, 
 use engine::settle::{Desk, Settled, Settlement};
 use engine::spending::{Bought, Caps, Ending};
 use engine::store::LedgerReader;
-use engine::subject::{Date, ParseOptions};
-use engine::vault::Vault;
 use engine::verify::{Question, new_request_id, verify};
-use engine::{Engine, Policy, Running, Seed};
+use engine::{Engine, Policy, Running};
+
+use shop::{credential, put, shop};
 
 const ROOT: [u8; 32] = [9; 32];
 const NOON: i64 = 1_795_233_600_000; // 2026-11-21 12:00 in Beijing
@@ -121,45 +122,6 @@ fn policy(routing: Routing) -> Policy {
     }
 }
 
-fn shop() -> Seed {
-    let application = Application {
-        id: ApplicationId(1),
-        caller: CallerId(1),
-        name: "shop".into(),
-        actions: Action::ALL.to_vec(),
-        unlimited: false,
-        price: None,
-        requests_per_second: None,
-        attempts: None,
-        encryption_required: false,
-        reasons: false,
-    };
-    Seed {
-        callers: vec![Caller {
-            id: CallerId(1),
-            name: "shop".into(),
-            standing: Standing::Active,
-            operator: false,
-        }],
-        applications: vec![(application, Credits::whole(10))],
-        credentials: |vault| vec![credential(vault)],
-    }
-}
-
-fn credential(vault: &Vault) -> Credential {
-    let proof = Proof::Bearer { hash: vault.token("token"), last4: "oken".into(), previous: None };
-    Credential {
-        id: CredentialId(1),
-        application: ApplicationId(1),
-        proof,
-        expires_at_ms: None,
-        addresses: vec![],
-        actions: vec![],
-        purpose: None,
-        limit: None,
-    }
-}
-
 /// An installation at work, with one account of record, and a desk that buys through the script.
 struct Bench {
     running: Running,
@@ -169,20 +131,13 @@ struct Bench {
 
 impl Bench {
     fn open(folder: &Path, routing: Routing) -> Bench {
-        let running = Engine::open(folder, &ROOT, policy(routing), Issuers::built_in(), shop()).unwrap();
+        let running =
+            Engine::open(folder, &ROOT, policy(routing), Issuers::built_in(), shop(Credits::whole(10)))
+                .unwrap();
         running.engine.clock.set(Mode::Frozen(NOON));
         let script = Rc::new(Script::default());
         let desk = running.engine.desk().unwrap().buying_through(Rc::clone(&script) as Rc<dyn Transport>);
-        let text = AccountText {
-            card: KNOWN,
-            name: "张伟",
-            id: "99010119610202001X",
-            mobile: "16100000001",
-            ..AccountText::default()
-        };
-        let options = ParseOptions { test_land: true, ..ParseOptions::new(Date::new(2026, 11, 21).unwrap()) };
-        let row = text.row(&options, &running.engine.vault).unwrap();
-        running.engine.accounts_to_change().unwrap().put(&[row], &running.engine.vault).unwrap();
+        put(&running.engine, "normal");
         Bench { running, script, desk }
     }
 
@@ -229,13 +184,7 @@ impl Bench {
 
     /// Runs a future beside the desk's mail and the script's tasks. Nothing when a call never comes back.
     fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        struct Unpark(std::thread::Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let waker = park::waker();
         let mut context = Context::from_waker(&waker);
         let (mut work, mut mail) = (pin!(work), pin!(self.desk.carry_mail()));
         let mut done = None;

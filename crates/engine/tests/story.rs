@@ -2,17 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/park.rs"]
+mod park;
+#[path = "support/shop.rs"]
+mod shop;
+
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use engine::account::AccountText;
-use engine::caller::{
-    Action, Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Proof, Standing, Wire,
-};
+use engine::caller::{Action, ApplicationId, CallerId, CredentialId, Wire};
 use engine::claim::Claim;
 use engine::clock::Mode;
 use engine::erase::ErasureStatus;
@@ -25,10 +27,11 @@ use engine::platform::{Order, OrderState, PlatformError};
 use engine::register::{Kind, Wish};
 use engine::settle::{Desk, Settlement, Writing};
 use engine::store::{Check, LedgerFile};
-use engine::subject::{Date, ParseOptions};
 use engine::vault::{KeyGroup, KeyRing, Vault};
 use engine::verify::{Question, Refusal, new_request_id, verify};
 use engine::{Engine, Policy, Running, Seed};
+
+use shop::{credential, put, shop};
 
 const ROOT: [u8; 32] = [9; 32];
 const NOON: i64 = 1_795_233_600_000; // 2026-11-21 12:00 in Beijing
@@ -44,64 +47,11 @@ fn policy() -> Policy {
     }
 }
 
-fn shop() -> Seed {
-    let application = Application {
-        id: ApplicationId(1),
-        caller: CallerId(1),
-        name: "shop".into(),
-        actions: Action::ALL.to_vec(),
-        unlimited: false,
-        price: None,
-        requests_per_second: None,
-        attempts: None,
-        encryption_required: false,
-        reasons: false,
-    };
-    Seed {
-        callers: vec![Caller {
-            id: CallerId(1),
-            name: "shop".into(),
-            standing: Standing::Active,
-            operator: false,
-        }],
-        applications: vec![(application, Credits::whole(100))],
-        credentials: |vault| vec![credential(vault)],
-    }
-}
-
-fn credential(vault: &Vault) -> Credential {
-    let proof = Proof::Bearer { hash: vault.token("token"), last4: "oken".into(), previous: None };
-    Credential {
-        id: CredentialId(1),
-        application: ApplicationId(1),
-        proof,
-        expires_at_ms: None,
-        addresses: vec![],
-        actions: vec![],
-        purpose: None,
-        limit: None,
-    }
-}
-
 fn open(folder: &Path, policy: Policy) -> Running {
-    let running = Engine::open(folder, &ROOT, policy, Issuers::built_in(), shop()).unwrap();
+    let running =
+        Engine::open(folder, &ROOT, policy, Issuers::built_in(), shop(Credits::whole(100))).unwrap();
     running.engine.clock.set(Mode::Frozen(NOON));
     running
-}
-
-fn put(engine: &Engine, state: &str) {
-    let text = AccountText {
-        card: "6217000000000000012",
-        name: "张伟",
-        id: "99010119610202001X",
-        mobile: "16100000001",
-        state,
-        ..AccountText::default()
-    };
-    let today = Date::new(2026, 11, 21).unwrap();
-    let options = ParseOptions { test_land: true, ..ParseOptions::new(today) };
-    let row = text.row(&options, &engine.vault).unwrap();
-    engine.accounts_to_change().unwrap().put(&[row], &engine.vault).unwrap();
 }
 
 fn ask(engine: &Arc<Engine>, mobile: &str, key: Option<&str>) -> Settlement {
@@ -135,13 +85,7 @@ fn outcome(settlement: Settlement) -> Outcome {
 
 /// Runs one future beside the desk's mail, on this thread.
 fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let waker = park::waker();
     let mut context = Context::from_waker(&waker);
     let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
     loop {

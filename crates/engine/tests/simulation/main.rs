@@ -18,6 +18,8 @@
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot go on fails")]
 
 mod disk;
+#[path = "../support/park.rs"]
+mod park;
 mod providers;
 
 use std::collections::{HashMap, HashSet};
@@ -26,7 +28,7 @@ use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use engine::account::AccountText;
@@ -566,13 +568,7 @@ async fn all<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
 
 /// Runs one future beside the desk's mail and the purchases, on this thread; all of them to their end.
 fn wait<T>(desk: &Desk, providers: &Providers, work: impl Future<Output = T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let waker = park::waker();
     let mut context = Context::from_waker(&waker);
     let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
     let mut done = None;
