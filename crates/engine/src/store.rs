@@ -12,6 +12,7 @@
 mod accounts;
 mod ledger;
 mod platform;
+pub mod postgres;
 mod sqlite;
 mod usage;
 
@@ -38,6 +39,18 @@ pub enum StoreError {
         #[source]
         cause: rusqlite::Error,
     },
+    /// The database refused, or could not be reached. Nothing was changed.
+    #[error("the database: {}", in_words(.0))]
+    Database(#[source] tokio_postgres::Error),
+    /// The connection was lost while a commit was under way: whether it was made is not known.
+    #[error("the database was lost during a commit: {}", in_words(.0))]
+    Unknown(#[source] tokio_postgres::Error),
+    /// The database did not answer.
+    #[error("the database did not answer within {} s", .0.as_secs())]
+    DatabaseSlow(std::time::Duration),
+    /// Waiting for the database is not possible.
+    #[error("no runtime for the database: {0}")]
+    Runtime(#[source] std::io::Error),
     /// The folder cannot be used.
     #[error("{}: {cause}", .path.display())]
     Folder {
@@ -83,6 +96,11 @@ pub enum StoreError {
         /// What does not fit.
         what: String,
     },
+}
+
+/// The driver's error names only its kind; what the server or the network said is behind it.
+fn in_words(error: &tokio_postgres::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 impl StoreError {

@@ -1,0 +1,302 @@
+//! A PostgreSQL-wire database, for threads that may wait: each has a [`Session`] with a connection and a
+//! small runtime of its own. Only SQL that PostgreSQL 15, Citus, CockroachDB and YugabyteDB all document.
+//!
+//! What failed is told by what is known afterwards: [`StoreError::Database`], nothing was changed;
+//! [`StoreError::Unknown`], the connection was lost while a commit was under way, so look before asking again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::StoreError;
+
+/// How long connecting may take.
+const CONNECT_MOST: Duration = Duration::from_secs(5);
+
+/// How long one piece of work may take, a commit of a block above all. Longer than a failover of a managed
+/// database usually interrupts.
+const WORK_MOST: Duration = Duration::from_secs(30);
+
+/// How often a transaction is tried again that others were in the way of.
+const TRIES: u32 = 10;
+
+/// Where the database is, and how it is spoken to.
+pub struct Database {
+    config: Config,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl fmt::Debug for Database {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("hosts", &self.config.get_hosts())
+            .field("ports", &self.config.get_ports())
+            .field("name", &self.config.get_dbname())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Reads `postgres://user@host:port/name?sslmode=…`. With a host that is not this machine the
+    /// connection is encrypted and the certificate checked, unless `sslmode=disable` says otherwise.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words without the password.
+    pub fn new(url: &str, password: Option<&str>, tls: rustls::ClientConfig) -> Result<Database, String> {
+        // libpq's name for what is done here whenever there is TLS at all.
+        let url = url.replace("sslmode=verify-full", "sslmode=require");
+        let mut config: Config = url.parse().map_err(|error| format!("it cannot be read: {error}"))?;
+        if config.get_hosts().is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        if config.get_dbname().is_none() {
+            return Err("it names no database".to_owned());
+        }
+        if config.get_ssl_mode() == SslMode::Prefer {
+            let is_near = config.get_hosts().iter().all(is_this_machine);
+            config.ssl_mode(if is_near { SslMode::Disable } else { SslMode::Require });
+        }
+        if let Some(password) = password {
+            config.password(password);
+        }
+        config.application_name("card4e").connect_timeout(CONNECT_MOST);
+        config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(WORK_MOST);
+        Ok(Database { config, tls: Arc::new(tls) })
+    }
+
+    async fn connect(&self) -> Result<Connection, StoreError> {
+        let run = async {
+            if self.config.get_ssl_mode() == SslMode::Disable {
+                let (client, connection) = self.config.connect(NoTls).await?;
+                tokio::spawn(connection);
+                return Ok(client);
+            }
+            let tls = MakeRustlsConnect::new((*self.tls).clone());
+            let (client, connection) = self.config.connect(tls).await?;
+            tokio::spawn(connection);
+            Ok(client)
+        };
+        match timeout(CONNECT_MOST, run).await {
+            Ok(Ok(client)) => Ok(Connection { client, statements: RefCell::default() }),
+            Ok(Err(cause)) => Err(StoreError::Database(cause)),
+            Err(_) => Err(StoreError::DatabaseSlow(CONNECT_MOST)),
+        }
+    }
+}
+
+fn is_this_machine(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+    }
+}
+
+/// A connection, and what was prepared on it.
+pub struct Connection {
+    /// To ask with; what is asked together without waiting in between goes in one round trip.
+    pub client: Client,
+    statements: RefCell<HashMap<&'static str, Statement>>,
+}
+
+impl Connection {
+    /// The statement, prepared at its first use on this connection.
+    pub async fn prepared(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
+        let known = self.statements.borrow().get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.statements.borrow_mut().insert(sql, statement.clone());
+        Ok(statement)
+    }
+}
+
+/// One thread's way to the database. Connects when it is first needed, and again after it was lost.
+pub struct Session {
+    database: Arc<Database>,
+    runtime: Runtime,
+    connection: Option<Connection>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.database).finish()
+    }
+}
+
+impl Session {
+    /// A session that has not connected yet.
+    pub fn new(database: Arc<Database>) -> Result<Session, StoreError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(StoreError::Runtime)?;
+        Ok(Session { database, runtime, connection: None })
+    }
+
+    /// Reads something. Tried once more on a new connection when the old one turns out to be lost, so
+    /// nothing may be changed by it.
+    pub fn read<T>(
+        &mut self,
+        work: impl AsyncFn(&Connection) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let is_new = self.connection.is_none();
+        match self.attempt(async |connection| work(connection).await.map_err(StoreError::Database)) {
+            Err(error) if error.is_of_the_connection() && !is_new => {
+                self.attempt(async |connection| work(connection).await.map_err(StoreError::Database))
+            }
+            done => done,
+        }
+    }
+
+    /// Changes something, all or nothing: `work` between BEGIN and COMMIT. Tried again when others were in
+    /// the way of it (a serialization failure or a deadlock), and when the connection was lost before COMMIT.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] when the connection was lost while COMMIT was under way.
+    pub fn transaction<T>(
+        &mut self,
+        work: impl AsyncFn(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut tries = 0;
+        loop {
+            let is_new = self.connection.is_none();
+            let done = self.attempt(async |connection| {
+                connection.client.batch_execute("BEGIN").await.map_err(StoreError::Database)?;
+                match work(connection).await {
+                    Ok(done) => commit(connection).await.map(|()| done),
+                    Err(error) => {
+                        // The connection may be what failed; a new one begins without a transaction.
+                        drop(connection.client.batch_execute("ROLLBACK").await);
+                        Err(error)
+                    }
+                }
+            });
+            tries += 1;
+            match done {
+                Err(error) if tries < TRIES && error.is_in_the_way() => {}
+                Err(error) if tries < TRIES && !is_new && error.is_of_the_connection() => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Runs something once, within the time that work may take. A connection on which anything but the
+    /// database's own answer went wrong is not used again.
+    pub fn attempt<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Session { database, runtime, connection } = self;
+        let done = runtime.block_on(async {
+            if connection.as_ref().is_none_or(|connection| connection.client.is_closed()) {
+                *connection = Some(database.connect().await?);
+            }
+            let Some(connection) = connection.as_ref() else { return Err(StoreError::Stopped) };
+            let done = timeout(WORK_MOST, work(connection)).await;
+            done.unwrap_or(Err(StoreError::DatabaseSlow(WORK_MOST)))
+        });
+        if let Err(error) = &done
+            && !error.is_answer_of_the_database()
+        {
+            self.connection = None;
+        }
+        done
+    }
+
+    /// Brings a part of the schema to this card4e's version. Several nodes may begin at the same time.
+    pub fn migrate(&mut self, schema: &Schema) -> Result<(), StoreError> {
+        self.attempt(async |connection| {
+            let table =
+                "CREATE TABLE IF NOT EXISTS schema_part (part TEXT PRIMARY KEY, version BIGINT NOT NULL)";
+            match connection.client.batch_execute(table).await {
+                // Two nodes made it at once: PostgreSQL tells the second one so, in spite of IF NOT EXISTS.
+                Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(()),
+                done => done.map_err(StoreError::Database),
+            }
+        })?;
+        self.transaction(async |connection| bring_forward(connection, schema).await)
+    }
+}
+
+/// Tables of a part, one script a version; only ever forward.
+pub struct Schema {
+    /// Its name.
+    pub part: &'static str,
+    /// What makes version 1 of nothing, 2 of 1 and so on.
+    pub versions: &'static [&'static str],
+}
+
+async fn bring_forward(connection: &Connection, schema: &Schema) -> Result<(), StoreError> {
+    let client = &connection.client;
+    client
+        .execute("INSERT INTO schema_part VALUES ($1, 0) ON CONFLICT DO NOTHING", &[&schema.part])
+        .await
+        .map_err(StoreError::Database)?;
+    let row = client
+        .query_one("SELECT version FROM schema_part WHERE part = $1 FOR UPDATE", &[&schema.part])
+        .await
+        .map_err(StoreError::Database)?;
+    let version = row.get::<_, i64>(0) as usize;
+    if version > schema.versions.len() {
+        let what = format!("its schema ({} {version}) is newer than this card4e", schema.part);
+        return Err(StoreError::Damaged { file: "the database", what });
+    }
+    for script in &schema.versions[version..] {
+        client.batch_execute(script).await.map_err(StoreError::Database)?;
+    }
+    let now = schema.versions.len() as i64;
+    client
+        .execute("UPDATE schema_part SET version = $2 WHERE part = $1", &[&schema.part, &now])
+        .await
+        .map(drop)
+        .map_err(StoreError::Database)
+}
+
+async fn commit(connection: &Connection) -> Result<(), StoreError> {
+    match connection.client.batch_execute("COMMIT").await {
+        Ok(()) => Ok(()),
+        Err(error) if error.code().is_some() => Err(StoreError::Database(error)),
+        Err(error) => Err(StoreError::Unknown(error)),
+    }
+}
+
+impl StoreError {
+    /// Whether others were in the way, so that the same may succeed when it is asked again.
+    pub(super) fn is_in_the_way(&self) -> bool {
+        let StoreError::Database(error) = self else { return false };
+        matches!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED))
+    }
+
+    /// Whether the connection was lost before anything was changed.
+    pub(super) fn is_of_the_connection(&self) -> bool {
+        let StoreError::Database(error) = self else { return false };
+        match error.code() {
+            None => {
+                error.is_closed()
+                    || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
+            }
+            // The server stops or starts.
+            Some(code) => code.code().starts_with("57P"),
+        }
+    }
+
+    /// Whether the database itself said so, and goes on.
+    fn is_answer_of_the_database(&self) -> bool {
+        match self {
+            StoreError::Database(error) => error.code().is_some_and(|code| !code.code().starts_with("57P")),
+            StoreError::DatabaseSlow(_) | StoreError::Unknown(_) => false,
+            _ => true,
+        }
+    }
+}
