@@ -3,16 +3,22 @@
 //! * `accounts.db`: accounts of record, written by imports;
 //! * `ledger.db`: blocks of entries with their side rows, checkpoints, callers; written by the
 //!   settlement thread alone;
-//! * `platform.db`: people, sessions, orders, vouchers: what the console needs and no verification does;
+//! * `platform.db`: people, sessions, orders, vouchers: what the console needs and no verification does; in the
+//!   database where several nodes have one;
 //! * `usage.db`: the ledger as rows to query; derived, droppable, rebuilt from the blocks.
 //!
 //! Several files, so that neither an import nor a report ever stands in the way of a settlement.
 //! Verbs are domain verbs; no row, statement or transaction leaves this module.
 
 mod accounts;
+mod either;
 mod ledger;
 mod platform;
 pub mod postgres;
+#[cfg(test)]
+#[expect(dead_code, reason = "tests outside of this crate use all of it")]
+#[path = "../tests/support/postgres.rs"]
+mod postgres_server;
 mod sqlite;
 mod usage;
 
@@ -21,7 +27,7 @@ pub use accounts::{
     Order as AccountOrder, Person, Rewrap, Source, Spot as AccountSpot, TablePlace,
 };
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, Newest, Opened, Unerased};
-pub use platform::PlatformFile;
+pub use platform::Platform;
 pub use usage::{DayUse, Refusal, RefusalCount, RefusalRow, Refusals, UsageFile, UsageFilter, UsageRow};
 
 use std::fs::File;
