@@ -3,6 +3,10 @@
 //!
 //! Start with [`verify::verify`]: one verification from admission to settlement.
 
+// The tests' own PostgreSQL is written for tests outside of this crate.
+#[cfg(test)]
+extern crate self as engine;
+
 pub mod account;
 pub mod action;
 pub mod audit;
@@ -58,7 +62,7 @@ use crate::rotate::RotationStatus;
 use crate::route::Routing;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
 use crate::store::{
-    Accounts, Folder, LedgerFile, Opened, PlatformFile, Refusals, StoreError, TablePlace, UsageFile,
+    Accounts, Folder, LedgerFile, Opened, Platform, Refusals, StoreError, TablePlace, UsageFile,
 };
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
@@ -224,7 +228,7 @@ pub struct Engine {
     registering: Mutex<()>,
     pub(crate) jobs: bulk::Jobs,
     table: Arc<TablePlace>,
-    platform: Mutex<PlatformFile>,
+    platform: Mutex<Platform>,
     refusals: Mutex<Refusals>,
 }
 
@@ -277,7 +281,7 @@ impl Engine {
             LedgerFile::open(&folder.file("ledger.db"), &vault)?;
         let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
         let usage = UsageFile::open(&folder.file("usage.db"), file.reader()?)?;
-        let platform = PlatformFile::open(&folder.file("platform.db"))?;
+        let platform = Platform::open(&folder.file("platform.db"))?;
         let grow_log_bytes = policy.log_bytes;
         let engine = Arc::new(Engine {
             clock: Clock::default(),

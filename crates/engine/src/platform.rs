@@ -14,7 +14,7 @@ use crate::clock::Millis;
 use crate::ledger::Credits;
 use crate::operator::{Act, Acting, By};
 use crate::register::RegisterError;
-use crate::store::{PlatformFile, StoreError};
+use crate::store::{Platform, StoreError};
 use crate::vault::random;
 
 /// Somebody who logs in with a password.
@@ -238,7 +238,7 @@ const DAY_MS: i64 = 86_400_000;
 
 impl Engine {
     /// The platform's own file: people, orders, vouchers.
-    pub fn platform(&self) -> MutexGuard<'_, PlatformFile> {
+    pub fn platform(&self) -> MutexGuard<'_, Platform> {
         // Each verb of the file is one transaction; a panic leaves nothing half done.
         self.platform.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -419,7 +419,7 @@ impl Acting<'_> {
             ..Order::new(caller, "Voucher".into(), Credits::ZERO, now)
         };
         let id = order.id.clone();
-        if !self.platform().redeem(code, order)? {
+        if !self.platform().redeem(code, &order)? {
             return Err(PlatformError::Unknown("voucher that has not been redeemed"));
         }
         self.finish_order(&id, None)

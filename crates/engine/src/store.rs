@@ -3,25 +3,31 @@
 //! * `accounts.db`: accounts of record, written by imports;
 //! * `ledger.db`: blocks of entries with their side rows, checkpoints, callers; written by the
 //!   settlement thread alone;
-//! * `platform.db`: people, sessions, orders, vouchers: what the console needs and no verification does;
+//! * `platform.db`: people, sessions, orders, vouchers: what the console needs and no verification does; in the
+//!   database where several nodes have one;
 //! * `usage.db`: the ledger as rows to query; derived, droppable, rebuilt from the blocks.
 //!
 //! Several files, so that neither an import nor a report ever stands in the way of a settlement.
 //! Verbs are domain verbs; no row, statement or transaction leaves this module.
 
 mod accounts;
+mod either;
 mod ledger;
 mod platform;
 pub mod postgres;
+#[cfg(test)]
+#[path = "../tests/support/postgres.rs"]
+mod postgres_server;
 mod sqlite;
 mod usage;
 
 pub use accounts::{
-    AccountRow, Accounts, Census, Change as AccountChange, Done as AccountDone, Import, Made as MadeTable,
-    Order as AccountOrder, Person, Rewrap, Source, Spot as AccountSpot, TablePlace,
+    AccountRow, Accounts, AccountsOfRecord, Census, Change as AccountChange, Done as AccountDone, Followed,
+    Follower, Freshness, Import, Made as MadeTable, Order as AccountOrder, Person, Rewrap, SharedAccounts,
+    Source, Spot as AccountSpot, TablePlace,
 };
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, Newest, Opened, Unerased};
-pub use platform::PlatformFile;
+pub use platform::Platform;
 pub use usage::{DayUse, Refusal, RefusalCount, RefusalRow, Refusals, UsageFile, UsageFilter, UsageRow};
 
 use std::fs::File;
@@ -75,6 +81,17 @@ pub enum StoreError {
     /// Somebody else changes the accounts of this folder.
     #[error("the accounts in {} are being changed by another card4e (an import, or a rotation of keys?); try again when it is done", .0.display())]
     Importing(PathBuf),
+    /// Somebody else changes the accounts of this database.
+    #[error(
+        "the accounts are being changed by another card4e, on this node or another (an import, an erasure, or a rotation of keys?); try again when it is done"
+    )]
+    ImportingShared,
+    /// This node's copy of the accounts is not to be answered from.
+    #[error("{0}")]
+    Stale(String),
+    /// A file of accounts is not what its installation says it is.
+    #[error("{0}")]
+    OtherAccounts(&'static str),
     /// The keys over the accounts are being replaced; nothing else is written to them meanwhile.
     #[error(
         "the keys of the accounts are being replaced; `card4e keys rotate` shows how far that is and finishes it; try again then"

@@ -16,7 +16,7 @@ use engine::clock::{Clock, utc_text};
 use engine::file::{create_private_dir, hex, unhex};
 use engine::issuer::Issuers;
 use engine::operator::{Act, By};
-use engine::store::{Accounts, Check, LedgerFile, LedgerReader, PlatformFile};
+use engine::store::{Accounts, Check, LedgerFile, LedgerReader, Platform};
 use engine::vault::{KeyRing, Vault};
 use engine::{Engine, Policy, Seed};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -168,7 +168,7 @@ fn copy_all(installation: &Installation, to: &Path) -> anyhow::Result<PathBuf> {
         })?;
         // Before the ledger: an order that is finished in between is finished again from the copy, once;
         // the other way round it would be finished without its credits.
-        PlatformFile::copy(&from.join("platform.db"), &to.join("platform.db"), |done, all| {
+        Platform::copy(&from.join("platform.db"), &to.join("platform.db"), |done, all| {
             show(&bar, done, all)
         })?;
         bar.set_message("copying ledger.db");
@@ -194,7 +194,7 @@ fn check(folder: &Path, vault: &Vault) -> anyhow::Result<Manifest> {
     let census = Accounts::open_reader(&accounts)?.census(vault)?;
     bar.set_message("checking ledger.db");
     LedgerFile::check_structure(&ledger)?;
-    PlatformFile::check_structure(&folder.join("platform.db"))?;
+    Platform::check_structure(&folder.join("platform.db"))?;
     let audit = LedgerFile::check(&ledger, vault)?;
     let reader = LedgerReader::open(&ledger)?;
     let directory = reader.directory(vault)?;
@@ -266,7 +266,7 @@ pub fn restore(options: &Restore) -> anyhow::Result<()> {
     );
     // A backup of an earlier card4e is brought forward; and the books must add up.
     Accounts::open(&unfinished.path.join("accounts.db"))?;
-    PlatformFile::open(&unfinished.path.join("platform.db"))?;
+    Platform::open(&unfinished.path.join("platform.db"))?;
     LedgerFile::open(&unfinished.path.join("ledger.db"), &vault)?;
     let found = check(&unfinished.path, &vault)?;
     ensure!(

@@ -11,12 +11,18 @@ macro_rules! select {
     };
 }
 
+mod follow;
 mod import;
 mod order;
+mod record;
 mod rewrap;
+mod shared;
 mod table;
 
+pub use follow::{Followed, Follower, Freshness};
+pub use record::AccountsOfRecord;
 pub use rewrap::Rewrap;
+pub use shared::SharedAccounts;
 pub use table::{Made, TablePlace};
 
 pub use import::{Change, Import, Source};
@@ -109,6 +115,15 @@ const SCHEMA: Schema = Schema {
         CREATE TABLE changed (       -- single accounts since that
             number INTEGER PRIMARY KEY AUTOINCREMENT,
             idx    BLOB NOT NULL
+        );
+    ",
+        "
+        -- There is a row here when this file is a node's copy of the accounts of a database; see follow.rs.
+        CREATE TABLE followed (
+            one    INTEGER PRIMARY KEY CHECK (one = 1),
+            source TEXT NOT NULL,      -- tells the accounts of that database from all others
+            number INTEGER NOT NULL,   -- changes up to this one are here
+            copied BLOB                -- accounts up to this index were copied; NULL: all were
         );
     ",
     ],
@@ -220,6 +235,8 @@ pub struct Accounts {
     looking: Cell<Option<Instant>>,
     /// The sealed table, where there is one to look into.
     table: Option<RefCell<Changes>>,
+    /// How fresh this copy of a database's accounts is; nothing where the file is of record itself.
+    fresh: Option<Arc<Freshness>>,
     _lock: Option<File>,
 }
 
@@ -236,8 +253,51 @@ pub struct Census {
     pub in_element_index: u64,
     /// A digest of all accounts in their order. The same accounts under the same keys have the same.
     pub digest: [u8; 32],
-    /// Bytes of the file.
-    pub file_bytes: u64,
+    /// Bytes of the file; `None` for accounts in a database.
+    pub file_bytes: Option<u64>,
+}
+
+/// A census under way.
+#[derive(Default)]
+struct Counting {
+    accounts: u64,
+    states: [u64; AccountState::ALL.len()],
+    without_mobile: u64,
+    in_element_index: u64,
+    digest: Sha256,
+}
+
+impl Counting {
+    /// Counts one more account, in their order.
+    fn count(
+        &mut self,
+        row: AccountRow,
+        mac: [u8; 16],
+        authentic: impl FnOnce(AccountRow, [u8; 16]) -> Result<AccountRow, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.digest.update(row.index.0);
+        // It covers everything else.
+        self.digest.update(mac);
+        let row = authentic(row, mac)?;
+        self.accounts += 1;
+        self.states[row.state.code() as usize] += 1;
+        self.without_mobile += u64::from(!row.has_mobile);
+        let Person { by_id, by_mobile } = row.person;
+        self.in_element_index += u64::from(by_id.is_some() || by_mobile.is_some());
+        Ok(())
+    }
+
+    fn census(self, file_bytes: Option<u64>) -> Census {
+        let Counting { accounts, states, without_mobile, in_element_index, digest } = self;
+        Census {
+            accounts,
+            states,
+            without_mobile,
+            in_element_index,
+            digest: digest.finalize().into(),
+            file_bytes,
+        }
+    }
 }
 
 impl Accounts {
@@ -248,6 +308,7 @@ impl Accounts {
             path: path.to_owned(),
             looking: Cell::default(),
             table: None,
+            fresh: None,
             _lock: None,
         })
     }
@@ -275,6 +336,7 @@ impl Accounts {
             path: path.to_owned(),
             looking: Cell::default(),
             table: None,
+            fresh: None,
             _lock: None,
         })
     }
@@ -284,9 +346,18 @@ impl Accounts {
         Ok(Accounts { table: Some(RefCell::new(Changes::new(place))), ..Accounts::open_reader(path)? })
     }
 
+    /// The same for a copy of a database's accounts, which is looked into only while it is fresh.
+    pub fn while_fresh(self, fresh: Arc<Freshness>) -> Accounts {
+        Accounts { fresh: Some(fresh), ..self }
+    }
+
     /// Keeps what is found next at one state of the file, because locking the file costs more than
     /// finding a row in it. A look that is older than [`LOOK_AT_MOST`] is renewed.
+    ///
+    /// # Errors
+    /// Also when this is a copy that is not fresh.
     pub fn look_with(&self, keys: &Keys) -> Result<(), StoreError> {
+        self.fresh.as_ref().map_or(Ok(()), |fresh| fresh.check())?;
         if self.looking.get().is_some_and(|since| since.elapsed() < LOOK_AT_MOST) {
             return Ok(());
         }
@@ -418,40 +489,22 @@ impl Accounts {
     pub fn census(&self, vault: &Vault) -> Result<Census, StoreError> {
         let keys = vault.keys();
         const PAGE: usize = 10_000;
-        let (mut states, mut accounts, mut without_mobile) = ([0; AccountState::ALL.len()], 0, 0);
-        let mut in_element_index = 0;
-        let mut digest = Sha256::new();
-        let mut last = Vec::new();
+        let (mut counting, mut last) = (Counting::default(), Vec::new());
         // In pages, because a reader that stays in one look keeps the log from being used again.
         loop {
             let page = self.page(&last, PAGE).map_err(|cause| SCHEMA.error(cause))?;
             let is_last = page.len() < PAGE;
             for (row, mac) in page {
-                digest.update(row.index.0);
-                // It covers everything else.
-                digest.update(mac);
-                let row = authentic(row, mac, &keys)?;
-                accounts += 1;
-                states[row.state.code() as usize] += 1;
-                without_mobile += u64::from(!row.has_mobile);
-                let Person { by_id, by_mobile } = row.person;
-                in_element_index += u64::from(by_id.is_some() || by_mobile.is_some());
                 last = row.index.0.to_vec();
+                counting.count(row, mac, |row, mac| authentic(row, mac, &keys))?;
             }
             if is_last {
                 break;
             }
         }
-        let file_bytes = self
-            .db
-            .query_row(
-                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
-                [],
-                |row| row.get::<_, i64>(0),
-            )
-            .map_err(|cause| SCHEMA.error(cause))? as u64;
-        let digest = digest.finalize().into();
-        Ok(Census { accounts, states, without_mobile, in_element_index, digest, file_bytes })
+        let bytes = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+        let bytes = self.db.query_row(bytes, [], |row| row.get::<_, i64>(0));
+        Ok(counting.census(Some(bytes.map_err(|cause| SCHEMA.error(cause))? as u64)))
     }
 
     fn page(&self, after: &[u8], rows: usize) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {

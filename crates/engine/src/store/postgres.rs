@@ -4,6 +4,8 @@
 //! What failed is told by what is known afterwards: [`StoreError::Database`], nothing was changed;
 //! [`StoreError::Unknown`], the connection was lost while a commit was under way, so look before asking again.
 
+pub mod lease;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
@@ -197,14 +199,23 @@ impl Session {
         &mut self,
         work: impl AsyncFnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.without_limit(async |connection| {
+            let done = timeout(WORK_MOST, work(connection)).await;
+            done.unwrap_or(Err(StoreError::DatabaseSlow(WORK_MOST)))
+        })
+    }
+
+    fn without_limit<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let Session { database, runtime, connection } = self;
         let done = runtime.block_on(async {
             if connection.as_ref().is_none_or(|connection| connection.client.is_closed()) {
                 *connection = Some(database.connect().await?);
             }
             let Some(connection) = connection.as_ref() else { return Err(StoreError::Stopped) };
-            let done = timeout(WORK_MOST, work(connection)).await;
-            done.unwrap_or(Err(StoreError::DatabaseSlow(WORK_MOST)))
+            work(connection).await
         });
         if let Err(error) = &done
             && !error.is_answer_of_the_database()
@@ -212,6 +223,25 @@ impl Session {
             self.connection = None;
         }
         done
+    }
+
+    /// Reads at one state of the database, for as long as that takes: each statement of `work` has the time that
+    /// work may take otherwise.
+    pub fn look<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let limit = format!("SET LOCAL statement_timeout = {}", WORK_MOST.as_millis());
+        self.without_limit(async |connection| {
+            for statement in [begin, &limit] {
+                connection.client.batch_execute(statement).await.map_err(StoreError::Database)?;
+            }
+            let done = work(connection).await;
+            // It only reads, so there is nothing to lose; the next statement finds out what is wrong.
+            drop(connection.client.batch_execute("ROLLBACK").await);
+            done
+        })
     }
 
     /// Brings a part of the schema to this card4e's version. Several nodes may begin at the same time.

@@ -38,7 +38,7 @@ impl Change {
         Change::Put(row, mac)
     }
 
-    fn index(&self) -> &BlindIndex {
+    pub(super) fn index(&self) -> &BlindIndex {
         match self {
             Change::Put(row, _) => &row.index,
             Change::Delete(index) | Change::Keep(index) => index,
@@ -104,10 +104,7 @@ impl Accounts {
     /// card the last one counts. Gives how far it is now.
     pub fn import(&mut self, mut batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
         batch.sort_by_key(|change| *change.index());
-        let version = batch.iter().find_map(|change| match change {
-            Change::Put(row, _) => Some(row.keys),
-            Change::Delete(_) | Change::Keep(_) => None,
-        });
+        let version = version_of(&batch);
         drop(self.next_in_turn()?);
         self.change(version, |db| {
             let (mut is, ..) = last_import(db, None, false)?;
@@ -161,8 +158,8 @@ impl Accounts {
     }
 }
 
-const SWEEPING: u8 = 1;
-const DONE: u8 = 2;
+pub(super) const SWEEPING: u8 = 1;
+pub(super) const DONE: u8 = 2;
 
 /// The last import, its stage, and whether it was of that source.
 fn last_import(
@@ -199,6 +196,23 @@ fn note(db: &Connection, is: &Import) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// What counts of a sorted batch: one change of each card.
+pub(super) fn last_of_each(batch: &[Change]) -> impl Iterator<Item = &Change> {
+    batch.chunk_by(|one, next| one.index() == next.index()).map(|of_one_card| {
+        // Sorting kept the order of the file. A rejected row undoes nothing that came before it.
+        let last = of_one_card.iter().rev().find(|change| !matches!(change, Change::Keep(_)));
+        last.unwrap_or(&of_one_card[0])
+    })
+}
+
+/// The version of the keys that a batch is written under.
+pub(super) fn version_of(batch: &[Change]) -> Option<u32> {
+    batch.iter().find_map(|change| match change {
+        Change::Put(row, _) => Some(row.keys),
+        Change::Delete(_) | Change::Keep(_) => None,
+    })
+}
+
 /// Writes a sorted batch; gives how many accounts were deleted.
 fn write(db: &Connection, batch: &[Change]) -> rusqlite::Result<u64> {
     let generation = generation(db)?;
@@ -206,10 +220,8 @@ fn write(db: &Connection, batch: &[Change]) -> rusqlite::Result<u64> {
     let mut delete = db.prepare_cached("DELETE FROM account WHERE idx = ?1")?;
     let mut keep = db.prepare_cached("UPDATE account SET generation = ?2 WHERE idx = ?1")?;
     let mut deleted = 0;
-    for of_one_card in batch.chunk_by(|one, next| one.index() == next.index()) {
-        // Sorting kept the order of the file. A rejected row undoes nothing that came before it.
-        let last = of_one_card.iter().rev().find(|change| !matches!(change, Change::Keep(_)));
-        match last.unwrap_or(&of_one_card[0]) {
+    for change in last_of_each(batch) {
+        match change {
             Change::Put(row, mac) => put_one(&mut put, row, *mac, generation)?,
             Change::Delete(index) => deleted += delete.execute([&index.0[..]])? as u64,
             Change::Keep(index) => {

@@ -3,6 +3,8 @@
 //! While a rotation brings the rows under other keys, a change writes its row under the new ones, wherever
 //! the row stood, and keeps the rotation's count and sum right, by which it is checked at its end.
 
+use std::collections::{BTreeSet, HashMap};
+
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{AccountRow, Accounts, SCHEMA, authentic, delete_in, find_in, put_all, rewrap};
@@ -47,6 +49,15 @@ pub enum Done {
     Absent,
 }
 
+impl Order {
+    fn spot(&self) -> Spot {
+        match self {
+            Order::Put(row) => Spot { index: row.index, keys: row.keys },
+            Order::SetState(spot, _) | Order::Delete(spot) => *spot,
+        }
+    }
+}
+
 impl Accounts {
     /// Carries out orders, in their turn and in one commit; waits for the batch of an import or a rotation
     /// if need be.
@@ -58,9 +69,12 @@ impl Accounts {
         let _next = self.next_in_turn()?;
         let begin = self.db.transaction_with_behavior(TransactionBehavior::Immediate);
         let transaction = begin.map_err(failed)?;
-        let mut writing = Writing::begin(&transaction, &keys)?;
-        let done = orders.iter().map(|order| writing.carry_out(order)).collect::<Result<_, _>>()?;
-        writing.end()?;
+        let mut plan = plan(&transaction, &keys)?;
+        for index in plan.places(orders)? {
+            plan.found(find_in(&transaction, [&index, &index]).map_err(failed)?);
+        }
+        let done = orders.iter().map(|order| plan.carry_out(order)).collect::<Result<_, _>>()?;
+        write(&transaction, &plan).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         Ok(done)
     }
@@ -70,94 +84,126 @@ fn failed(cause: rusqlite::Error) -> StoreError {
     SCHEMA.error(cause)
 }
 
-/// Rows as they are written at one moment.
-struct Writing<'a> {
-    db: &'a Connection,
+fn plan<'a>(db: &Connection, keys: &'a Keys) -> Result<Plan<'a>, StoreError> {
+    let (held, target) = rewrap::versions(db).map_err(failed)?;
+    let moving = target.map(|target| {
+        let (is, digest, _) = rewrap::progress(db).map_err(failed)?;
+        Ok::<_, StoreError>(Moving { target, rows: is.rows as i64, digest })
+    });
+    Ok(Plan::new(keys, held, moving.transpose()?))
+}
+
+fn write(db: &Connection, plan: &Plan<'_>) -> rusqlite::Result<()> {
+    for index in plan.gone() {
+        delete_in(db, index)?;
+    }
+    put_all(db, &plan.put(), plan.keys)?;
+    let Some(moving) = &plan.moving else { return Ok(()) };
+    db.prepare_cached("UPDATE rewrap SET rows = ?1, digest = ?2")?
+        .execute(params![moving.rows, &moving.digest.to_be_bytes()[..]])?;
+    Ok(())
+}
+
+/// A rotation under way: the version it moves the rows to, how many it has, and their sum.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moving {
+    pub(super) target: u32,
+    pub(super) rows: i64,
+    pub(super) digest: u128,
+}
+
+/// The rows that orders are about, as they are found and as they are left: worked out before anything is
+/// written.
+pub(super) struct Plan<'a> {
     keys: &'a Keys,
     /// Version of all rows, or of those that a rotation has not moved yet.
     held: u32,
-    /// The version a rotation moves them to, if one does; how many it has, and their sum.
-    moving: Option<(u32, i64, u128)>,
+    pub(super) moving: Option<Moving>,
+    rows: HashMap<BlindIndex, (AccountRow, [u8; 16])>,
+    changed: BTreeSet<BlindIndex>,
 }
 
-impl Writing<'_> {
-    fn begin<'a>(db: &'a Connection, keys: &'a Keys) -> Result<Writing<'a>, StoreError> {
-        let (held, target) = rewrap::versions(db).map_err(failed)?;
-        let moving = match target {
-            None => None,
-            Some(target) => {
-                let (is, digest, _) = rewrap::progress(db).map_err(failed)?;
-                Some((target, is.rows as i64, digest))
-            }
-        };
-        Ok(Writing { db, keys, held, moving })
+impl<'a> Plan<'a> {
+    pub(super) fn new(keys: &'a Keys, held: u32, moving: Option<Moving>) -> Plan<'a> {
+        Plan { keys, held, moving, rows: HashMap::new(), changed: BTreeSet::new() }
     }
 
-    fn carry_out(&mut self, order: &Order) -> Result<Done, StoreError> {
-        match order {
-            Order::Put(row) => {
-                self.take(&Spot { index: row.index, keys: row.keys })?;
-                self.put(row.clone())
+    /// Where the accounts of the orders may stand; what stands there must be told to [`Plan::found`].
+    pub(super) fn places(&self, orders: &[Order]) -> Result<BTreeSet<BlindIndex>, StoreError> {
+        let places = orders.iter().map(|order| self.places_of(&order.spot()));
+        Ok(places.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
+    pub(super) fn found(&mut self, row: impl IntoIterator<Item = (AccountRow, [u8; 16])>) {
+        self.rows.extend(row.into_iter().map(|(row, mac)| (row.index, (row, mac))));
+    }
+
+    pub(super) fn carry_out(&mut self, order: &Order) -> Result<Done, StoreError> {
+        let before = self.take(&order.spot())?;
+        match (order, before) {
+            (Order::Put(row), _) => self.leave(row.clone()),
+            (Order::SetState(_, state), Some((row, mac))) => {
+                let row = authentic(row, mac, self.keys)?;
+                self.leave(AccountRow { state: *state, ..row })
             }
-            Order::SetState(spot, state) => match self.take(spot)? {
-                Some((row, mac)) => {
-                    let row = authentic(row, mac, self.keys)?;
-                    self.put(AccountRow { state: *state, ..row })
-                }
-                None => Ok(Done::Absent),
-            },
-            Order::Delete(spot) => match self.take(spot)? {
-                Some(_) => Ok(Done::Deleted),
-                None => Ok(Done::Absent),
-            },
+            (Order::Delete(_), Some(_)) => Ok(Done::Deleted),
+            (_, None) => Ok(Done::Absent),
         }
+    }
+
+    /// Rows that are to be removed.
+    pub(super) fn gone(&self) -> impl Iterator<Item = &BlindIndex> {
+        self.changed.iter().filter(|index| !self.rows.contains_key(index))
+    }
+
+    /// Rows that are to be written.
+    pub(super) fn put(&self) -> Vec<AccountRow> {
+        self.changed.iter().filter_map(|index| self.rows.get(index)).map(|(row, _)| row.clone()).collect()
+    }
+
+    /// Under the version of the rows, and under the one they are moved to.
+    fn places_of(&self, spot: &Spot) -> Result<[BlindIndex; 2], StoreError> {
+        let from = self.version(spot.keys)?;
+        let at = |version| Ok::<_, StoreError>(from.index_under(&spot.index, self.version(version)?));
+        let held = at(self.held)?;
+        Ok([held, self.moving.map_or(Ok(held), |moving| at(moving.target))?])
     }
 
     /// Removes the row of a card from wherever it stands.
     fn take(&mut self, spot: &Spot) -> Result<Option<(AccountRow, [u8; 16])>, StoreError> {
-        let from = self.version(spot.keys)?;
-        let at = |version| Ok::<_, StoreError>(from.index_under(&spot.index, self.version(version)?));
-        let held = at(self.held)?;
-        let moved = self.moving.map_or(Ok(held), |(target, ..)| at(target))?;
-        let Some((row, mac)) = find_in(self.db, [&held, &moved]).map_err(failed)? else { return Ok(None) };
-        delete_in(self.db, &row.index).map_err(failed)?;
+        let [held, moved] = self.places_of(spot)?;
+        let Some((row, mac)) = self.rows.remove(&held).or_else(|| self.rows.remove(&moved)) else {
+            return Ok(None);
+        };
+        self.changed.insert(row.index);
         self.count(&row, -1)?;
         Ok(Some((row, mac)))
     }
 
-    /// Writes a row under the version it must have now.
-    fn put(&mut self, row: AccountRow) -> Result<Done, StoreError> {
-        let to = self.version(self.moving.map_or(self.held, |(target, ..)| target))?;
+    /// Leaves a row under the version it must have now.
+    fn leave(&mut self, row: AccountRow) -> Result<Done, StoreError> {
+        let to = self.version(self.moving.map_or(self.held, |moving| moving.target))?;
         let row = if row.keys == to.version { row } else { row.under(self.version(row.keys)?, to) };
-        put_all(self.db, std::slice::from_ref(&row), self.keys).map_err(failed)?;
+        let mac = row.mac(self.keys).ok_or(StoreError::OtherKeys)?;
+        self.changed.insert(row.index);
+        self.rows.insert(row.index, (row.clone(), mac));
         self.count(&row, 1)?;
         Ok(Done::Is(row))
     }
 
     /// Tells a rotation of a row under the new keys that came or went.
     fn count(&mut self, row: &AccountRow, by: i64) -> Result<(), StoreError> {
-        let Some((target, rows, digest)) = self.moving.filter(|(target, ..)| *target == row.keys) else {
-            return Ok(());
-        };
-        let fingerprint = row.fingerprint(self.version(target)?);
+        let Some(moving) = self.moving.filter(|moving| moving.target == row.keys) else { return Ok(()) };
+        let fingerprint = row.fingerprint(self.version(moving.target)?);
         let digest = match by {
-            1 => digest.wrapping_add(fingerprint),
-            _ => digest.wrapping_sub(fingerprint),
+            1 => moving.digest.wrapping_add(fingerprint),
+            _ => moving.digest.wrapping_sub(fingerprint),
         };
-        self.moving = Some((target, rows + by, digest));
+        self.moving = Some(Moving { rows: moving.rows + by, digest, ..moving });
         Ok(())
     }
 
-    fn end(self) -> Result<(), StoreError> {
-        let Some((_, rows, digest)) = self.moving else { return Ok(()) };
-        self.db
-            .prepare_cached("UPDATE rewrap SET rows = ?1, digest = ?2")
-            .and_then(|mut note| note.execute(params![rows, &digest.to_be_bytes()[..]]))
-            .map_err(failed)?;
-        Ok(())
-    }
-
-    fn version(&self, version: u32) -> Result<&AccountKeys, StoreError> {
+    fn version(&self, version: u32) -> Result<&'a AccountKeys, StoreError> {
         self.keys.account_version(version).ok_or(StoreError::OtherKeys)
     }
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use zeroize::Zeroizing;
 
 use super::{AccountRow, Accounts, Keys, SCHEMA, StoreError, authentic, read, table};
-use crate::vault::{AccountKeys, Unwrapped};
+use crate::vault::{AccountKeys, BlindIndex, Unwrapped};
 
 /// Rows moved in one commit: a look-up never waits for it, a restart repeats none of it.
 const BATCH_ROWS: i64 = 5_000;
@@ -56,11 +56,7 @@ impl Accounts {
         if agrees {
             return Ok(());
         }
-        let what = format!(
-            "it is under version {version} of the keys and keys.json has version {newest}: one of the two is \
-             from another backup"
-        );
-        Err(StoreError::Damaged { file: SCHEMA.file, what })
+        Err(other_backup(SCHEMA.file, version, newest))
     }
 
     /// Begins to bring all rows under the newest keys, or goes on with it. From here on nothing but orders
@@ -99,13 +95,7 @@ impl Accounts {
         let batch = batch(&transaction, &after, version).map_err(failed)?;
         is.is_moved = (batch.len() as i64) < BATCH_ROWS;
         let last = batch.last().map(|(row, _)| row.index);
-        let mut moved = Vec::with_capacity(batch.len());
-        for (row, mac) in batch {
-            let row = authentic(row, mac, keys)?;
-            let inner = row.unwrapped(old);
-            digest = digest.wrapping_add(inner.fingerprint(&row.rest(old)));
-            moved.push((row.index, row.wrapped(&inner, old, new)));
-        }
+        let mut moved = moved(batch, keys, [old, new], &mut digest)?;
         is.rows += moved.len() as u64;
         // In order each page of the file is touched once.
         moved.sort_by_key(|(_, row)| row.index);
@@ -167,29 +157,19 @@ impl Accounts {
         // One look at all rows and at what they must add up to; orders go on meanwhile.
         let look = self.db.unchecked_transaction().map_err(failed)?;
         let (is, digest, _) = progress(&look).map_err(failed)?;
-        let (mut rows, mut found, mut last) = (0u64, 0u128, Vec::new());
+        let (mut seen, mut last) = (Seen::new(keys, new), Vec::new());
         loop {
             let page = self.page(&last, PAGE_ROWS).map_err(failed)?;
             let is_last = page.len() < PAGE_ROWS;
             for (row, mac) in page {
-                let row = authentic(row, mac, keys)?;
-                if row.keys != target {
-                    return Err(changed("a row is still under the old keys"));
-                }
-                found = found.wrapping_add(row.fingerprint(new));
-                rows += 1;
-                last = row.index.0.to_vec();
+                last = seen.see(row, mac)?.0.to_vec();
             }
             if is_last {
                 break;
             }
         }
         look.commit().map_err(failed)?;
-        if (rows, found) != (is.rows, digest) {
-            return Err(changed(
-                "the accounts under the new keys are not those that were under the old ones",
-            ));
-        }
+        let rows = seen.agree(is.rows, digest)?;
         self.db.execute("UPDATE rewrap SET version = target, target = NULL", []).map_err(failed)?;
         Ok(rows)
     }
@@ -228,7 +208,69 @@ impl AccountRow {
     }
 }
 
-fn both(keys: &Keys, version: u32, target: u32) -> Result<(&AccountKeys, &AccountKeys), StoreError> {
+/// Accounts and key ring do not belong together.
+pub(super) fn other_backup(file: &'static str, version: u32, newest: u32) -> StoreError {
+    let what = format!(
+        "it is under version {version} of the keys and keys.json has version {newest}: one of the two is \
+         from another backup"
+    );
+    StoreError::Damaged { file, what }
+}
+
+/// Where rows stand and what becomes of them; adds to the sum of what must be found at the end.
+pub(super) fn moved(
+    batch: Vec<(AccountRow, [u8; 16])>,
+    keys: &Keys,
+    [old, new]: [&AccountKeys; 2],
+    digest: &mut u128,
+) -> Result<Vec<(BlindIndex, AccountRow)>, StoreError> {
+    let moved = batch.into_iter().map(|(row, mac)| {
+        let row = authentic(row, mac, keys)?;
+        let inner = row.unwrapped(old);
+        *digest = digest.wrapping_add(inner.fingerprint(&row.rest(old)));
+        Ok((row.index, row.wrapped(&inner, old, new)))
+    });
+    moved.collect()
+}
+
+/// How many rows of these pages there are under the new keys, and their sum.
+pub(super) struct Seen<'a> {
+    keys: &'a Keys,
+    new: &'a AccountKeys,
+    rows: u64,
+    digest: u128,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn new(keys: &'a Keys, new: &'a AccountKeys) -> Seen<'a> {
+        Seen { keys, new, rows: 0, digest: 0 }
+    }
+
+    /// Sees one more row.
+    pub(super) fn see(&mut self, row: AccountRow, mac: [u8; 16]) -> Result<BlindIndex, StoreError> {
+        let row = authentic(row, mac, self.keys)?;
+        if row.keys != self.new.version {
+            return Err(changed("a row is still under the old keys"));
+        }
+        self.digest = self.digest.wrapping_add(row.fingerprint(self.new));
+        self.rows += 1;
+        Ok(row.index)
+    }
+
+    /// Sees that these are all rows that were moved.
+    pub(super) fn agree(&self, rows: u64, digest: u128) -> Result<u64, StoreError> {
+        if (self.rows, self.digest) == (rows, digest) {
+            return Ok(rows);
+        }
+        Err(changed("the accounts under the new keys are not those that were under the old ones"))
+    }
+}
+
+pub(super) fn both(
+    keys: &Keys,
+    version: u32,
+    target: u32,
+) -> Result<(&AccountKeys, &AccountKeys), StoreError> {
     keys.account_version(version).zip(keys.account_version(target)).ok_or(StoreError::OtherKeys)
 }
 
