@@ -350,7 +350,9 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
     if in_element_index > 0 {
         writeln!(out, "{}", line(in_element_index, "found by identity number or mobile too"))?;
     }
-    writeln!(out, "{}", line(file_bytes, "bytes of file"))?;
+    if let Some(file_bytes) = file_bytes {
+        writeln!(out, "{}", line(file_bytes, "bytes of file"))?;
+    }
     if let [Some(p50), Some(p99), Some(p999)] = took {
         writeln!(out, "\nA look-up takes {p50:.1} us, one in 100 {p99:.1} us, one in 1,000 {p999:.1} us.")?;
     }
