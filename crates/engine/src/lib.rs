@@ -45,7 +45,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +61,10 @@ use crate::provider::Providers;
 use crate::rotate::RotationStatus;
 use crate::route::Routing;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
+use crate::store::postgres::Database;
 use crate::store::{
-    Accounts, Folder, LedgerFile, Opened, Platform, Refusals, StoreError, TablePlace, UsageFile,
+    Accounts, AccountsOfRecord, Folder, Follower, Freshness, LedgerFile, Opened, Platform, Refusals,
+    SharedStore, StoreError, TablePlace, UsageFile,
 };
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
@@ -123,6 +125,9 @@ pub struct Policy {
     pub disk_reserve_bytes: u64,
     /// Providers and routes; `None`: the accounts of record answer everything.
     pub routing: Option<Arc<Routing>>,
+    /// How old this node's copy of a database's accounts may be to be answered from; only what it is at the start
+    /// counts.
+    pub accounts_stale_max: Duration,
 }
 
 impl Default for Policy {
@@ -147,6 +152,7 @@ impl Default for Policy {
             log_bytes: 32 << 20,
             disk_reserve_bytes: 0,
             routing: None,
+            accounts_stale_max: Duration::from_secs(10),
         }
     }
 }
@@ -222,6 +228,10 @@ pub struct Engine {
     registering: Mutex<()>,
     pub(crate) jobs: bulk::Jobs,
     table: Arc<TablePlace>,
+    /// The database that the nodes share, if this is one of several.
+    shared: Option<SharedStore>,
+    /// How fresh this node's copy of the database's accounts is.
+    fresh: Option<Arc<Freshness>>,
     platform: Mutex<Platform>,
     refusals: Mutex<Refusals>,
 }
@@ -265,17 +275,30 @@ impl Engine {
         policy: Policy,
         issuers: Issuers,
         seed: Seed,
+        shared: Option<SharedStore>,
     ) -> Result<Running, OpenError> {
         let folder = Folder::take(folder)?;
         let ring = RingFile::open_or_create(&folder.file("keys.json"), root_key)?;
         let vault = Vault::new(&ring.ring);
         let accounts = folder.file("accounts.db");
-        Accounts::open(&accounts)?.agree_with(&vault.keys())?;
+        let database = shared.as_ref().map(|shared| &shared.database);
+        let fresh = database.map(|_| Arc::new(Freshness::new(policy.accounts_stale_max)));
+        let follower = database
+            .zip(fresh.as_ref())
+            .map(|(database, fresh)| Follower::open(database, &accounts, Arc::clone(fresh)));
+        let follower = follower.transpose()?;
+        if database.is_none() {
+            Accounts::open(&accounts)?.is_of_record()?;
+        }
+        AccountsOfRecord::open(folder.path(), database)?.agree_with(&vault.keys())?;
         let Opened { mut file, books, tree, directory } =
             LedgerFile::open(&folder.file("ledger.db"), &vault)?;
         let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
         let usage = UsageFile::open(&folder.file("usage.db"), file.reader()?)?;
-        let platform = Platform::open(&folder.file("platform.db"))?;
+        let platform = match database {
+            None => Platform::open(&folder.file("platform.db"))?,
+            Some(database) => Platform::shared(database)?,
+        };
         let grow_log_bytes = policy.log_bytes;
         let engine = Arc::new(Engine {
             clock: Clock::default(),
@@ -297,6 +320,8 @@ impl Engine {
             registering: Mutex::default(),
             jobs: bulk::Jobs::default(),
             table: Arc::new(TablePlace::of(&accounts)),
+            shared,
+            fresh,
             platform: Mutex::new(platform),
             refusals: Mutex::default(),
         });
@@ -306,6 +331,9 @@ impl Engine {
             projector: projector(Arc::clone(&engine), usage)?,
             engine,
         };
+        if let Some(follower) = follower {
+            follow_accounts(Arc::clone(&running.engine), follower)?;
+        }
         for grant in grants {
             running.engine.record(grant)?;
         }
@@ -322,12 +350,30 @@ impl Engine {
 
     /// A reader of accounts for a thread that is no core.
     pub fn accounts_to_read(&self) -> Result<Accounts, StoreError> {
-        Accounts::open_reader_of(&self.folder.file("accounts.db"), Arc::clone(&self.table))
+        let reader = Accounts::open_reader_of(&self.folder.file("accounts.db"), Arc::clone(&self.table))?;
+        Ok(match &self.fresh {
+            Some(fresh) => reader.while_fresh(Arc::clone(fresh)),
+            None => reader,
+        })
     }
 
-    /// The accounts file, to change it.
-    pub fn accounts_to_change(&self) -> Result<Accounts, StoreError> {
-        Accounts::open(&self.folder.file("accounts.db"))
+    /// The accounts of record, to change some; may wait for a database.
+    pub fn accounts_to_change(&self) -> Result<AccountsOfRecord, StoreError> {
+        AccountsOfRecord::open(self.folder.path(), self.database())
+    }
+
+    /// The same, to change many, alone.
+    pub(crate) fn accounts_alone(&self) -> Result<AccountsOfRecord, StoreError> {
+        AccountsOfRecord::open_alone(self.folder.path(), self.database(), &self.vault)
+    }
+
+    fn database(&self) -> Option<&Arc<Database>> {
+        self.shared.as_ref().map(|shared| &shared.database)
+    }
+
+    /// How fresh this node's copy of the accounts is; `None` where the node has its own.
+    pub fn copy_of_accounts(&self) -> Option<&Freshness> {
+        self.fresh.as_deref()
     }
 
     /// Keeps the sealed table beside the accounts up to date, on a thread of its own that ends with the
@@ -685,6 +731,66 @@ fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>
             std::thread::sleep(PAUSE);
         }
     })
+}
+
+/// Keeps this node's copy of the accounts up to date, until the engine ends.
+fn follow_accounts(engine: Arc<Engine>, mut follower: Follower) -> Result<(), OpenError> {
+    const PAUSE: Duration = Duration::from_millis(250);
+    /// How often somebody looks whether deletions can be forgotten.
+    const FORGET_EVERY: u32 = 14_400;
+    /// How often the log says how far a first copy is.
+    const SAY_EVERY: Duration = Duration::from_secs(10);
+    let follow = move || {
+        let (mut lags, mut copied, mut steps) = (false, 0u64, 0u32);
+        let mut said = Instant::now();
+        while !engine.is_closed() {
+            // Before anything is looked up with them: the copy must hold what these keys find.
+            let keys = engine.vault.keys();
+            let is = follower.step(&keys);
+            drop(keys);
+            match is {
+                Ok(is) => {
+                    if is.is_copying {
+                        copied += is.rows;
+                    }
+                    if is.is_copying && said.elapsed() > SAY_EVERY {
+                        tracing::info!(copied, "copying the accounts from the database");
+                        said = Instant::now();
+                    }
+                    if is.is_current && copied > 0 {
+                        tracing::info!(accounts = copied, "the accounts are copied from the database");
+                        copied = 0;
+                    }
+                    if lags {
+                        tracing::info!("the accounts of the database are followed again");
+                    }
+                    lags = false;
+                    if !is.is_current {
+                        continue;
+                    }
+                }
+                // Said once: a database that is away stays away for a while.
+                Err(error) => {
+                    if !lags {
+                        tracing::warn!(%error, "the accounts of the database cannot be followed; it is tried again");
+                    }
+                    lags = true;
+                }
+            }
+            if steps % FORGET_EVERY == 0
+                && let Err(error) = follower.forget_deletions(engine.clock.now_ms())
+            {
+                tracing::warn!(%error, "deletions that every node knows are not forgotten yet");
+            }
+            steps += 1;
+            std::thread::sleep(PAUSE);
+        }
+    };
+    std::thread::Builder::new()
+        .name("card4e-accounts".into())
+        .spawn(follow)
+        .map(drop)
+        .map_err(OpenError::Thread)
 }
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {

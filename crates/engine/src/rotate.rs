@@ -15,7 +15,7 @@
 //! | audit, receipts | the public half of the old key stays, to check what it signed |
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ use crate::Engine;
 use crate::background::{Stopping, lock};
 use crate::caller::Proof;
 use crate::settle::Change;
-use crate::store::{Accounts, StoreError};
+use crate::store::{AccountsOfRecord, StoreError};
 use crate::vault::{KeyGroup, KeyRing, KeyUse, Keys, ListedKey, RingError};
 
 /// Versions of the key that hashes tokens at most: each is tried for a token that is not known.
@@ -110,7 +110,7 @@ impl Engine {
         let mut accounts = None;
         if groups.contains(&KeyGroup::Accounts) || is_resumed {
             // First: an import under way must not find other keys than it began with.
-            accounts = Some(Accounts::open_alone(self.folder(), &self.vault)?);
+            accounts = Some(self.accounts_alone()?);
         }
         let mut before = None;
         if !is_resumed {
@@ -163,7 +163,11 @@ impl Engine {
         lock(&self.ring).ring.is_rotating()
     }
 
-    fn bring_to_end(&self, before: Option<Arc<Keys>>, accounts: Option<Accounts>) -> Result<(), RotateError> {
+    fn bring_to_end(
+        &self,
+        before: Option<Arc<Keys>>,
+        accounts: Option<AccountsOfRecord>,
+    ) -> Result<(), RotateError> {
         if let Some(before) = before {
             self.wait_until_unused(&before)?;
         }
@@ -181,6 +185,7 @@ impl Engine {
                     break;
                 }
             }
+            self.wait_for_other_nodes()?;
             accounts.finish_rewrap(&keys)?;
         }
         drop(keys);
@@ -221,6 +226,18 @@ impl Engine {
         while Arc::strong_count(keys) > 1 {
             self.rotating.go_on()?;
             std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Waits until every node has followed or answers nothing: none must look for a row under its old name
+    /// only, when the old keys are destroyed.
+    fn wait_for_other_nodes(&self) -> Result<(), RotateError> {
+        let Some(fresh) = self.copy_of_accounts() else { return Ok(()) };
+        let until = Instant::now() + fresh.most();
+        while Instant::now() < until {
+            self.rotating.go_on()?;
+            std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
     }

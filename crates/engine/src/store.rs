@@ -32,6 +32,16 @@ pub use usage::{DayUse, Refusal, RefusalCount, RefusalRow, Refusals, UsageFile, 
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A database that several equal nodes share, and how this one is called there.
+#[derive(Clone, Debug)]
+pub struct SharedStore {
+    /// The database.
+    pub database: Arc<postgres::Database>,
+    /// The node's name: the same after a restart, and no other node's.
+    pub node: String,
+}
 
 /// Why a store cannot do what it was asked. Internal: never a pass, never a charge.
 #[derive(Debug, thiserror::Error)]

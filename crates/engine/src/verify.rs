@@ -595,7 +595,10 @@ fn possible(action: Action, found: Found) -> Result<Found, Refusal> {
 }
 
 fn unread(error: StoreError) -> Refusal {
-    tracing::error!(%error, "an account could not be read");
+    // Of a copy that is too old, whoever keeps it has told already.
+    if !matches!(error, StoreError::Stale(_)) {
+        tracing::error!(%error, "an account could not be read");
+    }
     Refusal::Stopped
 }
 

@@ -4,7 +4,7 @@
 use crate::Engine;
 use crate::audit::Checkpoint;
 use crate::ledger::Entry;
-use crate::store::{Accounts, Check, Import, LedgerFile, LedgerReader, StoreError};
+use crate::store::{Check, Import, LedgerFile, LedgerReader, StoreError};
 
 /// The newest import of accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Engine {
 
     /// The newest import of accounts; `None` when there was none.
     pub fn last_import(&self) -> Result<Option<LastImport>, StoreError> {
-        Accounts::open_reader(&self.file("accounts.db"))?.last_import()
+        self.accounts_to_change()?.last_import()
     }
 
     /// Bytes free where the data is; `None` where the file system does not tell.
