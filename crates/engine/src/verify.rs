@@ -107,17 +107,52 @@ pub struct Question<'a> {
     pub began: Instant,
 }
 
-impl Engine {
-    /// What the credential allows, entitlement, standing, balance, rate: in this order.
+impl Desk {
+    /// What the credential allows, entitlement, standing, balance, rate: in this order. Whoever stops waiting
+    /// for it has asked nothing, and what was set aside is given back.
     ///
     /// A stored answer is returned even when balance or rate would refuse now; so with `may_recall`
     /// those two refusals wait in the admission until [`verify`] has looked the key up.
-    pub fn admit(
-        self: &Arc<Engine>,
+    ///
+    /// # Errors
+    /// Why the question may not be asked.
+    pub async fn admit(
+        &self,
         credential: &Credential,
         action: Action,
         may_recall: bool,
     ) -> Result<Admission, Refusal> {
+        let policy = self.engine.policy();
+        let application = self.engine.entitled(credential, action, &policy)?;
+        let (hold, rate) = match self.engine.hold(&application, credential, action, &policy) {
+            Err(refusal) => (Err(refusal), None),
+            Ok(hold) => {
+                let rate = self.count(&application, action, &policy).await;
+                (if rate.exceeded() { Err(Refusal::TooFast(rate)) } else { Ok(hold) }, Some(rate))
+            }
+        };
+        match hold {
+            Err(refusal) if !may_recall => Err(refusal),
+            hold => Ok(Admission { application, rate, hold }),
+        }
+    }
+
+    /// Counts a request against the application's limit.
+    async fn count(&self, application: &Application, action: Action, policy: &Policy) -> Rate {
+        let usual = policy.requests_per_second[action as usize];
+        let limit = application.requests_per_second.unwrap_or(usual);
+        self.engine.rates().count(application.id, action, limit, self.engine.clock.now_ms())
+    }
+}
+
+impl Engine {
+    /// The application that may ask this, as things stand.
+    fn entitled(
+        &self,
+        credential: &Credential,
+        action: Action,
+        policy: &Policy,
+    ) -> Result<Arc<Application>, Refusal> {
         if !credential.allows(action) {
             return Err(Refusal::NotAllowed);
         }
@@ -127,7 +162,7 @@ impl Engine {
         if !application.actions.contains(&action) {
             return Err(Refusal::NotActivated);
         }
-        if !self.policy().offers(action) {
+        if !policy.offers(action) {
             return Err(Refusal::NotConfigured);
         }
         match standing {
@@ -138,49 +173,39 @@ impl Engine {
         if self.writing() != Writing::Works {
             return Err(Refusal::Stopped);
         }
-        let (hold, rate) = self.hold_and_count(&application, credential, action);
-        match hold {
-            Err(refusal) if !may_recall => Err(refusal),
-            hold => Ok(Admission { application, rate, hold }),
-        }
+        Ok(application)
     }
 
-    fn hold_and_count(
+    /// Sets the price of one question aside.
+    fn hold(
         self: &Arc<Engine>,
         application: &Arc<Application>,
         credential: &Credential,
         action: Action,
-    ) -> (Result<Hold, Refusal>, Option<Rate>) {
-        let policy = self.policy();
+        policy: &Policy,
+    ) -> Result<Hold, Refusal> {
         let own = application.price.or(policy.prices[action as usize]);
         let price = own.unwrap_or(policy.price);
         {
             let mut books = self.books();
             if !books.has_room(application.id, policy.under_way_max) {
-                return (Err(Refusal::Overloaded), None);
+                return Err(Refusal::Overloaded);
             }
             if books.hold(application, price).is_err() {
-                return (Err(Refusal::Arrears), None);
+                return Err(Refusal::Arrears);
             }
             if books.hold_limit(credential, price).is_err() {
                 books.release(application, price);
-                return (Err(Refusal::LimitReached), None);
+                return Err(Refusal::LimitReached);
             }
         }
-        let hold = Hold {
+        Ok(Hold {
             engine: Arc::clone(self),
             application: Arc::clone(application),
             credential: credential.id,
             price,
             kept: false,
-        };
-        let usual = policy.requests_per_second[action as usize];
-        let limit = application.requests_per_second.unwrap_or(usual);
-        let rate = self.rates().count(application.id, action, limit, self.clock.now_ms());
-        if rate.exceeded() {
-            return (Err(Refusal::TooFast(rate)), Some(rate));
-        }
-        (Ok(hold), Some(rate))
+        })
     }
 
     /// Whether an answer may be recalled for this question without a key of the caller's own.

@@ -166,7 +166,7 @@ impl Bench {
     ) -> Settlement {
         let claim = Claim::new("张伟", card, "99010119610202001X", "16100000001", 0);
         let credential = credential(&self.running.engine.vault);
-        let admission = self.running.engine.admit(&credential, action, key.is_some())?;
+        let admission = self.desk.admit(&credential, action, key.is_some()).await?;
         let question = Question {
             wire: Wire::AceData,
             action,

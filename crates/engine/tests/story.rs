@@ -63,7 +63,7 @@ async fn asked(desk: &Desk, mobile: &str, key: Option<&str>) -> Settlement {
     let engine = &desk.engine;
     let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
     let credential = credential(&engine.vault);
-    let admission = engine.admit(&credential, Action::FourElements, key.is_some())?;
+    let admission = desk.admit(&credential, Action::FourElements, key.is_some()).await?;
     let question = Question {
         wire: Wire::AceData,
         action: Action::FourElements,
@@ -134,10 +134,11 @@ fn a_noisy_caller_cannot_keep_a_quiet_one_from_being_answered() {
     let quiet = Arc::clone(directory.credential(CredentialId(issued.credential)).unwrap());
     let noisy = credential(&engine.vault);
     // Admitted, and not asked yet: as many as there may be, again and again.
+    let desk = engine.desk().unwrap();
     let mut under_way = Vec::new();
     let mut refused = 0;
     for _ in 0..100 {
-        match engine.admit(&noisy, Action::FourElements, false) {
+        match wait(&desk, desk.admit(&noisy, Action::FourElements, false)) {
             Ok(admission) => under_way.push(admission),
             Err(Refusal::Overloaded) => refused += 1,
             Err(other) => panic!("{other:?}"),
@@ -145,7 +146,10 @@ fn a_noisy_caller_cannot_keep_a_quiet_one_from_being_answered() {
     }
     assert_eq!((under_way.len(), refused), (4, 96));
     for _ in 0..20 {
-        assert!(engine.admit(&quiet, Action::FourElements, false).is_ok(), "and given back at once");
+        assert!(
+            wait(&desk, desk.admit(&quiet, Action::FourElements, false)).is_ok(),
+            "and given back at once"
+        );
     }
     assert_eq!(engine.totals().answers, 0, "a refusal never touches the ledger");
     let balance = engine.balance(&under_way[0].application).unwrap();

@@ -106,12 +106,17 @@ impl Core {
 }
 
 impl Core {
-    /// [`Engine::admit`], unless this core is too far behind to answer in time.
-    fn admit(&self, credential: &Credential, action: Action, may_recall: bool) -> Result<Admission, Refusal> {
+    /// [`Desk::admit`], unless this core is too far behind to answer in time.
+    async fn admit(
+        &self,
+        credential: &Credential,
+        action: Action,
+        may_recall: bool,
+    ) -> Result<Admission, Refusal> {
         if self.desk.is_too_late_for(credential.application) {
             return Err(Refusal::Overloaded);
         }
-        self.server.engine.admit(credential, action, may_recall)
+        self.desk.admit(credential, action, may_recall).await
     }
 }
 

@@ -100,7 +100,6 @@ pub fn put(
     let phone = wire::native::national_mobile(elements.phone.trim());
     let (name, card, id) = (elements.name.trim(), elements.bank_card.trim(), elements.id_card.trim());
     let claim = Claim::new(name, card, id, &phone, elements.cert_type);
-    let admission = engine.admit(&credential, action, false).map_err(said)?;
     let question = Question {
         wire: Wire::Native,
         action,
@@ -115,10 +114,14 @@ pub fn put(
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
+    let asked = async {
+        let admission = desk.admit(&credential, action, false).await?;
+        verify(desk, admission, question).await
+    };
     // With connections of its own: they end with the runtime.
     let settled = local.block_on(&runtime, async {
         tokio::select! {
-            settled = verify(desk, admission, question) => settled,
+            settled = asked => settled,
             () = desk.carry_mail() => Err(Refusal::Stopped),
         }
     });

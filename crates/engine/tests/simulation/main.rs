@@ -534,7 +534,7 @@ async fn asked(desk: &Desk, wish: &Wish) -> Settlement {
     let engine = &desk.engine;
     let claim = Claim::new("张伟", wish.card, "99010119610202001X", wish.mobile, 0);
     let credential = credential(&engine.vault, wish.application);
-    let admission = engine.admit(&credential, Action::FourElements, wish.key.is_some())?;
+    let admission = desk.admit(&credential, Action::FourElements, wish.key.is_some()).await?;
     let question = Question {
         wire: Wire::AceData,
         action: Action::FourElements,

@@ -168,7 +168,7 @@ async fn ask(
     }
     let key = tencent::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
-    let admission = core.admit(&credential, asked, may_recall);
+    let admission = core.admit(&credential, asked, may_recall).await;
     let admission = admission.map_err(refused)?;
     let elements = Elements::read(name, &call)?;
     if server.requires_encryption(credential.application) {
