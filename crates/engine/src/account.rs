@@ -261,11 +261,11 @@ impl AccountText<'_> {
         };
         let state = AccountState::from_word(self.state).ok_or(AccountError::State)?;
         let elements = Elements {
-            card: card.as_str(),
+            card: card.as_bytes(),
             name_exact: name.e0(),
             name_loose: name.e1(),
-            id: &id,
-            mobile: mobile.as_ref().map_or("", Mobile::as_str),
+            id: id.as_bytes(),
+            mobile: mobile.as_ref().map_or(b"", Mobile::as_bytes),
         };
         let validity = match self.validity.trim() {
             "" => None,

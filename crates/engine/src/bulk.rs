@@ -8,7 +8,7 @@
 //!
 //! A file asks the accounts of record and nobody else.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use crate::Engine;
 use crate::action::Action;
 use crate::audit::Hash;
 use crate::caller::{Application, ApplicationId, Credential, CredentialId, Purpose, Standing, Wire};
-use crate::claim::Claim;
+use crate::claim::ClaimText;
 use crate::clock::Millis;
 use crate::ledger::{Answer, Credits};
 use crate::limit::{AttemptPolicy, AttemptRefs};
@@ -27,8 +27,8 @@ use crate::outcome::{self, Outcome};
 use crate::settle::Writing;
 use crate::store::{Accounts, LedgerReader, StoreError};
 use crate::subject::{ParseOptions, Subject};
-use crate::vault::{Keys, nonce};
-use crate::verify::{Refusal, on_record};
+use crate::vault::nonce;
+use crate::verify::{Refusal, all_on_record};
 
 /// Tells a job from all others; made by whoever begins it.
 pub type JobId = [u8; 16];
@@ -162,7 +162,7 @@ pub const COLUMNS: [&str; 5] = ["bank_card", "name", "id_type", "id_number", "ph
 /// Rows in one piece of memory, which is wiped: they are people's data. Does not print.
 #[derive(Default)]
 pub struct Rows {
-    text: Vec<u8>,
+    text: String,
     /// Where each column of a row ends; all [`NO_QUESTION`] for a row that cannot be asked.
     ends: Vec<[u32; COLUMNS.len()]>,
 }
@@ -188,7 +188,7 @@ impl Rows {
     /// Adds a question.
     pub fn push(&mut self, row: Row<'_>) {
         let ends = row.map(|value| {
-            self.text.extend_from_slice(value.as_bytes());
+            self.text.push_str(value);
             self.text.len() as u32
         });
         self.ends.push(ends);
@@ -207,9 +207,11 @@ impl Rows {
         ends.iter_mut().filter(|ends| ends[0] != NO_QUESTION).for_each(|ends| {
             ends.iter_mut().for_each(|end| *end -= split);
         });
-        let text = self.text[split as usize..].to_vec();
-        self.text[split as usize..].zeroize();
-        self.text.truncate(split as usize);
+        let text = self.text[split as usize..].to_owned();
+        let mut kept = std::mem::take(&mut self.text).into_bytes();
+        kept[split as usize..].zeroize();
+        kept.truncate(split as usize);
+        self.text = String::from_utf8(kept).unwrap_or_default();
         Rows { text, ends }
     }
 
@@ -233,7 +235,7 @@ impl Rows {
             Some(ends.map(|end| {
                 let value = &self.text[start..end as usize];
                 start = end as usize;
-                std::str::from_utf8(value).unwrap_or_default()
+                value
             }))
         })
     }
@@ -266,7 +268,7 @@ impl Rows {
         let mut bytes = Vec::with_capacity(4 + 20 * self.ends.len() + self.text.len());
         bytes.extend_from_slice(&(self.ends.len() as u32).to_le_bytes());
         self.ends.as_flattened().iter().for_each(|end| bytes.extend_from_slice(&end.to_le_bytes()));
-        bytes.extend_from_slice(&self.text);
+        bytes.extend_from_slice(self.text.as_bytes());
         bytes
     }
 
@@ -276,8 +278,9 @@ impl Rows {
         let count = u32::from_le_bytes(*count) as usize;
         let (ends, text) = rest.split_at_checked(count.checked_mul(4 * COLUMNS.len())?)?;
         let mut last = 0;
-        let mut is_whole = std::str::from_utf8(text).is_ok();
-        let mut rows = Rows { text: text.to_vec(), ends: Vec::with_capacity(count) };
+        let text = std::str::from_utf8(text).ok()?;
+        let mut is_whole = true;
+        let mut rows = Rows { text: text.to_owned(), ends: Vec::with_capacity(count) };
         for row in ends.chunks_exact(4 * COLUMNS.len()) {
             let ends: [u32; COLUMNS.len()] = std::array::from_fn(|column| {
                 row[4 * column..].first_chunk().map_or(0, |end| u32::from_le_bytes(*end))
@@ -466,58 +469,34 @@ impl Judge {
         let counted = application.attempts.unwrap_or(policy.attempts);
         let mut attempts = counted.counts().then(|| (counted, Vec::with_capacity(rows.len())));
         let mut outcomes = Vec::with_capacity(rows.len());
-        let mut subjects = rows.iter().map(|row| row.map(|row| parsed(self.action, row, &options)));
-        let mut near = VecDeque::with_capacity(NEAR);
+        let mut all = rows.iter();
         loop {
+            let near = all.by_ref().take(NEAR).map(|row| row.map(|row| parsed(self.action, row, &options)));
+            let near: Vec<_> = near.collect();
             if near.is_empty() {
-                near.extend(subjects.by_ref().take(NEAR));
-                self.fetch(&near, &keys)?;
+                break;
             }
-            let Some(subject) = near.pop_front() else { break };
-            let (outcome, refs) = match &subject {
-                None => (None, None),
-                Some(Err(outcome)) => (Some(*outcome), None),
-                Some(Ok(subject)) => {
-                    let outcome = on_record(engine, &self.accounts, &policy, &keys, self.action, subject)?;
-                    let refs = match &attempts {
-                        None => None,
-                        Some((counted, _)) => {
-                            Some(engine.attempt_refs(application.caller, self.action, subject, counted)?)
-                        }
-                    };
-                    (Some(outcome), refs)
+            let sound: Vec<&Subject> = near.iter().flatten().flatten().collect();
+            let mut answers =
+                all_on_record(engine, &self.accounts, &policy, &keys, self.action, &sound)?.into_iter();
+            for subject in &near {
+                outcomes.push(match subject {
+                    None => None,
+                    Some(Err(outcome)) => Some(*outcome),
+                    Some(Ok(_)) => answers.next(),
+                });
+                if let Some((counted, all)) = &mut attempts {
+                    let refs =
+                        |subject| engine.attempt_refs(application.caller, self.action, subject, counted);
+                    let sound = subject.as_ref().and_then(|subject| subject.as_ref().ok());
+                    all.push(sound.map(refs).transpose()?);
                 }
-            };
-            outcomes.push(outcome);
-            if let Some((_, all)) = &mut attempts {
-                all.push(refs);
             }
         }
         self.accounts.look_away();
-        drop(subjects);
+        drop(all);
         let digest = rows.digest();
         Ok(Judged { outcomes, attempts, rows, digest })
-    }
-}
-
-impl Judge {
-    /// Brings the accounts of some rows nearer, so that none of them is waited for alone.
-    fn fetch(
-        &self,
-        subjects: &VecDeque<Option<Result<Subject, Outcome>>>,
-        keys: &Keys,
-    ) -> Result<(), Refusal> {
-        let card = |subject: &Option<Result<Subject, Outcome>>| match subject {
-            Some(Ok(Subject { card: Some(card), .. })) => Some(keys.index(card.as_str(), keys.accounts())),
-            _ => None,
-        };
-        let indexes: Vec<_> = subjects.iter().filter_map(card).collect();
-        self.accounts.look_with(keys).map_err(|error| {
-            tracing::error!(%error, "the accounts cannot be read");
-            Refusal::Stopped
-        })?;
-        self.accounts.fetch(&indexes);
-        Ok(())
     }
 }
 
@@ -525,8 +504,8 @@ impl Judge {
 pub fn parsed(action: Action, row: Row<'_>, options: &ParseOptions) -> Result<Subject, Outcome> {
     let [card, name, kind, id, mobile] = row;
     let document_kind = i64::from(!matches!(kind.trim(), "" | "resident_id"));
-    let claim = Claim::new(name, card, id, mobile, document_kind);
-    Subject::parse(action, &claim, options).map_err(|(outcome, _)| outcome)
+    let claim = ClaimText { name, card, id, mobile, document_kind, validity: None };
+    Subject::of(action, &claim, options).map_err(|(outcome, _)| outcome)
 }
 
 impl Session {

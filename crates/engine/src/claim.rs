@@ -22,7 +22,36 @@ pub struct Claim {
     pub validity: Option<Zeroizing<String>>,
 }
 
+/// The elements where they stand, for whoever needs no copy of them; of the same meaning as in [`Claim`].
+#[derive(Clone, Copy)]
+pub struct ClaimText<'a> {
+    /// Holder name.
+    pub name: &'a str,
+    /// Card number.
+    pub card: &'a str,
+    /// Identity number.
+    pub id: &'a str,
+    /// Mobile number.
+    pub mobile: &'a str,
+    /// Document kind.
+    pub document_kind: i64,
+    /// Validity of the identity card.
+    pub validity: Option<&'a str>,
+}
+
 impl Claim {
+    /// The elements where they stand.
+    pub fn text(&self) -> ClaimText<'_> {
+        ClaimText {
+            name: &self.name,
+            card: &self.card,
+            id: &self.id,
+            mobile: &self.mobile,
+            document_kind: self.document_kind,
+            validity: self.validity.as_ref().map(|validity| validity.as_str()),
+        }
+    }
+
     /// Takes the elements out of a request.
     pub fn new(name: &str, card: &str, id: &str, mobile: &str, document_kind: i64) -> Claim {
         let text = |raw: &str| Zeroizing::new(raw.to_owned());

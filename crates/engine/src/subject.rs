@@ -24,7 +24,7 @@ pub use resident_id::ResidentId;
 use zeroize::Zeroizing;
 
 use crate::action::{Action, Element};
-use crate::claim::Claim;
+use crate::claim::{Claim, ClaimText};
 use crate::outcome::{Outcome, Row};
 
 /// Who is claimed to have what: the well-formed elements an action takes, not yet compared with anything.
@@ -106,27 +106,36 @@ impl Subject {
     /// The claim's document kind is the number the published interfaces use: 0 is the resident identity
     /// card, and nothing else can be verified. An empty string is a wrong format like any other.
     pub fn parse(action: Action, claim: &Claim, options: &ParseOptions) -> Result<Subject, (Outcome, Row)> {
+        Subject::of(action, &claim.text(), options)
+    }
+
+    /// The same of a claim that was not copied.
+    pub fn of(
+        action: Action,
+        claim: &ClaimText<'_>,
+        options: &ParseOptions,
+    ) -> Result<Subject, (Outcome, Row)> {
         let (mut name, mut id, mut card, mut mobile) = (None, None, None, None);
         if action.takes(Element::Name) {
-            let parsed = HolderName::parse(&claim.name, options.more_scripts);
+            let parsed = HolderName::parse(claim.name, options.more_scripts);
             name = Some(parsed.ok_or((Outcome::NameInvalid, Row(1)))?);
         }
         if action.takes(Element::Id) {
             if claim.document_kind != 0 {
                 return Err((Outcome::DocUnsupported, Row(2)));
             }
-            let parsed = ResidentId::parse(&claim.id, options.test_land, options.today);
-            id = Some(parsed.ok_or_else(|| why_not_resident_id(&claim.id, options))?);
+            let parsed = ResidentId::parse(claim.id, options.test_land, options.today);
+            id = Some(parsed.ok_or_else(|| why_not_resident_id(claim.id, options))?);
         }
-        let validity = match &claim.validity {
+        let validity = match claim.validity {
             Some(text) => Some(Validity::parse(text).ok_or((Outcome::IdInvalid, Row(3)))?),
             None => None,
         };
         if action.takes(Element::Card) {
-            card = Some(CardNumber::parse(&claim.card).ok_or((Outcome::PanMalformed, Row(4)))?);
+            card = Some(CardNumber::parse(claim.card).ok_or((Outcome::PanMalformed, Row(4)))?);
         }
         if action.takes(Element::Mobile) {
-            mobile = Some(Mobile::parse(&claim.mobile).ok_or((Outcome::PhoneInvalid, Row(5)))?);
+            mobile = Some(Mobile::parse(claim.mobile).ok_or((Outcome::PhoneInvalid, Row(5)))?);
         }
         Ok(Subject { card, name, id, mobile, validity })
     }

@@ -12,6 +12,7 @@ mod keys;
 mod ring;
 
 pub use cmac::Cmac;
+use cmac::Messages;
 pub(crate) use keys::Unwrapped;
 pub use keys::{AccountKeys, Keys};
 pub use ring::{KeyGroup, KeyRing, KeyState, KeyUse, ListedKey, RingError, RingFile};
@@ -60,6 +61,9 @@ pub enum Column {
     Mobile = 4,
 }
 
+/// All columns, in their order.
+const COLUMNS: [Column; 4] = [Column::NameExact, Column::NameLoose, Column::Id, Column::Mobile];
+
 /// The four verifiers of an account, in the order of [`Column`].
 #[derive(Clone, Copy, Debug)]
 pub struct Verifiers {
@@ -77,15 +81,27 @@ pub struct Verifiers {
 #[derive(Clone, Copy)]
 pub struct Elements<'a> {
     /// Card number, digits.
-    pub card: &'a str,
+    pub card: &'a [u8],
     /// Canonical name.
     pub name_exact: &'a [u8],
     /// Canonical name without dots and blanks.
     pub name_loose: &'a [u8],
     /// Identity number.
-    pub id: &'a str,
+    pub id: &'a [u8],
     /// Mobile number.
-    pub mobile: &'a str,
+    pub mobile: &'a [u8],
+}
+
+impl Elements<'_> {
+    /// What stands in a column.
+    fn column(&self, column: Column) -> &[u8] {
+        match column {
+            Column::NameExact => self.name_exact,
+            Column::NameLoose => self.name_loose,
+            Column::Id => self.id,
+            Column::Mobile => self.mobile,
+        }
+    }
 }
 
 /// Where an account is found by its holder's identity number, and what is compared then. Bound to that

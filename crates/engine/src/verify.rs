@@ -11,7 +11,7 @@ use crate::account::AccountState;
 use crate::action::{Action, Element};
 use crate::caller::{Application, Credential, CredentialId, Purpose, Standing, Wire};
 use crate::claim::Claim;
-use crate::issuer::Issuer;
+use crate::issuer::{Issuer, Issuers};
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, ReuseRef, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
 use crate::outcome::{Outcome, Reason, Row};
@@ -19,7 +19,7 @@ use crate::route::{Deal, Purchase, RecordTurn, Routing};
 use crate::settle::{Desk, Settled, Settlement, Writing};
 use crate::store::{AccountRow, Accounts, StoreError};
 use crate::subject::{CardNumber, NameClass, Subject};
-use crate::vault::{Elements, Keys, Verifier, Verifiers, nonce};
+use crate::vault::{BlindIndex, Elements, Keys, Verifier, Verifiers, nonce};
 use crate::{Engine, IssuerPolicy, Policy};
 
 /// Why a question is not answered. Never charged, never written to the ledger.
@@ -593,6 +593,38 @@ fn find_out(
     }
 }
 
+/// What the accounts of record say about some subjects; nothing is counted or charged. What takes time is done
+/// for all of them at once: fetching from memory, and enciphering.
+pub(crate) fn all_on_record(
+    engine: &Engine,
+    accounts: &Accounts,
+    policy: &Policy,
+    keys: &Keys,
+    action: Action,
+    subjects: &[&Subject],
+) -> Result<Vec<Outcome>, Refusal> {
+    let cards: Option<Vec<&CardNumber>> = subjects.iter().map(|subject| subject.card.as_ref()).collect();
+    // While a rotation moves the accounts, each is looked for under two versions and compared under its own.
+    let (Some(cards), [under]) = (cards, keys.account_versions()) else {
+        let each = subjects.iter();
+        return each.map(|subject| on_record(engine, accounts, policy, keys, action, subject)).collect();
+    };
+    let indexes = keys.index_many(cards.iter().map(|card| card.as_bytes()), under);
+    accounts.look_with(keys).map_err(unread)?;
+    accounts.fetch(&indexes);
+    let elements: Vec<_> =
+        cards.iter().zip(subjects).map(|(card, subject)| elements_of(card, subject)).collect();
+    let claimed = keys.verify_many(&elements, under);
+    let issuers = engine.issuers();
+    let each = cards.iter().zip(&indexes).zip(&claimed);
+    let answer = |((card, index), claimed): ((&&CardNumber, &BlindIndex), &Verifiers)| {
+        let record = accounts.find_indexed(index, keys).map_err(unread)?;
+        let found = compared(&issuers, policy, action, card, record.as_ref(), claimed);
+        possible(action, found).map(|found| found.outcome)
+    };
+    each.map(answer).collect()
+}
+
 /// What the accounts of record say about a subject; nothing is counted or charged.
 pub(crate) fn on_record(
     engine: &Engine,
@@ -639,30 +671,44 @@ fn about_card(
 ) -> Result<Found, Refusal> {
     let found = accounts.look_with(keys).and_then(|()| accounts.find(card.as_str(), keys));
     let record = found.map_err(unread)?;
-    let elements = Elements {
-        card: card.as_str(),
-        name_exact: subject.name.as_ref().map_or(&[][..], |name| name.e0()),
-        name_loose: subject.name.as_ref().map_or(&[][..], |name| name.e1()),
-        id: subject.id.as_ref().map_or("", |id| id.as_str()),
-        mobile: subject.mobile.as_ref().map_or("", |mobile| mobile.as_str()),
-    };
     let version = record.as_ref().and_then(|row| keys.account_version(row.keys));
-    let claimed = keys.verifiers(&elements, version.unwrap_or(keys.accounts()));
+    let claimed = keys.verifiers(&elements_of(card, subject), version.unwrap_or(keys.accounts()));
+    Ok(compared(&engine.issuers(), policy, action, card, record.as_ref(), &claimed))
+}
+
+fn elements_of<'a>(card: &'a CardNumber, subject: &'a Subject) -> Elements<'a> {
+    Elements {
+        card: card.as_bytes(),
+        name_exact: subject.name.as_ref().map_or(&[], |name| name.e0()),
+        name_loose: subject.name.as_ref().map_or(&[], |name| name.e1()),
+        id: subject.id.as_ref().map_or(&[], |id| id.as_bytes()),
+        mobile: subject.mobile.as_ref().map_or(&[], |mobile| mobile.as_bytes()),
+    }
+}
+
+/// What a card's record and a claim's verifiers come to.
+fn compared(
+    issuers: &Issuers,
+    policy: &Policy,
+    action: Action,
+    card: &CardNumber,
+    record: Option<&AccountRow>,
+    claimed: &Verifiers,
+) -> Found {
     // Without a record the comparison is made all the same, so that its time tells nothing.
-    let bytes = if record.as_ref().is_some_and(|row| row.is_short) { 8 } else { 16 };
-    let on_record = record.as_ref().map_or_else(dummy, |row| row.verifiers);
-    let compared = Compared::of(action, &on_record, &claimed, bytes);
-    let issuers = engine.issuers();
+    let bytes = if record.is_some_and(|row| row.is_short) { 8 } else { 16 };
+    let on_record = record.map_or_else(dummy, |row| row.verifiers);
+    let compared = Compared::of(action, &on_record, claimed, bytes);
     let facts = Facts {
         action,
-        record: record.as_ref(),
+        record,
         compared,
         issuer: issuers.lookup(card),
         issuer_policy: policy.issuer,
         privacy_order: policy.privacy_order,
     };
     if action == Action::CardInformation {
-        return Ok(Found::by(card_information(&facts, card.luhn_valid())));
+        return Found::by(card_information(&facts, card.luhn_valid()));
     }
     let decision = decide(&facts);
     let name_class = (decision.0 == Outcome::Pass).then_some(compared.name_class);
@@ -671,7 +717,7 @@ fn about_card(
     // An issuer that is known not to take part is nobody's to ask.
     let holds = record.is_some() || decision.1 == Row(8);
     let record = if holds { Record::Holds } else { Record::Misses };
-    Ok(Found { name_class, differs, reasons, record, ..Found::by(decision) })
+    Found { name_class, differs, reasons, record, ..Found::by(decision) }
 }
 
 /// Rows 26 to 28 and 36.

@@ -406,6 +406,18 @@ impl Accounts {
         self.find_at([&newest, &older], keys)
     }
 
+    /// The account of a card whose place is known, under the one version of the keys there is.
+    pub(crate) fn find_indexed(
+        &self,
+        index: &BlindIndex,
+        keys: &Keys,
+    ) -> Result<Option<AccountRow>, StoreError> {
+        match self.in_table(index, keys) {
+            Some(found) => Ok(found),
+            None => self.find_at([index, index], keys),
+        }
+    }
+
     /// What the sealed table says; nothing when the file must be asked.
     fn in_table(&self, index: &BlindIndex, keys: &Keys) -> Option<Option<AccountRow>> {
         self.table.as_ref().filter(|_| self.looking.get().is_some())?.borrow().find(index, keys)

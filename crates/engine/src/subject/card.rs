@@ -15,8 +15,12 @@ impl CardNumber {
     /// The card number in a text as people write it: blanks and hyphens are left out, full-width
     /// digits are read as digits.
     pub fn parse(text: &str) -> Option<CardNumber> {
-        let digits = text.chars().map(fold_wide).filter(|&c| !is_separator(c));
-        let digits = Text::<19>::collect(digits)?;
+        // Nearly every number is only digits already.
+        let digits = match text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => Text::<19>::of(text),
+            false => Text::collect(text.chars().map(fold_wide).filter(|&c| !is_separator(c))),
+        };
+        let digits = digits?;
         let bytes = digits.as_bytes();
         let well_formed = bytes.len() >= 13
             && bytes.iter().all(u8::is_ascii_digit)
@@ -27,6 +31,11 @@ impl CardNumber {
     /// The digits.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The same as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 
     /// Whether the last digit is right by Luhn (ISO/IEC 7812-1, modulus 10).

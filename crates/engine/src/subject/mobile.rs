@@ -15,7 +15,7 @@ impl Mobile {
     ///
     /// This is how strict the two wires are; existing clients rely on a refusal.
     pub fn parse(text: &str) -> Option<Mobile> {
-        let digits = Text::<11>::collect(text.trim().chars())?;
+        let digits = Text::<11>::of(text.trim())?;
         let bytes = digits.as_bytes();
         let well_formed = bytes.len() == 11
             && bytes[0] == b'1'
@@ -39,6 +39,11 @@ impl Mobile {
     /// The 11 digits.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The same as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 
     /// First three and last four digits: `161****8175`.

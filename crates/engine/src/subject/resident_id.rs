@@ -16,7 +16,9 @@ impl ResidentId {
     /// stay in issued numbers, so that a current list would refuse real people. `test_land` admits
     /// the province 99. The birth date lies between 1900-01-01 and `today`.
     pub fn parse(text: &str, test_land: bool, today: Date) -> Option<ResidentId> {
-        let id = Text::<18>::collect(folded(text))?;
+        // Nearly every number is as it should be already.
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'X');
+        let id = if is_plain { Text::<18>::of(text) } else { Text::collect(folded(text)) }?;
         let (&check, body) = id.as_bytes().split_last()?;
         let body: &[u8; 17] = body.try_into().ok()?;
         let well_formed = body.iter().all(u8::is_ascii_digit)
@@ -44,6 +46,11 @@ impl ResidentId {
     /// The 18 characters, the last one a digit or a capital `X`.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The same as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 
     /// First and last character: `1****************X`.
@@ -131,8 +138,12 @@ fn is_province(digits: &[u8], test_land: bool) -> bool {
 
 /// `YYYYMMDD`.
 fn date_in(digits: &[u8]) -> Option<Date> {
-    let number = |from: usize, to: usize| str::from_utf8(&digits[from..to]).ok()?.parse().ok();
-    Date::new(number(0, 4)?, number(4, 6)? as u8, number(6, 8)? as u8)
+    let number = |digits: &[u8]| {
+        let add =
+            |number: u16, digit: &u8| digit.is_ascii_digit().then(|| 10 * number + u16::from(digit - b'0'));
+        digits.iter().try_fold(0, add)
+    };
+    Date::new(number(&digits[..4])?, number(&digits[4..6])? as u8, number(&digits[6..])? as u8)
 }
 
 #[cfg(test)]

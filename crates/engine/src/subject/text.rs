@@ -25,6 +25,14 @@ impl<const N: usize> Text<N> {
         Some(text)
     }
 
+    /// A text that is ASCII and not longer than fits.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        let mut taken = Text::new();
+        taken.bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        taken.len = text.len() as u8;
+        text.is_ascii().then_some(taken)
+    }
+
     /// Appends a character; `None` if it is not ASCII or does not fit.
     pub(super) fn push(&mut self, c: char) -> Option<()> {
         let place = self.bytes.get_mut(self.len as usize)?;

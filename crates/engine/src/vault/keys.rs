@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    BlindIndex, ById, ByMobile, Cmac, Column, Elements, KeyRing, KeyUse, KeyedRef, Seal, Unsealed, Verifier,
+    BlindIndex, ById, ByMobile, COLUMNS, Cmac, Column, Elements, KeyRing, KeyUse, KeyedRef, Messages, Seal,
+    Unsealed, Verifier,
 };
 use super::{Verifiers, nonce};
 
@@ -239,16 +240,10 @@ impl Keys {
     /// The verifiers of an account or of a claim; equal elements on one card give equal verifiers.
     pub fn verifiers(&self, of: &Elements<'_>, under: &AccountKeys) -> Verifiers {
         // The card's length goes first so that no card and value can be mistaken for another pair.
-        let tag = |column: Column| [column as u8, of.card.len() as u8];
-        let (exact, loose, id, mobile) =
-            (tag(Column::NameExact), tag(Column::NameLoose), tag(Column::Id), tag(Column::Mobile));
-        let card = of.card.as_bytes();
-        let inner = self.inner.macs([
-            &[&exact, card, of.name_exact],
-            &[&loose, card, of.name_loose],
-            &[&id, card, of.id.as_bytes()],
-            &[&mobile, card, of.mobile.as_bytes()],
-        ]);
+        let tags = COLUMNS.map(|column| [column as u8, of.card.len() as u8]);
+        let message = |at: usize| [&tags[at][..], of.card, of.column(COLUMNS[at])];
+        let [exact, loose, id, mobile] = [message(0), message(1), message(2), message(3)];
+        let inner = self.inner.macs([&exact, &loose, &id, &mobile]);
         let verifier = |column: Column, inner| Verifier(wrapped(under.column(column), inner));
         Verifiers {
             name_exact: verifier(Column::NameExact, inner[0]),
@@ -256,6 +251,42 @@ impl Keys {
             id: verifier(Column::Id, inner[2]),
             mobile: verifier(Column::Mobile, inner[3]),
         }
+    }
+
+    /// Where the accounts of many card numbers are kept, under one version.
+    pub(crate) fn index_many<'a>(
+        &self,
+        cards: impl Iterator<Item = &'a [u8]>,
+        under: &AccountKeys,
+    ) -> Vec<BlindIndex> {
+        let mut messages = Messages::default();
+        cards.for_each(|card| messages.push(&self.inner, &[&[0], card]));
+        let mut blocks: Vec<_> = self.inner.tags(&messages).map(Array::from).collect();
+        under.index.encrypt_blocks(&mut blocks);
+        blocks.into_iter().map(|block| BlindIndex(block.into())).collect()
+    }
+
+    /// The verifiers of many accounts or claims: what [`Keys::verifiers`] gives for each.
+    pub(crate) fn verify_many(&self, all: &[Elements<'_>], under: &AccountKeys) -> Vec<Verifiers> {
+        // A column at a time: messages of about the same length, and one key to wrap them.
+        let [name_exact, name_loose, id, mobile] = COLUMNS.map(|column| {
+            let mut messages = Messages::default();
+            for of in all {
+                let tag = [column as u8, of.card.len() as u8];
+                messages.push(&self.inner, &[&tag, of.card, of.column(column)]);
+            }
+            let mut blocks: Vec<_> = self.inner.tags(&messages).map(Array::from).collect();
+            under.column(column).encrypt_blocks(&mut blocks);
+            blocks
+        });
+        let verifier = |blocks: &[Array<u8, _>], at: usize| Verifier(blocks[at].into());
+        let verifiers = |at| Verifiers {
+            name_exact: verifier(&name_exact, at),
+            name_loose: verifier(&name_loose, at),
+            id: verifier(&id, at),
+            mobile: verifier(&mobile, at),
+        };
+        (0..all.len()).map(verifiers).collect()
     }
 
     /// What an account is found and compared by with this identity number.
@@ -403,11 +434,11 @@ mod tests {
 
     fn elements<'a>(card: &'a str, id: &'a str) -> Elements<'a> {
         Elements {
-            card,
+            card: card.as_bytes(),
             name_exact: "韦小宝".as_bytes(),
             name_loose: "韦小宝".as_bytes(),
-            id,
-            mobile: "16137688175",
+            id: id.as_bytes(),
+            mobile: b"16137688175",
         }
     }
 

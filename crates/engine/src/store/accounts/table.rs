@@ -8,7 +8,7 @@
 //! What happened since it was made is in `accounts.db`: single accounts by their index ([`Changes`]), which are
 //! then looked up there; whatever changes many at once begins another *epoch*, in which this table is of no use.
 //!
-//! Verifiers are cut to 8 of their 16 bytes: `docs/decisions/0005-sealed-table.md` says why that is enough.
+//! Verifiers are cut to 8 of their 16 bytes: `docs/decisions/0007-sealed-table.md` says why that is enough.
 
 use std::collections::HashSet;
 use std::fs::File;
