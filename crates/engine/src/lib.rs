@@ -56,7 +56,7 @@ use crate::clock::Clock;
 use crate::erase::ErasureStatus;
 use crate::issuer::Issuers;
 use crate::ledger::{Books, Credits, Entry, Totals};
-use crate::limit::{AttemptPolicy, AttemptRefs, Rates};
+use crate::limit::{AttemptPolicy, AttemptRefs, Rates, WhenAway};
 use crate::provider::Providers;
 use crate::rotate::RotationStatus;
 use crate::route::Routing;
@@ -90,6 +90,10 @@ pub struct Policy {
     pub prices: [Option<Credits>; Action::ALL.len()],
     /// Requests a second per application; 0: no limit. By [`Action`]'s discriminant.
     pub requests_per_second: [u32; Action::ALL.len()],
+    /// Nodes at most that share the work; each has its share of a limit where no limiter counts for all.
+    pub nodes: u32,
+    /// What becomes of a limit while the limiter is away. By [`Action`]'s discriminant.
+    pub limiter_away: [WhenAway; Action::ALL.len()],
     /// Accounts are found by identity number and mobile too, so that actions without a card can be
     /// answered.
     pub element_index: bool,
@@ -136,6 +140,8 @@ impl Default for Policy {
             price: Credits::whole(1),
             prices: [None; Action::ALL.len()],
             requests_per_second: Action::ALL.map(Action::requests_per_second),
+            nodes: 1,
+            limiter_away: [WhenAway::Share; Action::ALL.len()],
             element_index: false,
             attempts: AttemptPolicy::default(),
             privacy_order: false,

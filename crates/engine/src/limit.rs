@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::future::Future;
+use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
@@ -290,6 +292,39 @@ impl Rate {
     }
 }
 
+/// Counts requests for several nodes. The server's asks Redis or Valkey; a test's is whatever it says.
+pub trait Limiter {
+    /// Counts a request where the other nodes count theirs. `limit`: requests a second, not 0.
+    fn count(&self, application: ApplicationId, action: Action, limit: u32) -> Counting;
+}
+
+/// How a request is counted across nodes.
+pub enum Counting {
+    /// Not at all: each node has its share of a limit.
+    Here,
+    /// The limiter is known to be away.
+    Away,
+    /// It was asked; `None` when it did not answer in time.
+    Asked(Pin<Box<dyn Future<Output = Option<Rate>>>>),
+}
+
+/// What becomes of a limit while the limiter is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenAway {
+    /// This node grants its share of it.
+    #[default]
+    Share,
+    /// Nothing is granted.
+    Refuse,
+}
+
+/// One node's share of a limit, so that all shares together are no less than it: between them they grant at
+/// most `nodes - 1` requests a second too many.
+pub fn share(limit: u32, nodes: u32) -> u32 {
+    limit.div_ceil(nodes.max(1))
+}
+
 impl Rates {
     /// Counts a request.
     pub fn count(&mut self, application: ApplicationId, action: Action, limit: u32, now: Millis) -> Rate {
@@ -397,6 +432,16 @@ mod tests {
         assert_eq!(ask(&mut attempts, &refs(1, 7, 20), Outcome::HolderMismatch), Err(UsedUp));
         assert_eq!(ask(&mut attempts, &refs(1, 7, 21), Outcome::Pass), Ok(()));
         assert_eq!(ask(&mut attempts, &refs(1, 7, 20), Outcome::Pass), Ok(()), "the last of yesterday");
+    }
+
+    #[test]
+    fn shares_are_no_less_than_the_limit_and_hardly_more() {
+        for limit in 0..200 {
+            for nodes in 1..12 {
+                let all = share(limit, nodes) * nodes;
+                assert!(all >= limit && all < limit + nodes, "{limit} on {nodes}: {all}");
+            }
+        }
     }
 
     #[test]

@@ -51,6 +51,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether what is sent there stays on this machine.
+    pub fn is_this_machine(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+
     /// The host as it goes into a request: with its port unless that is the scheme's own.
     pub fn authority(&self) -> String {
         let own = if self.tls { 443 } else { 80 };

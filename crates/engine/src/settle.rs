@@ -22,6 +22,7 @@ use crate::bulk::{Answers, Bulk, BulkDraft, JobId};
 use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId};
 use crate::erase::ErasureStep;
 use crate::ledger::{Answer, Arrears, Block, Credits, Draft, Entry, Pending, Side, encoded};
+use crate::limit::Limiter;
 use crate::outcome::Outcome;
 use crate::overload::Lateness;
 use crate::route::Transport;
@@ -340,6 +341,8 @@ pub struct Desk {
     lateness: RefCell<Lateness>,
     /// Sends questions to providers.
     pub(crate) transport: Option<Rc<dyn Transport>>,
+    /// Counts for all nodes.
+    pub(crate) limiter: Option<Rc<dyn Limiter>>,
 }
 
 enum Awaited {
@@ -362,12 +365,19 @@ impl Desk {
             carrier: RefCell::default(),
             lateness: RefCell::default(),
             transport: None,
+            limiter: None,
         }
     }
 
     /// What this core asks goes to providers through this, where a route says so.
     pub fn buying_through(mut self, transport: Rc<dyn Transport>) -> Desk {
         self.transport = Some(transport);
+        self
+    }
+
+    /// What is asked at this core is counted through this, where its settings say so.
+    pub fn counting_through(mut self, limiter: Rc<dyn Limiter>) -> Desk {
+        self.limiter = Some(limiter);
         self
     }
 

@@ -13,7 +13,7 @@ use crate::caller::{Application, Credential, CredentialId, Purpose, Standing, Wi
 use crate::claim::Claim;
 use crate::issuer::{Issuer, Issuers};
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, ReuseRef, Side};
-use crate::limit::{AttemptPolicy, AttemptRefs, Rate};
+use crate::limit::{AttemptPolicy, AttemptRefs, Counting, Rate, WhenAway, share};
 use crate::outcome::{Outcome, Reason, Row};
 use crate::route::{Deal, Purchase, RecordTurn, Routing};
 use crate::settle::{Desk, Settled, Settlement, Writing};
@@ -43,7 +43,7 @@ pub enum Refusal {
     TooFast(Rate),
     /// The idempotency key was used for another question.
     KeyReused,
-    /// More questions are under way than may be.
+    /// More questions are under way than may be, or the limiter is away that would have to count this one.
     Overloaded,
     /// The store cannot be written, or does not answer.
     Stopped,
@@ -126,10 +126,11 @@ impl Desk {
         let application = self.engine.entitled(credential, action, &policy)?;
         let (hold, rate) = match self.engine.hold(&application, credential, action, &policy) {
             Err(refusal) => (Err(refusal), None),
-            Ok(hold) => {
-                let rate = self.count(&application, action, &policy).await;
-                (if rate.exceeded() { Err(Refusal::TooFast(rate)) } else { Ok(hold) }, Some(rate))
-            }
+            Ok(hold) => match self.count(&application, action, &policy).await {
+                None => (Err(Refusal::Overloaded), None),
+                Some(rate) if rate.exceeded() => (Err(Refusal::TooFast(rate)), Some(rate)),
+                Some(rate) => (Ok(hold), Some(rate)),
+            },
         };
         match hold {
             Err(refusal) if !may_recall => Err(refusal),
@@ -137,11 +138,25 @@ impl Desk {
         }
     }
 
-    /// Counts a request against the application's limit.
-    async fn count(&self, application: &Application, action: Action, policy: &Policy) -> Rate {
+    /// Counts a request against the application's limit: where all nodes count, or else against this node's
+    /// share. `None` when only the former would do and the limiter is away.
+    async fn count(&self, application: &Application, action: Action, policy: &Policy) -> Option<Rate> {
         let usual = policy.requests_per_second[action as usize];
         let limit = application.requests_per_second.unwrap_or(usual);
-        self.engine.rates().count(application.id, action, limit, self.engine.clock.now_ms())
+        let here = || {
+            let (share, now) = (share(limit, policy.nodes), self.engine.clock.now_ms());
+            Some(self.engine.rates().count(application.id, action, share, now))
+        };
+        let limiter = self.limiter.as_ref().filter(|_| limit > 0);
+        let counted = match limiter.map(|limiter| limiter.count(application.id, action, limit)) {
+            None | Some(Counting::Here) => return here(),
+            Some(Counting::Away) => None,
+            Some(Counting::Asked(answer)) => answer.await,
+        };
+        match policy.limiter_away[action as usize] {
+            WhenAway::Share => counted.or_else(here),
+            WhenAway::Refuse => counted,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The settings file: every setting, its meaning and its default. TOML; unknown settings are errors.
 
+mod limits;
 mod routing;
 
 use std::net::SocketAddr;
@@ -9,9 +10,10 @@ use anyhow::Context;
 use engine::caller::Action;
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
-use engine::limit::AttemptPolicy;
+use engine::limit::{AttemptPolicy, WhenAway};
 use engine::projection::AceDataNumbering;
 use engine::{IssuerPolicy, Policy};
+pub use limits::LimitsSettings;
 pub use routing::{ProviderSettings, ProvidersSettings, RouteSettings, Secrets};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wire::Language;
@@ -28,6 +30,8 @@ pub struct Settings {
     pub policy: PolicySettings,
     /// Where an action differs from `[policy]`.
     pub actions: ActionsSettings,
+    /// Requests a second across several nodes.
+    pub limits: LimitsSettings,
     /// Attempts a day on the same card or person. In the sandbox nothing is counted unless this
     /// table is there; an empty one counts as the field does.
     pub attempts: Option<AttemptPolicy>,
@@ -225,6 +229,8 @@ pub struct ActionSettings {
     pub price: Option<String>,
     /// Requests a second per application; 0: no limit.
     pub requests_per_second: Option<u32>,
+    /// What becomes of that limit while the limiter is away.
+    pub limiter_away: Option<WhenAway>,
 }
 
 impl ActionsSettings {
@@ -447,6 +453,7 @@ impl Settings {
         }
         if let Some(folder) = path.parent() {
             settings.place_provider_files(folder);
+            settings.limits.place_files(folder);
         }
         Ok(settings)
     }
@@ -461,6 +468,7 @@ impl Settings {
         settings.actions.prices()?;
         settings.free_quota()?;
         settings.check_routing()?;
+        settings.limits.check()?;
         anyhow::ensure!(
             matches!(settings.acedata.token_mismatched_status, 400 | 401),
             "acedata.token_mismatched_status is 400 or 401"
@@ -513,6 +521,9 @@ impl Settings {
             price: self.policy.price()?,
             prices: self.actions.prices()?,
             requests_per_second: self.requests_per_second(Action::requests_per_second),
+            nodes: self.limits.nodes,
+            limiter_away: Action::ALL
+                .map(|action| self.actions.of(action).limiter_away.unwrap_or(self.limits.away)),
             element_index: self.policy.element_index,
             attempts: self.attempts.unwrap_or_default(),
             privacy_order: self.policy.privacy_order,
@@ -569,7 +580,7 @@ mod tests {
             attempts: Some(AttemptPolicy::default()),
             policy: PolicySettings { requests_per_second: Some(20), ..PolicySettings::default() },
             actions: ActionsSettings {
-                name_and_id: ActionSettings { requests_per_second: Some(100), price: None },
+                name_and_id: ActionSettings { requests_per_second: Some(100), ..ActionSettings::default() },
                 ..ActionsSettings::default()
             },
             ..Settings::default()

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Custody, Secrets, Settings};
 use crate::custody;
+use crate::limiter::{self, Target};
 use crate::manage::{self, Request};
 use crate::table::{self, count};
 use crate::tls::Tls;
@@ -130,6 +131,7 @@ fn look(config: &Path, settings: &Settings, findings: &mut Findings) {
         look_at_ledger(&data, &vault, now, findings);
     }
     look_at_certificate(base, settings, now, findings);
+    look_at_limiter(settings, findings);
     look_at_providers(&data, settings, findings);
     look_at_server(&data, settings, findings);
 }
@@ -390,6 +392,44 @@ fn look_at_certificate(base: &Path, settings: &Settings, now: Millis, findings: 
                 findings.ok("certificate", format!("valid until {end}"));
             }
         }
+    }
+}
+
+/// Counts something nobody has asked.
+fn look_at_limiter(settings: &Settings, findings: &mut Findings) {
+    let measured = |target: &Target| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(limiter::answer_time(target))
+    };
+    match settings.limits.target() {
+        Ok(None) => {}
+        Ok(Some(target)) => {
+            let place = limiter::place(&target);
+            let text = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+            match measured(&target) {
+                Err(wrong) => findings.problem(
+                    "limiter",
+                    format!("{place}: {wrong:#}"),
+                    "start it, or correct [limits]; until then each node grants its share of a limit, or nothing",
+                ),
+                Ok(took) if took > target.timeout => findings.warning(
+                    "limiter",
+                    format!("{place} answers after {}", text(took)),
+                    "that is over limits.timeout_ms, so it is not waited for: bring it nearer, or wait longer",
+                ),
+                Ok(_) if target.password.is_some() && !target.endpoint.tls && !target.endpoint.is_this_machine() => findings.warning(
+                    "limiter",
+                    format!("{place}: the password goes over the network in the clear"),
+                    "let it speak TLS, and write rediss://",
+                ),
+                Ok(took) => findings.ok("limiter", format!("{place} answers after {}", text(took))),
+            }
+        }
+        Err(wrong) => findings.problem(
+            "limiter",
+            format!("{wrong:#}"),
+            "correct [limits] in the settings; the server does not start like this",
+        ),
     }
 }
 

@@ -31,6 +31,7 @@ use wire::{Incoming, Language};
 use crate::config::{Registration, Settings};
 use crate::front::envelopes::Unopened;
 use crate::http::{Outgoing, Received, Reply, Streamed, guarded};
+use crate::limiter;
 use crate::platform::password::Guesses;
 use crate::sandbox::Sandbox;
 use crate::telemetry::Metrics;
@@ -61,6 +62,8 @@ pub struct Server {
     pub diagnoses: Mutex<(i64, u32)>,
     /// Passwords and vouchers that were guessed of late.
     pub guesses: Guesses,
+    /// Counts requests a second for all nodes, if there are several.
+    pub limiter: Arc<limiter::Shared>,
     /// A check of the audit that an operator asked for.
     pub checking: crate::console::Checking,
 }
@@ -94,14 +97,18 @@ pub struct Core {
     pub server: Arc<Server>,
     /// Its place in the engine.
     pub desk: Desk,
+    /// Its way to the limiter.
+    pub limiter: limiter::OnCore,
     keys: RefCell<tencent::KeyCache>,
 }
 
 impl Core {
     /// A core's place; call it on the thread that will use it.
     pub fn new(server: Arc<Server>) -> Result<Core, StoreError> {
+        let limiter = limiter::OnCore::new(Arc::clone(&server.limiter));
         let desk = server.engine.desk()?.buying_through(Rc::new(Upstream::default()));
-        Ok(Core { server, desk, keys: RefCell::default() })
+        let desk = desk.counting_through(Rc::new(limiter.clone()));
+        Ok(Core { server, desk, limiter, keys: RefCell::default() })
     }
 }
 

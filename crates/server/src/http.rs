@@ -225,6 +225,11 @@ fn serve_core(
         Ok((runtime, core)) => (runtime, Rc::new(core)),
         Err(error) => return drop(started.send(Err(error.context("a core cannot start")))),
     };
+    runtime.spawn_local({
+        let core = Rc::clone(&core);
+        async move { core.limiter.keep_connected().await }
+    });
+    runtime.block_on(core.limiter.tried());
     // Whoever started it waits for it.
     let _ = started.send(Ok(()));
     runtime.spawn_local({

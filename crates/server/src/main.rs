@@ -17,6 +17,7 @@ mod installation;
 mod issuers;
 mod keys;
 mod ledger;
+mod limiter;
 mod locked;
 mod manage;
 mod person;
@@ -154,6 +155,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         Announced { ready_file: options.ready_file.as_deref(), cores: options.cores, settings: None };
     announced.forget();
     let settings = options.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+    let limiter = settings.limits.target()?;
     let listener = http::listen(options.listen)?;
     let address = listener.local_addr()?;
     let temporary = match &options.data {
@@ -186,6 +188,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         diagnoses: Mutex::default(),
         guesses: platform::password::Guesses::default(),
         checking: console::Checking::default(),
+        limiter: Arc::new(limiter::Shared::new(limiter)),
         settings: RwLock::new(Arc::new(settings)),
     });
     if let Some(sandbox) = &server.sandbox {

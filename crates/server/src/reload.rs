@@ -72,6 +72,7 @@ fn reload(server: &Server, config: &Path) -> anyhow::Result<Reloaded> {
     let routing = settings.routing(&data_folder(&former, config), Secrets::Required)?;
     let (policy, issuers) = (Policy { routing, ..settings.serve_policy()? }, settings.issuers()?);
     let tls = Tls::open(&settings.tls, config.parent().unwrap_or(Path::new("")))?;
+    let limiter = settings.limits.target()?;
     let mut done = compare(&former, &settings);
     keep_what_waits(&former, &mut settings);
     match (&server.tls, tls) {
@@ -89,6 +90,7 @@ fn reload(server: &Server, config: &Path) -> anyhow::Result<Reloaded> {
         tracing::warn!("test land is on: identity numbers of province 99 and test cards are accepted");
     }
     server.engine.replace_policy(policy, issuers);
+    server.limiter.replace(limiter);
     server.replace_settings(settings);
     Ok(done)
 }

@@ -20,7 +20,8 @@ use crate::front::{Server, envelopes};
 use crate::installation::Installation;
 use crate::tls::Tls;
 use crate::{
-    Announced, answer_until_told, custody, http, locked, manage, platform, process, sandbox, telemetry,
+    Announced, answer_until_told, custody, http, limiter, locked, manage, platform, process, sandbox,
+    telemetry,
 };
 
 /// The settings file as `init` writes it: every setting with its default and what it means.
@@ -192,8 +193,9 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         }
     };
     let folder = installation.folder.clone();
-    // Before anything is opened: what is wrong with a provider is said at once.
+    // Before anything is opened: what is wrong with a provider or the limiter is said at once.
     let routing = settings.routing(&folder, Secrets::Required)?;
+    let limiter = settings.limits.target()?;
     let address = listener.local_addr()?;
     let running = installation.start_with(routing)?;
     refuse_test_credentials(&running.engine)?;
@@ -227,6 +229,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
         diagnoses: Mutex::default(),
         guesses: platform::password::Guesses::default(),
         checking: crate::console::Checking::default(),
+        limiter: Arc::new(limiter::Shared::new(limiter)),
         settings: RwLock::new(Arc::new(settings)),
     });
     let data = folder.display();

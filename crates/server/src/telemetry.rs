@@ -15,12 +15,14 @@ use engine::outcome::Outcome;
 use engine::provider::ProviderStatus;
 use engine::settle::Writing;
 
+use crate::limiter;
+
 const OUTCOMES: usize = Outcome::ALL.len();
 const WIRES: usize = Wire::ALL.len();
 const ACTIONS: usize = Action::ALL.len();
 
 /// Upper bounds of the latency histogram, microseconds; four to a decade is enough to see a knee.
-const BOUNDS_US: [u64; 14] = [
+pub const BOUNDS_US: [u64; 14] = [
     100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
 ];
 
@@ -57,7 +59,7 @@ impl Metrics {
     }
 
     /// All counters in the text format of Prometheus.
-    pub fn render(&self, engine: &Engine) -> String {
+    pub fn render(&self, engine: &Engine, limiter: &limiter::Shared) -> String {
         let mut text = String::with_capacity(8192);
         self.render_answers(&mut text);
         self.render_latency(&mut text);
@@ -118,6 +120,7 @@ impl Metrics {
             head(&mut text, name, kind, help);
             let _ = writeln!(text, "{name} {value}");
         }
+        limiter.render(&mut text);
         render_providers(&mut text, &engine.provider_status());
         render_process(&mut text);
         text
@@ -240,6 +243,7 @@ fn render_process(text: &mut String) {
     let _ = writeln!(text, "process_resident_memory_bytes {resident}");
 }
 
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+/// What a metric is, before its values.
+pub fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }

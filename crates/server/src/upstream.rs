@@ -194,7 +194,7 @@ pub fn trusting(ca: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
         Some(ca) => ca.to_owned(),
         None => {
             let found = SYSTEM_CAS.iter().map(Path::new).find(|path| path.exists());
-            found.context("this system has no CA bundle; set `ca` of the provider to a PEM file")?.to_owned()
+            found.context("this system has no CA bundle; set `ca` to a PEM file")?.to_owned()
         }
     };
     let mut known = KNOWN.get_or_init(Known::default).lock().unwrap_or_else(PoisonError::into_inner);

@@ -295,14 +295,14 @@ impl ProviderSettings {
             rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|_| wrong())?;
         ensure!(!authority.as_str().contains('@'), "url: no user or password belongs there");
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let on_this_machine =
-            host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-        ensure!(
-            tls || on_this_machine,
-            "url: elements of real people go to `{host}`: use https:// (http:// is for this machine only)"
-        );
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Endpoint { host, port, tls, ca: self.ca.clone() })
+        let endpoint = Endpoint { host, port, tls, ca: self.ca.clone() };
+        ensure!(
+            tls || endpoint.is_this_machine(),
+            "url: elements of real people go to `{}`: use https:// (http:// is for this machine only)",
+            endpoint.host
+        );
+        Ok(endpoint)
     }
 
     fn check(&self) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ pub fn answer(server: &Server, incoming: &Incoming<'_>) -> Option<Reply> {
         "/healthz" | "/health" => Reply::new(StatusCode::OK, "application/json", "{\"status\":\"ok\"}\n"),
         "/readyz" => ready(server),
         "/metrics" => {
-            let text = server.metrics.render(&server.engine);
+            let text = server.metrics.render(&server.engine, &server.limiter);
             Reply::new(StatusCode::OK, "text/plain; version=0.0.4", text)
         }
         "/encryption-keys" => encryption_keys(server),
@@ -56,12 +56,21 @@ fn ready(server: &Server) -> Reply {
     if server.tls.as_ref().is_some_and(|tls| tls.ends_soon(server.engine.clock.now_ms())) {
         warnings.push("the TLS certificate ends within two weeks, or has ended");
     }
+    if server.limiter.is_there() == Some(false) {
+        warnings.push(
+            "the limiter does not answer: each node grants its share of a limit, or nothing where the settings \
+             say so",
+        );
+    }
     let mut body = json!({
         "ready": ready,
         "store": store,
         "under_way": server.engine.under_way(),
         "warnings": warnings,
     });
+    if let Some(is_there) = server.limiter.is_there() {
+        body["limiter"] = json!(if is_there { "ok" } else { "away" });
+    }
     // Not ready only for its own faults: without providers the accounts of record still answer.
     let providers = server.engine.provider_status();
     if !providers.is_empty() {
