@@ -11,7 +11,7 @@ use super::tls::Client;
 const CARD: &str = "6217000000000000012";
 
 /// Puts other settings in the file and asks the server to read them; gives what the log then says.
-fn reload(bank: &Installation, server: &Sandbox, changes: &[(&str, &str)]) -> String {
+pub fn reload(bank: &Installation, server: &Sandbox, changes: &[(&str, &str)]) -> String {
     let mut text = std::fs::read_to_string(&bank.config).unwrap();
     for (from, to) in changes {
         assert!(text.contains(from), "{from}");
