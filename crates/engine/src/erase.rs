@@ -18,7 +18,7 @@ use crate::Engine;
 use crate::background::Stopping;
 use crate::ledger::Entry;
 use crate::settle::Change;
-use crate::store::{AccountsOfRecord, LedgerReader, StoreError, Unerased};
+use crate::store::{AccountsOfRecord, StoreError, Unerased};
 use crate::subject::CardNumber;
 use crate::vault::{BlindIndex, KeyedRef};
 
@@ -142,7 +142,7 @@ impl Engine {
 
     /// Goes on with an erasure that did not come to its end, if there is one.
     pub fn resume_erasure(self: &Arc<Engine>) -> Result<(), EraseError> {
-        let ledger = LedgerReader::open(&self.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         let Some(unerased) = ledger.unerased(&self.vault)? else { return Ok(()) };
         let mut status = self.erasing.status();
         let accounts = self.accounts_alone()?;
@@ -180,7 +180,7 @@ impl Engine {
         }
         accounts.erase(&BlindIndex(pending.index), &keys)?;
         drop(keys);
-        let ledger = LedgerReader::open(&self.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         while let Some(found) = ledger.find_sides(after, &pending, &self.vault)? {
             self.erasing.go_on()?;
             after = found.until;

@@ -24,6 +24,7 @@ mod golden;
 pub mod issuer;
 pub mod ledger;
 pub mod limit;
+mod node;
 pub mod operator;
 pub mod outcome;
 pub mod overload;
@@ -61,9 +62,11 @@ use crate::provider::Providers;
 use crate::rotate::RotationStatus;
 use crate::route::Routing;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
+use crate::node::Sharing;
 use crate::store::postgres::Database;
 use crate::store::{
-    Accounts, AccountsOfRecord, Folder, Follower, Freshness, LedgerFile, Opened, Platform, Refusals,
+    Accounts, AccountsOfRecord, Folder, Follower, Freshness, LedgerFile, LedgerPlace, LedgerReader, Nodes,
+    Opened, Platform, Put, Refusals,
     SharedStore, StoreError, TablePlace, UsageFile,
 };
 use crate::subject::{Date, ParseOptions, Subject};
@@ -171,6 +174,11 @@ impl Policy {
             || self.routing.as_ref().is_some_and(|routing| routing.covers(action))
     }
 
+    /// What a charged answer costs an application.
+    pub(crate) fn price_of(&self, application: &Application, action: Action) -> Credits {
+        application.price.or(self.prices[action as usize]).unwrap_or(self.price)
+    }
+
     /// Every action this installation can answer.
     pub fn actions(&self) -> Vec<Action> {
         Action::ALL.into_iter().filter(|action| self.offers(*action)).collect()
@@ -208,6 +216,9 @@ pub enum OpenError {
     /// No thread can be started.
     #[error("no thread can be started: {0}")]
     Thread(std::io::Error),
+    /// Not among several nodes.
+    #[error("{0} cannot be used yet where nodes share a database (`server.store`)")]
+    NotShared(&'static str),
 }
 
 /// Everything a verification needs, shared by all cores.
@@ -234,8 +245,9 @@ pub struct Engine {
     registering: Mutex<()>,
     pub(crate) jobs: bulk::Jobs,
     table: Arc<TablePlace>,
-    /// The database that the nodes share, if this is one of several.
-    shared: Option<SharedStore>,
+    ledger: LedgerPlace,
+    /// The other nodes, where there are any.
+    pub(crate) sharing: Option<Arc<Sharing>>,
     /// How fresh this node's copy of the database's accounts is.
     fresh: Option<Arc<Freshness>>,
     platform: Mutex<Platform>,
@@ -254,6 +266,8 @@ pub struct Running {
     pub engine: Arc<Engine>,
     writer: JoinHandle<()>,
     projector: JoinHandle<()>,
+    /// Teller and watcher, where nodes share a database.
+    among_others: Vec<JoinHandle<()>>,
 }
 
 /// Callers that must exist, whatever the data folder holds: the sandbox's public ones.
@@ -274,7 +288,8 @@ impl Seed {
 }
 
 impl Engine {
-    /// Opens a data folder and sets its threads to work.
+    /// Opens a data folder and sets its threads to work; with `shared`, as one of several nodes. What is in
+    /// the folder then is only this node's, and derived, but for its copy of the key ring.
     pub fn open(
         folder: &Path,
         root_key: &[u8; 32],
@@ -283,8 +298,14 @@ impl Engine {
         seed: Seed,
         shared: Option<SharedStore>,
     ) -> Result<Running, OpenError> {
+        if shared.is_some() && policy.routing.is_some() {
+            return Err(OpenError::NotShared("providers"));
+        }
         let folder = Folder::take(folder)?;
-        let ring = RingFile::open_or_create(&folder.file("keys.json"), root_key)?;
+        let keys = folder.file("keys.json");
+        let mut nodes = shared.as_ref().map(|store| Nodes::open(&store.database)).transpose()?;
+        let keys_version = nodes.as_mut().map(|nodes| node::share_keys(nodes, &keys, root_key)).transpose()?;
+        let ring = RingFile::open_or_create(&keys, root_key)?;
         let vault = Vault::new(&ring.ring);
         let accounts = folder.file("accounts.db");
         let database = shared.as_ref().map(|shared| &shared.database);
@@ -297,9 +318,27 @@ impl Engine {
             Accounts::open(&accounts)?.is_of_record()?;
         }
         AccountsOfRecord::open(folder.path(), database)?.agree_with(&vault.keys())?;
-        let Opened { mut file, books, tree, directory } =
-            LedgerFile::open(&folder.file("ledger.db"), &vault)?;
-        let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
+        let mut sharing = None;
+        let (mut opened, ledger) = match (shared.clone(), &mut nodes) {
+            (Some(store), Some(nodes)) => {
+                let lease = nodes.take_place(&store)?;
+                let place =
+                    LedgerPlace::Shared { database: Arc::clone(&store.database), node: store.node.clone() };
+                let shared = Arc::new(Sharing::new(store, lease, keys_version.unwrap_or(0)));
+                let lease = Arc::clone(&shared.lease);
+                let mut opened = LedgerFile::open_shared(place.clone(), lease, &vault)?;
+                opened.books.share_out(&nodes.slices(&shared.lease)?, true);
+                sharing = Some(shared);
+                (opened, place)
+            }
+            _ => {
+                let file = folder.file("ledger.db");
+                (LedgerFile::open(&file, &vault)?, LedgerPlace::File(file))
+            }
+        };
+        let directory = opened.directory;
+        let (directory, grants) = seeded(&mut opened.file, &opened.books, directory, seed, &vault)?;
+        let Opened { file, books, tree, .. } = opened;
         let usage = UsageFile::open(&folder.file("usage.db"), file.reader()?)?;
         let platform = match database {
             None => Platform::open(&folder.file("platform.db"))?,
@@ -326,15 +365,18 @@ impl Engine {
             registering: Mutex::default(),
             jobs: bulk::Jobs::default(),
             table: Arc::new(TablePlace::of(&accounts)),
-            shared,
+            ledger,
+            sharing,
             fresh,
             platform: Mutex::new(platform),
             refusals: Mutex::default(),
         });
-        let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes };
+        let among_others = among_others(&engine)?;
+        let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes, nodes };
         let running = Running {
             writer: thread("card4e-ledger", move || run_or_abort(writer))?,
             projector: projector(Arc::clone(&engine), usage)?,
+            among_others,
             engine,
         };
         if let Some(follower) = follower {
@@ -374,7 +416,7 @@ impl Engine {
     }
 
     fn database(&self) -> Option<&Arc<Database>> {
-        self.shared.as_ref().map(|shared| &shared.database)
+        self.sharing.as_ref().map(|sharing| &sharing.store.database)
     }
 
     /// How fresh this node's copy of the accounts is; `None` where the node has its own.
@@ -427,7 +469,7 @@ impl Engine {
 
     /// The newest rows of the projection, of one application or of all.
     pub fn usage(&self, application: Option<u32>, most: u32) -> Result<Vec<store::UsageRow>, StoreError> {
-        let ledger = LedgerFile::open_reader(&self.folder.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         UsageFile::newest(&self.folder.file("usage.db"), &ledger, application, most, &self.vault)
     }
 
@@ -448,6 +490,11 @@ impl Engine {
         *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(issuers);
     }
 
+    /// The ledger, to read it.
+    pub(crate) fn ledger(&self) -> Result<LedgerReader, StoreError> {
+        LedgerReader::open(self.ledger.clone())
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -462,7 +509,7 @@ impl Engine {
         filter: &store::UsageFilter,
         page: (u32, u32),
     ) -> Result<(u32, Vec<store::UsageRow>), StoreError> {
-        let ledger = LedgerFile::open_reader(&self.folder.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         UsageFile::page(&self.folder.file("usage.db"), &ledger, filter, page, &self.vault)
     }
 
@@ -576,6 +623,10 @@ impl Engine {
         let mut key = self.day.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock, so that around midnight the key only ever turns forward.
         let today = clock::beijing_day(self.clock.now_ms());
+        if key.as_ref().is_none_or(|key| key.day != today) && self.sharing.is_some() {
+            // It was there a moment ago, and midnight came in between.
+            return Err(Refusal::Stopped);
+        }
         if key.as_ref().is_none_or(|key| key.day != today) {
             *key = Some(self.day_key(today).map_err(|error| {
                 tracing::error!(%error, "the key of the day cannot be kept; attempts cannot be counted");
@@ -606,6 +657,26 @@ impl Engine {
             card: cmac.mac(&[&[0x80 | action as u8], found_by.unwrap_or_default()]),
             across: value(0, card.filter(|_| action.is_about_holder())),
         })
+    }
+
+    /// Today's key, which nodes share.
+    pub(crate) async fn ensure_day_key(&self, sharing: &Sharing) -> Result<(), Refusal> {
+        let today = clock::beijing_day(self.clock.now_ms());
+        let is_known = |key: &Option<DayKey>| key.as_ref().is_some_and(|key| key.day == today);
+        if is_known(&self.day.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let place = day_key_place(today);
+        let own = self.vault.seal(Seal::Credential, place.as_bytes(), &random::<32>());
+        let sealed = sharing.day_key(today, own).await?;
+        let opened = self.vault.open(Seal::Credential, place.as_bytes(), &sealed);
+        let key = opened.ok().and_then(|key| <[u8; 32]>::try_from(&key[..]).ok()).ok_or_else(|| {
+            tracing::error!("the key of the day cannot be opened; attempts cannot be counted");
+            Refusal::Stopped
+        })?;
+        *self.day.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(DayKey { day: today, cmac: Cmac::new(&key) });
+        Ok(())
     }
 
     /// Seals today's key with the newest key, if there is one.
@@ -658,12 +729,35 @@ impl Running {
         self.engine.erasing.stop();
         self.engine.rotating.stop();
         self.engine.queue.close();
-        for thread in [self.writer, self.projector] {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the engine ended in a panic");
-            }
+        join([self.writer, self.projector]);
+        let Some(sharing) = &self.engine.sharing else { return };
+        sharing.close();
+        join(self.among_others);
+        let left = Nodes::again(&sharing.store.database).and_then(|mut nodes| nodes.leave(&sharing.lease));
+        if let Err(error) = left {
+            tracing::warn!(%error, "what this node has of balances is given back in a few seconds, by another one");
         }
     }
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the engine ended in a panic");
+        }
+    }
+}
+
+/// The threads of a node that shares a database.
+fn among_others(engine: &Arc<Engine>) -> Result<Vec<JoinHandle<()>>, OpenError> {
+    let Some(sharing) = engine.sharing.clone() else { return Ok(Vec::new()) };
+    let (teller, watcher) = (Nodes::again(&sharing.store.database)?, Nodes::again(&sharing.store.database)?);
+    let (engine_of_teller, sharing_of_teller) = (Arc::clone(engine), Arc::clone(&sharing));
+    let engine = Arc::clone(engine);
+    Ok(vec![
+        thread("card4e-teller", move || node::tell_all(&engine_of_teller, &sharing_of_teller, teller))?,
+        thread("card4e-watcher", move || node::watch(&engine, &sharing, watcher))?,
+    ])
 }
 
 /// Without its writer nothing can be answered any more, and everybody would wait for ever: a panic
@@ -686,11 +780,11 @@ fn seeded(
     if seed.callers.is_empty() {
         return Ok((directory, Vec::new()));
     }
-    file.together(|file| {
-        seed.callers.iter().try_for_each(|caller| file.put_caller(caller))?;
-        seed.applications.iter().try_for_each(|(application, _)| file.put_application(application))?;
-        (seed.credentials)(vault).iter().try_for_each(|credential| file.put_credential(credential, vault))
-    })?;
+    let credentials = (seed.credentials)(vault);
+    let callers = seed.callers.iter().map(Put::Caller);
+    let applications = seed.applications.iter().map(|(application, _)| Put::Application(application));
+    let all: Vec<_> = callers.chain(applications).chain(credentials.iter().map(Put::Credential)).collect();
+    file.put(&all, vault)?;
     // Asked of the books, not of the applications: a crash in between must not lose the grant.
     let is_due = |(application, amount): &&(Application, Credits)| {
         *amount > Credits::ZERO && !books.was_granted(application.id)

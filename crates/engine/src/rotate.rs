@@ -47,6 +47,9 @@ pub enum RotateError {
          (`card4e credential rotate ID`) or revoke them, or rotate the other keys: card4e keys rotate accounts side …"
     )]
     OldTokens(String),
+    /// Not among several nodes.
+    #[error("keys cannot be replaced yet where nodes share a database (`server.store`)")]
+    Shared,
     /// The engine is stopping.
     #[error("{0}")]
     Stopping(#[from] Stopping),
@@ -87,6 +90,9 @@ impl Engine {
 
     /// Seals the key ring with another root key; see [`RingFile::replace_root`](crate::vault::RingFile).
     pub fn replace_root_key(&self, root: &[u8; 32]) -> Result<(), RingError> {
+        if self.sharing.is_some() {
+            return Err(RingError::Shared);
+        }
         lock(&self.ring).replace_root(root)
     }
 
@@ -101,6 +107,9 @@ impl Engine {
         self: &Arc<Engine>,
         groups: &[KeyGroup],
     ) -> Result<RotationStatus, RotateError> {
+        if self.sharing.is_some() {
+            return Err(RotateError::Shared);
+        }
         let mut status = self.rotating.status();
         if status.is_running {
             return Ok(status.clone());
@@ -147,6 +156,11 @@ impl Engine {
         }
         let now = self.clock.now_ms();
         ring.change(|ring| ring.add(KeyGroup::Envelopes, now))?;
+        match self.share_key_ring() {
+            // Another node made some at the same moment, and this one reads them a moment later.
+            Err(StoreError::ChangedElsewhere) => return Ok(()),
+            shared => shared?,
+        }
         self.put_to_work(&ring.ring);
         Ok(())
     }
