@@ -390,6 +390,11 @@ impl Engine {
         Ok(running)
     }
 
+    /// Makes a node's folder ready: the key ring is taken from the database, if that has one.
+    pub fn join(folder: &Path, store: &SharedStore, root_key: &[u8; 32]) -> Result<(), OpenError> {
+        node::join(folder, store, root_key)
+    }
+
     /// A core's place; call it on the thread that will use it.
     pub fn desk(self: &Arc<Engine>) -> Result<Desk, StoreError> {
         let accounts = self.accounts_to_read()?;

@@ -501,6 +501,17 @@ pub(crate) fn share_keys(nodes: &mut Nodes, path: &Path, root: &[u8; 32]) -> Res
     Ok(version)
 }
 
+/// A new node has no ring yet: it takes the one of the others, which its root key opens.
+pub(crate) fn join(folder: &Path, store: &SharedStore, root: &[u8; 32]) -> Result<(), OpenError> {
+    let path = folder.join("keys.json");
+    if path.exists() {
+        return Ok(());
+    }
+    let Some(shared) = Nodes::open(&store.database)?.known_key_ring()? else { return Ok(()) };
+    file::create_private_dir(folder).map_err(|cause| of_file(folder, cause))?;
+    take_over(&path, &[], &shared, root)
+}
+
 /// Puts the shared ring in place of this node's, which is kept beside it.
 fn take_over(path: &Path, own: &[u8], shared: &[u8], root: &[u8; 32]) -> Result<(), OpenError> {
     if own == shared {
@@ -511,8 +522,10 @@ fn take_over(path: &Path, own: &[u8], shared: &[u8], root: &[u8; 32]) -> Result<
     // Of another installation, or sealed by another root key: then nothing is replaced.
     let opened = KeyRing::open(&next, root);
     let kept = opened.map_err(OpenError::from).and_then(|_| {
-        let before = path.with_extension("before");
-        file::write_durably(&before, own).map_err(|cause| of_file(&before, cause))?;
+        if !own.is_empty() {
+            let before = path.with_extension("before");
+            file::write_durably(&before, own).map_err(|cause| of_file(&before, cause))?;
+        }
         file::write_durably(path, shared).map_err(|cause| of_file(path, cause))
     });
     let _ = std::fs::remove_file(&next);

@@ -309,6 +309,14 @@ impl Nodes {
         })
     }
 
+    /// The sealed key ring, if some node has put one there.
+    pub(crate) fn known_key_ring(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.session.read(async |connection: &Connection| {
+            let found = connection.client.query_opt("SELECT sealed FROM key_ring", &[]).await?;
+            Ok(found.map(|row| row.get(0)))
+        })
+    }
+
     /// Replaces the sealed key ring that was read with this version.
     pub(crate) fn replace_key_ring(&mut self, sealed: &[u8], seen: i64) -> Result<(), StoreError> {
         self.session.transaction(async |connection: &Connection| {
