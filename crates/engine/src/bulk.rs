@@ -396,7 +396,7 @@ impl Engine {
     pub fn job_named(&self, application: ApplicationId, name: &str) -> Result<JobId, StoreError> {
         let owner = application.0.to_be_bytes();
         let known = self.vault.keys().idempotencies(&[b"batch", &owner, name.as_bytes()]);
-        let ledger = LedgerReader::open(&self.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         for id in &known {
             if !ledger.settled_rows(id)?.is_empty() {
                 return Ok(*id);
@@ -419,7 +419,7 @@ impl Engine {
                 return Err(NotBegun::UnderWay);
             }
         }
-        let found = LedgerReader::open(&self.file("ledger.db"))
+        let found = self.ledger()
             .and_then(|ledger| Ok((ledger.settled_rows(&job.id)?, ledger)));
         match found {
             Ok((settled, ledger)) => Ok(Session { engine: Arc::clone(self), job, settled, ledger }),

@@ -6,6 +6,8 @@
 //! tell nothing about whom; and, in memory until midnight or a restart, the counters of the day. The card is never stored: while an erasure is
 //! under way, the keyed references to it are noted, sealed.
 //!
+//! Where nodes share a database, each node's copy forgets the account as soon as it follows.
+//!
 //! Each step can be repeated, so an erasure that was interrupted is gone on with at the next start.
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::Engine;
 use crate::background::Stopping;
 use crate::ledger::Entry;
 use crate::settle::Change;
-use crate::store::{Accounts, LedgerReader, StoreError, Unerased};
+use crate::store::{AccountsOfRecord, StoreError, Unerased};
 use crate::subject::CardNumber;
 use crate::vault::{BlindIndex, KeyedRef};
 
@@ -124,7 +126,7 @@ impl Engine {
         }
         let keys = self.vault.keys();
         // First: if an import or a rotation is in the way, nothing is begun.
-        let accounts = Accounts::open_alone(self.folder(), &self.vault)?;
+        let mut accounts = self.accounts_alone()?;
         let had_account = accounts.find(card.as_str(), &keys)?.is_some();
         let pending = Pending {
             references: keys.subjects(card.as_str()),
@@ -140,10 +142,10 @@ impl Engine {
 
     /// Goes on with an erasure that did not come to its end, if there is one.
     pub fn resume_erasure(self: &Arc<Engine>) -> Result<(), EraseError> {
-        let ledger = LedgerReader::open(&self.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         let Some(unerased) = ledger.unerased(&self.vault)? else { return Ok(()) };
         let mut status = self.erasing.status();
-        let accounts = Accounts::open_alone(self.folder(), &self.vault)?;
+        let accounts = self.accounts_alone()?;
         *status = self.start_erasure(unerased, accounts)?;
         Ok(())
     }
@@ -151,7 +153,7 @@ impl Engine {
     fn start_erasure(
         self: &Arc<Engine>,
         unerased: Unerased,
-        accounts: Accounts,
+        accounts: AccountsOfRecord,
     ) -> Result<ErasureStatus, EraseError> {
         let (account, records) = (unerased.pending.had_account, unerased.records);
         let engine = Arc::clone(self);
@@ -170,16 +172,15 @@ impl Engine {
         Ok(ErasureStatus { is_running: true, account, records, ..ErasureStatus::default() })
     }
 
-    fn erase_to_end(&self, unerased: Unerased, mut accounts: Accounts) -> Result<(), EraseError> {
+    fn erase_to_end(&self, unerased: Unerased, mut accounts: AccountsOfRecord) -> Result<(), EraseError> {
         let Unerased { pending, mut after, .. } = unerased;
         let keys = self.vault.keys();
         if keys.accounts().version != pending.keys {
             return Err(StoreError::OtherKeys.into());
         }
-        accounts.delete(&BlindIndex(pending.index), &keys)?;
-        accounts.drop_table()?;
+        accounts.erase(&BlindIndex(pending.index), &keys)?;
         drop(keys);
-        let ledger = LedgerReader::open(&self.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         while let Some(found) = ledger.find_sides(after, &pending, &self.vault)? {
             self.erasing.go_on()?;
             after = found.until;

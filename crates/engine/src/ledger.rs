@@ -18,6 +18,7 @@ use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
 use crate::operator::{Act, By};
 use crate::outcome::{Class, Outcome, Reason, Row};
 use crate::spending::{Asking, Billed, Bought, Spending};
+use crate::store::{Purse, PurseId, Slice};
 use crate::subject::NameClass;
 use crate::vault::{KeyedRef, nonce};
 
@@ -121,6 +122,17 @@ pub enum Entry {
     Billed(Billed),
     /// Many rows of a file or a stream were answered: sums, and a hash over the rows.
     Bulk(Bulk),
+    /// The tree of another node, as this one found it: neither can go, or lose its end, unseen.
+    Seen {
+        /// When, Unix milliseconds.
+        at_ms: Millis,
+        /// Whose.
+        node: u32,
+        /// Its entries then.
+        size: u64,
+        /// Its root then.
+        root: Hash,
+    },
 }
 
 impl Entry {
@@ -206,6 +218,17 @@ impl Side {
         let day = counted.map(|refs| refs.day).max().map_or(0, crate::clock::beijing_day_ends);
         key.max(day).max(self.reuse.map_or(0, |reuse| reuse.until_ms))
     }
+}
+
+/// An answer that can be asked for again, as nodes share it.
+#[derive(Clone, Debug)]
+pub struct StoredAnswer {
+    /// See [`IdempotencyRef::key`].
+    pub key: KeyedRef,
+    /// See [`IdempotencyRef::payload`].
+    pub payload: KeyedRef,
+    /// The answer.
+    pub answer: Answer,
 }
 
 /// The identity of a question for whoever sends it again.
@@ -305,6 +328,10 @@ pub struct Books {
     pub(crate) memory: Memory,
     #[serde(skip)]
     under_way: UnderWay,
+    /// Balances, limits, stored answers and attempts are in a database that nodes share: what is granted
+    /// here is what this node has taken of it.
+    #[serde(skip)]
+    is_shared: bool,
     /// Totals since the beginning.
     pub(crate) totals: Totals,
     /// What providers are asked and paid.
@@ -328,6 +355,11 @@ struct Account {
     charged: Credits,
     #[serde(skip)]
     held: Credits,
+    /// Of a balance that nodes share: what is not this node's.
+    #[serde(skip)]
+    elsewhere: Credits,
+    #[serde(skip)]
+    charged_elsewhere: Credits,
 }
 
 impl Account {
@@ -372,6 +404,19 @@ struct Spent {
     charged: Credits,
     #[serde(skip)]
     held: Credits,
+    /// Of a limit that nodes share: what this node has taken of it.
+    #[serde(skip)]
+    granted: Credits,
+    #[serde(skip)]
+    charged_elsewhere: Credits,
+}
+
+impl Spent {
+    /// What may still be charged under this limit.
+    fn left(&self, limit: Credits, is_shared: bool) -> i64 {
+        let all = if is_shared { self.granted } else { limit };
+        all.0 - self.charged.0 - self.held.0
+    }
 }
 
 /// A balance does not cover the price.
@@ -379,10 +424,77 @@ struct Spent {
 pub struct Arrears;
 
 impl Books {
-    /// What is left to an application; `None`: unlimited.
+    /// What is left to an application; `None`: unlimited. Of a balance that nodes share, as it was known a
+    /// moment ago.
     pub fn balance(&self, application: &Application) -> Option<Credits> {
         let account = self.accounts.get(&application.id).copied().unwrap_or_default();
+        (!application.unlimited).then(|| Credits(account.balance().0 + account.elsewhere.0))
+    }
+
+    /// What of it may be charged here.
+    fn own_balance(&self, application: &Application) -> Option<Credits> {
+        let account = self.accounts.get(&application.id).copied().unwrap_or_default();
         (!application.unlimited).then(|| account.balance())
+    }
+
+    fn elsewhere(&self, application: ApplicationId) -> Credits {
+        self.accounts.get(&application).copied().unwrap_or_default().elsewhere
+    }
+
+    /// From now on, a node's books of what several share.
+    pub(crate) fn share(&mut self) {
+        self.is_shared = true;
+    }
+
+    /// What this node has of everything, and what others have. `is_all`: counted anew from the database,
+    /// to be called when no commit is under way; else only what others have.
+    pub(crate) fn share_out(&mut self, slices: &[Slice], is_all: bool) {
+        if is_all {
+            self.accounts.values_mut().for_each(|account| account.granted = account.charged);
+            self.credentials.values_mut().for_each(|spent| spent.granted = spent.charged);
+        }
+        for slice in slices {
+            match slice.purse {
+                (0, id) => {
+                    let account = self.accounts.entry(ApplicationId(id as u32)).or_default();
+                    account.elsewhere = Credits(slice.elsewhere);
+                    account.charged_elsewhere = Credits(slice.charged_elsewhere);
+                    if is_all {
+                        account.granted = Credits(account.charged.0 + slice.remains);
+                    }
+                }
+                (_, id) => {
+                    let spent = self.credentials.entry(CredentialId(id as u32)).or_default();
+                    spent.charged_elsewhere = Credits(slice.charged_elsewhere);
+                    if is_all {
+                        spent.granted = Credits(spent.charged.0 + slice.remains);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what was taken for this node; negative: gives it back.
+    pub(crate) fn take_slice(&mut self, (kind, id): PurseId, credits: i64) {
+        let id = id as u32;
+        if kind == 0 {
+            let account = self.accounts.entry(ApplicationId(id)).or_default();
+            account.granted.0 += credits;
+            account.elsewhere.0 -= credits;
+        } else {
+            self.credentials.entry(CredentialId(id)).or_default().granted.0 += credits;
+        }
+    }
+
+    /// What this node has taken and nobody needs at this moment.
+    pub(crate) fn idle_slices(&self) -> Vec<(PurseId, i64)> {
+        let of_applications = self.accounts.iter().map(|(id, account)| {
+            (Purse::application(id.0), account.balance().0 - account.held.0)
+        });
+        let of_credentials = self.credentials.iter().map(|(id, spent)| {
+            (Purse::credential(id.0), spent.granted.0 - spent.charged.0 - spent.held.0)
+        });
+        of_applications.chain(of_credentials).filter(|(_, idle)| *idle > 0).collect()
     }
 
     /// Whether an application was ever granted anything.
@@ -426,7 +538,7 @@ impl Books {
         let account = self.accounts.get(&application.id).copied().unwrap_or_default();
         let spent = self.credentials.get(&credential.id).copied().unwrap_or_default();
         let left = (!application.unlimited).then(|| account.balance().0 - account.held.0);
-        let limit = credential.limit.map(|limit| limit.0 - spent.charged.0 - spent.held.0);
+        let limit = credential.limit.map(|limit| spent.left(limit, self.is_shared));
         let least = left.into_iter().chain(limit).min();
         least.map_or(questions, |least| questions.min((least / price.0).max(0) as usize))
     }
@@ -443,19 +555,22 @@ impl Books {
 
     /// What was charged to an application that can run out of balance.
     pub fn charged(&self, application: ApplicationId) -> Credits {
-        self.accounts.get(&application).copied().unwrap_or_default().charged
+        let account = self.accounts.get(&application).copied().unwrap_or_default();
+        Credits(account.charged.0 + account.charged_elsewhere.0)
     }
 
     /// What was charged to a credential since the beginning.
     pub fn spent(&self, credential: CredentialId) -> Credits {
-        self.credentials.get(&credential).copied().unwrap_or_default().charged
+        let spent = self.credentials.get(&credential).copied().unwrap_or_default();
+        Credits(spent.charged.0 + spent.charged_elsewhere.0)
     }
 
     /// Sets the price aside from what a credential may be charged in all.
     pub fn hold_limit(&mut self, credential: &Credential, price: Credits) -> Result<(), Arrears> {
         let Some(limit) = credential.limit else { return Ok(()) };
+        let is_shared = self.is_shared;
         let spent = self.credentials.entry(credential.id).or_default();
-        if spent.charged.0 + spent.held.0 + price.0 > limit.0 {
+        if spent.left(limit, is_shared) < price.0 {
             return Err(Arrears);
         }
         spent.held.0 += price.0;
@@ -478,11 +593,16 @@ impl Books {
     pub fn apply(&mut self, entry: &Entry, side: &Side) {
         match entry {
             Entry::Answer(answer) => self.answered(answer, side),
+            // The database has them already, and nodes take from there.
+            Entry::Grant { .. } if self.is_shared => {}
+            Entry::Payment { reference, .. } if self.is_shared => {
+                self.payments.insert(*reference);
+            }
             Entry::Grant { application, amount, .. } => {
                 self.accounts.entry(*application).or_default().granted.0 += amount.0;
             }
             Entry::SandboxReset { .. } => self.reset(),
-            Entry::Erased { .. } | Entry::Operator { .. } => {}
+            Entry::Erased { .. } | Entry::Operator { .. } | Entry::Seen { .. } => {}
             Entry::Asking(asking) => self.spending.asking(asking),
             Entry::Bought(bought) => self.spending.bought(bought),
             Entry::Billed(billed) => self.spending.billed(billed),
@@ -516,7 +636,7 @@ impl Books {
         match entry {
             Entry::Answer(answer) => self.remember_answer(answer, side),
             Entry::Grant { .. } | Entry::Erased { .. } | Entry::Operator { .. } | Entry::Payment { .. } => {}
-            Entry::Asking(_) | Entry::Bought(_) | Entry::Billed(_) => {}
+            Entry::Asking(_) | Entry::Bought(_) | Entry::Billed(_) | Entry::Seen { .. } => {}
             Entry::Bulk(_) => self.remember_bulk(side),
             Entry::SandboxReset { .. } => self.forget_all(),
         }
@@ -551,8 +671,11 @@ impl Books {
         if let Some(refs) = &side.attempts {
             self.attempts.settle(refs, answer.outcome);
         }
-        if let Some(idempotency) = &side.idempotency {
-            self.memory.settled(idempotency, answer);
+        match &side.idempotency {
+            // Whoever asks again finds it in the database, at any node.
+            Some(idempotency) if self.is_shared => self.memory.forget(&idempotency.key),
+            Some(idempotency) => self.memory.settled(idempotency, answer),
+            None => {}
         }
         // Only a pass, and only one that was paid for: mismatches are never given again.
         if let Some(reuse) = side.reuse.filter(|_| answer.outcome == Outcome::Pass) {
@@ -589,8 +712,9 @@ impl Books {
         }
         let is_charged = !draft.free && draft.action.charges(draft.outcome);
         let charged = if is_charged { draft.price } else { Credits::ZERO };
-        let before = self.balance(&draft.application);
+        let before = self.own_balance(&draft.application);
         let before = before.map(|before| Credits(before.0 - pending.charged(draft.application.id).0));
+        let elsewhere = self.elsewhere(draft.application.id);
         if before.is_some_and(|before| before < charged) {
             return Err(Arrears);
         }
@@ -614,7 +738,7 @@ impl Books {
             row: draft.row,
             name_class: draft.name_class,
             charged,
-            balance: before.map(|before| Credits(before.0 - charged.0)),
+            balance: before.map(|before| Credits(before.0 - charged.0 + elsewhere.0)),
             elapsed_us: u32::try_from(draft.began.elapsed().as_micros()).unwrap_or(u32::MAX),
             purpose: draft.purpose.clone(),
             reasons: draft.reasons.clone(),

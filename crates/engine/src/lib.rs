@@ -24,6 +24,7 @@ mod golden;
 pub mod issuer;
 pub mod ledger;
 pub mod limit;
+mod node;
 pub mod operator;
 pub mod outcome;
 pub mod overload;
@@ -45,7 +46,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,8 +62,12 @@ use crate::provider::Providers;
 use crate::rotate::RotationStatus;
 use crate::route::Routing;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
+use crate::node::Sharing;
+use crate::store::postgres::Database;
 use crate::store::{
-    Accounts, Folder, LedgerFile, Opened, Platform, Refusals, StoreError, TablePlace, UsageFile,
+    Accounts, AccountsOfRecord, Folder, Follower, Freshness, LedgerFile, LedgerPlace, LedgerReader, Nodes,
+    Opened, Platform, Put, Refusals,
+    SharedStore, StoreError, TablePlace, UsageFile,
 };
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
@@ -127,6 +132,9 @@ pub struct Policy {
     pub disk_reserve_bytes: u64,
     /// Providers and routes; `None`: the accounts of record answer everything.
     pub routing: Option<Arc<Routing>>,
+    /// How old this node's copy of a database's accounts may be to be answered from; only what it is at the start
+    /// counts.
+    pub accounts_stale_max: Duration,
 }
 
 impl Default for Policy {
@@ -153,6 +161,7 @@ impl Default for Policy {
             log_bytes: 32 << 20,
             disk_reserve_bytes: 0,
             routing: None,
+            accounts_stale_max: Duration::from_secs(10),
         }
     }
 }
@@ -163,6 +172,11 @@ impl Policy {
         self.element_index
             || !action.needs_element_index()
             || self.routing.as_ref().is_some_and(|routing| routing.covers(action))
+    }
+
+    /// What a charged answer costs an application.
+    pub(crate) fn price_of(&self, application: &Application, action: Action) -> Credits {
+        application.price.or(self.prices[action as usize]).unwrap_or(self.price)
     }
 
     /// Every action this installation can answer.
@@ -202,6 +216,9 @@ pub enum OpenError {
     /// No thread can be started.
     #[error("no thread can be started: {0}")]
     Thread(std::io::Error),
+    /// Not among several nodes.
+    #[error("{0} cannot be used yet where nodes share a database (`server.store`)")]
+    NotShared(&'static str),
 }
 
 /// Everything a verification needs, shared by all cores.
@@ -228,6 +245,11 @@ pub struct Engine {
     registering: Mutex<()>,
     pub(crate) jobs: bulk::Jobs,
     table: Arc<TablePlace>,
+    ledger: LedgerPlace,
+    /// The other nodes, where there are any.
+    pub(crate) sharing: Option<Arc<Sharing>>,
+    /// How fresh this node's copy of the database's accounts is.
+    fresh: Option<Arc<Freshness>>,
     platform: Mutex<Platform>,
     refusals: Mutex<Refusals>,
 }
@@ -244,6 +266,8 @@ pub struct Running {
     pub engine: Arc<Engine>,
     writer: JoinHandle<()>,
     projector: JoinHandle<()>,
+    /// Teller and watcher, where nodes share a database.
+    among_others: Vec<JoinHandle<()>>,
 }
 
 /// Callers that must exist, whatever the data folder holds: the sandbox's public ones.
@@ -264,24 +288,62 @@ impl Seed {
 }
 
 impl Engine {
-    /// Opens a data folder and sets its threads to work.
+    /// Opens a data folder and sets its threads to work; with `shared`, as one of several nodes. What is in
+    /// the folder then is only this node's, and derived, but for its copy of the key ring.
     pub fn open(
         folder: &Path,
         root_key: &[u8; 32],
         policy: Policy,
         issuers: Issuers,
         seed: Seed,
+        shared: Option<SharedStore>,
     ) -> Result<Running, OpenError> {
+        if shared.is_some() && policy.routing.is_some() {
+            return Err(OpenError::NotShared("providers"));
+        }
         let folder = Folder::take(folder)?;
-        let ring = RingFile::open_or_create(&folder.file("keys.json"), root_key)?;
+        let keys = folder.file("keys.json");
+        let mut nodes = shared.as_ref().map(|store| Nodes::open(&store.database)).transpose()?;
+        let keys_version = nodes.as_mut().map(|nodes| node::share_keys(nodes, &keys, root_key)).transpose()?;
+        let ring = RingFile::open_or_create(&keys, root_key)?;
         let vault = Vault::new(&ring.ring);
         let accounts = folder.file("accounts.db");
-        Accounts::open(&accounts)?.agree_with(&vault.keys())?;
-        let Opened { mut file, books, tree, directory } =
-            LedgerFile::open(&folder.file("ledger.db"), &vault)?;
-        let (directory, grants) = seeded(&mut file, &books, directory, seed, &vault)?;
+        let database = shared.as_ref().map(|shared| &shared.database);
+        let fresh = database.map(|_| Arc::new(Freshness::new(policy.accounts_stale_max)));
+        let follower = database
+            .zip(fresh.as_ref())
+            .map(|(database, fresh)| Follower::open(database, &accounts, Arc::clone(fresh)));
+        let follower = follower.transpose()?;
+        if database.is_none() {
+            Accounts::open(&accounts)?.is_of_record()?;
+        }
+        AccountsOfRecord::open(folder.path(), database)?.agree_with(&vault.keys())?;
+        let mut sharing = None;
+        let (mut opened, ledger) = match (shared.clone(), &mut nodes) {
+            (Some(store), Some(nodes)) => {
+                let lease = nodes.take_place(&store)?;
+                let place =
+                    LedgerPlace::Shared { database: Arc::clone(&store.database), node: store.node.clone() };
+                let shared = Arc::new(Sharing::new(store, lease, keys_version.unwrap_or(0)));
+                let lease = Arc::clone(&shared.lease);
+                let mut opened = LedgerFile::open_shared(place.clone(), lease, &vault)?;
+                opened.books.share_out(&nodes.slices(&shared.lease)?, true);
+                sharing = Some(shared);
+                (opened, place)
+            }
+            _ => {
+                let file = folder.file("ledger.db");
+                (LedgerFile::open(&file, &vault)?, LedgerPlace::File(file))
+            }
+        };
+        let directory = opened.directory;
+        let (directory, grants) = seeded(&mut opened.file, &opened.books, directory, seed, &vault)?;
+        let Opened { file, books, tree, .. } = opened;
         let usage = UsageFile::open(&folder.file("usage.db"), file.reader()?)?;
-        let platform = Platform::open(&folder.file("platform.db"))?;
+        let platform = match database {
+            None => Platform::open(&folder.file("platform.db"))?,
+            Some(database) => Platform::shared(database)?,
+        };
         let grow_log_bytes = policy.log_bytes;
         let engine = Arc::new(Engine {
             clock: Clock::default(),
@@ -303,21 +365,34 @@ impl Engine {
             registering: Mutex::default(),
             jobs: bulk::Jobs::default(),
             table: Arc::new(TablePlace::of(&accounts)),
+            ledger,
+            sharing,
+            fresh,
             platform: Mutex::new(platform),
             refusals: Mutex::default(),
         });
-        let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes };
+        let among_others = among_others(&engine)?;
+        let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes, nodes };
         let running = Running {
             writer: thread("card4e-ledger", move || run_or_abort(writer))?,
             projector: projector(Arc::clone(&engine), usage)?,
+            among_others,
             engine,
         };
+        if let Some(follower) = follower {
+            follow_accounts(Arc::clone(&running.engine), follower)?;
+        }
         for grant in grants {
             running.engine.record(grant)?;
         }
         running.engine.resume_orders()?;
         running.engine.resolve_purchases();
         Ok(running)
+    }
+
+    /// Makes a node's folder ready: the key ring is taken from the database, if that has one.
+    pub fn join(folder: &Path, store: &SharedStore, root_key: &[u8; 32]) -> Result<(), OpenError> {
+        node::join(folder, store, root_key)
     }
 
     /// A core's place; call it on the thread that will use it.
@@ -328,12 +403,30 @@ impl Engine {
 
     /// A reader of accounts for a thread that is no core.
     pub fn accounts_to_read(&self) -> Result<Accounts, StoreError> {
-        Accounts::open_reader_of(&self.folder.file("accounts.db"), Arc::clone(&self.table))
+        let reader = Accounts::open_reader_of(&self.folder.file("accounts.db"), Arc::clone(&self.table))?;
+        Ok(match &self.fresh {
+            Some(fresh) => reader.while_fresh(Arc::clone(fresh)),
+            None => reader,
+        })
     }
 
-    /// The accounts file, to change it.
-    pub fn accounts_to_change(&self) -> Result<Accounts, StoreError> {
-        Accounts::open(&self.folder.file("accounts.db"))
+    /// The accounts of record, to change some; may wait for a database.
+    pub fn accounts_to_change(&self) -> Result<AccountsOfRecord, StoreError> {
+        AccountsOfRecord::open(self.folder.path(), self.database())
+    }
+
+    /// The same, to change many, alone.
+    pub(crate) fn accounts_alone(&self) -> Result<AccountsOfRecord, StoreError> {
+        AccountsOfRecord::open_alone(self.folder.path(), self.database(), &self.vault)
+    }
+
+    fn database(&self) -> Option<&Arc<Database>> {
+        self.sharing.as_ref().map(|sharing| &sharing.store.database)
+    }
+
+    /// How fresh this node's copy of the accounts is; `None` where the node has its own.
+    pub fn copy_of_accounts(&self) -> Option<&Freshness> {
+        self.fresh.as_deref()
     }
 
     /// Keeps the sealed table beside the accounts up to date, on a thread of its own that ends with the
@@ -381,7 +474,7 @@ impl Engine {
 
     /// The newest rows of the projection, of one application or of all.
     pub fn usage(&self, application: Option<u32>, most: u32) -> Result<Vec<store::UsageRow>, StoreError> {
-        let ledger = LedgerFile::open_reader(&self.folder.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         UsageFile::newest(&self.folder.file("usage.db"), &ledger, application, most, &self.vault)
     }
 
@@ -402,6 +495,11 @@ impl Engine {
         *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(issuers);
     }
 
+    /// The ledger, to read it.
+    pub(crate) fn ledger(&self) -> Result<LedgerReader, StoreError> {
+        LedgerReader::open(self.ledger.clone())
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -416,7 +514,7 @@ impl Engine {
         filter: &store::UsageFilter,
         page: (u32, u32),
     ) -> Result<(u32, Vec<store::UsageRow>), StoreError> {
-        let ledger = LedgerFile::open_reader(&self.folder.file("ledger.db"))?;
+        let ledger = self.ledger()?;
         UsageFile::page(&self.folder.file("usage.db"), &ledger, filter, page, &self.vault)
     }
 
@@ -530,6 +628,10 @@ impl Engine {
         let mut key = self.day.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under the lock, so that around midnight the key only ever turns forward.
         let today = clock::beijing_day(self.clock.now_ms());
+        if key.as_ref().is_none_or(|key| key.day != today) && self.sharing.is_some() {
+            // It was there a moment ago, and midnight came in between.
+            return Err(Refusal::Stopped);
+        }
         if key.as_ref().is_none_or(|key| key.day != today) {
             *key = Some(self.day_key(today).map_err(|error| {
                 tracing::error!(%error, "the key of the day cannot be kept; attempts cannot be counted");
@@ -560,6 +662,26 @@ impl Engine {
             card: cmac.mac(&[&[0x80 | action as u8], found_by.unwrap_or_default()]),
             across: value(0, card.filter(|_| action.is_about_holder())),
         })
+    }
+
+    /// Today's key, which nodes share.
+    pub(crate) async fn ensure_day_key(&self, sharing: &Sharing) -> Result<(), Refusal> {
+        let today = clock::beijing_day(self.clock.now_ms());
+        let is_known = |key: &Option<DayKey>| key.as_ref().is_some_and(|key| key.day == today);
+        if is_known(&self.day.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let place = day_key_place(today);
+        let own = self.vault.seal(Seal::Credential, place.as_bytes(), &random::<32>());
+        let sealed = sharing.day_key(today, own).await?;
+        let opened = self.vault.open(Seal::Credential, place.as_bytes(), &sealed);
+        let key = opened.ok().and_then(|key| <[u8; 32]>::try_from(&key[..]).ok()).ok_or_else(|| {
+            tracing::error!("the key of the day cannot be opened; attempts cannot be counted");
+            Refusal::Stopped
+        })?;
+        *self.day.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(DayKey { day: today, cmac: Cmac::new(&key) });
+        Ok(())
     }
 
     /// Seals today's key with the newest key, if there is one.
@@ -612,12 +734,35 @@ impl Running {
         self.engine.erasing.stop();
         self.engine.rotating.stop();
         self.engine.queue.close();
-        for thread in [self.writer, self.projector] {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the engine ended in a panic");
-            }
+        join([self.writer, self.projector]);
+        let Some(sharing) = &self.engine.sharing else { return };
+        sharing.close();
+        join(self.among_others);
+        let left = Nodes::again(&sharing.store.database).and_then(|mut nodes| nodes.leave(&sharing.lease));
+        if let Err(error) = left {
+            tracing::warn!(%error, "what this node has of balances is given back in a few seconds, by another one");
         }
     }
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the engine ended in a panic");
+        }
+    }
+}
+
+/// The threads of a node that shares a database.
+fn among_others(engine: &Arc<Engine>) -> Result<Vec<JoinHandle<()>>, OpenError> {
+    let Some(sharing) = engine.sharing.clone() else { return Ok(Vec::new()) };
+    let (teller, watcher) = (Nodes::again(&sharing.store.database)?, Nodes::again(&sharing.store.database)?);
+    let (engine_of_teller, sharing_of_teller) = (Arc::clone(engine), Arc::clone(&sharing));
+    let engine = Arc::clone(engine);
+    Ok(vec![
+        thread("card4e-teller", move || node::tell_all(&engine_of_teller, &sharing_of_teller, teller))?,
+        thread("card4e-watcher", move || node::watch(&engine, &sharing, watcher))?,
+    ])
 }
 
 /// Without its writer nothing can be answered any more, and everybody would wait for ever: a panic
@@ -640,11 +785,11 @@ fn seeded(
     if seed.callers.is_empty() {
         return Ok((directory, Vec::new()));
     }
-    file.together(|file| {
-        seed.callers.iter().try_for_each(|caller| file.put_caller(caller))?;
-        seed.applications.iter().try_for_each(|(application, _)| file.put_application(application))?;
-        (seed.credentials)(vault).iter().try_for_each(|credential| file.put_credential(credential, vault))
-    })?;
+    let credentials = (seed.credentials)(vault);
+    let callers = seed.callers.iter().map(Put::Caller);
+    let applications = seed.applications.iter().map(|(application, _)| Put::Application(application));
+    let all: Vec<_> = callers.chain(applications).chain(credentials.iter().map(Put::Credential)).collect();
+    file.put(&all, vault)?;
     // Asked of the books, not of the applications: a crash in between must not lose the grant.
     let is_due = |(application, amount): &&(Application, Credits)| {
         *amount > Credits::ZERO && !books.was_granted(application.id)
@@ -691,6 +836,66 @@ fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>
             std::thread::sleep(PAUSE);
         }
     })
+}
+
+/// Keeps this node's copy of the accounts up to date, until the engine ends.
+fn follow_accounts(engine: Arc<Engine>, mut follower: Follower) -> Result<(), OpenError> {
+    const PAUSE: Duration = Duration::from_millis(250);
+    /// How often somebody looks whether deletions can be forgotten.
+    const FORGET_EVERY: u32 = 14_400;
+    /// How often the log says how far a first copy is.
+    const SAY_EVERY: Duration = Duration::from_secs(10);
+    let follow = move || {
+        let (mut lags, mut copied, mut steps) = (false, 0u64, 0u32);
+        let mut said = Instant::now();
+        while !engine.is_closed() {
+            // Before anything is looked up with them: the copy must hold what these keys find.
+            let keys = engine.vault.keys();
+            let is = follower.step(&keys);
+            drop(keys);
+            match is {
+                Ok(is) => {
+                    if is.is_copying {
+                        copied += is.rows;
+                    }
+                    if is.is_copying && said.elapsed() > SAY_EVERY {
+                        tracing::info!(copied, "copying the accounts from the database");
+                        said = Instant::now();
+                    }
+                    if is.is_current && copied > 0 {
+                        tracing::info!(accounts = copied, "the accounts are copied from the database");
+                        copied = 0;
+                    }
+                    if lags {
+                        tracing::info!("the accounts of the database are followed again");
+                    }
+                    lags = false;
+                    if !is.is_current {
+                        continue;
+                    }
+                }
+                // Said once: a database that is away stays away for a while.
+                Err(error) => {
+                    if !lags {
+                        tracing::warn!(%error, "the accounts of the database cannot be followed; it is tried again");
+                    }
+                    lags = true;
+                }
+            }
+            if steps % FORGET_EVERY == 0
+                && let Err(error) = follower.forget_deletions(engine.clock.now_ms())
+            {
+                tracing::warn!(%error, "deletions that every node knows are not forgotten yet");
+            }
+            steps += 1;
+            std::thread::sleep(PAUSE);
+        }
+    };
+    std::thread::Builder::new()
+        .name("card4e-accounts".into())
+        .spawn(follow)
+        .map(drop)
+        .map_err(OpenError::Thread)
 }
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {

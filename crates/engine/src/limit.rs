@@ -95,12 +95,39 @@ pub struct AttemptRefs {
     pub across: Option<KeyedRef>,
 }
 
+/// Bytes that name a counter of a day in a store that nodes share.
+pub(crate) const COUNTER_BYTES: usize = 21;
+
+impl AttemptRefs {
+    /// The counters of this question: what any policy may look at.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = [u8; COUNTER_BYTES]> + '_ {
+        all_counters(self).map(Counter::bytes)
+    }
+
+    /// The pair of caller and element whose mismatches in a row are counted.
+    pub(crate) fn pair(&self) -> [u8; COUNTER_BYTES] {
+        Counter { caller: Some(self.caller), field: u8::MAX, value: self.card }.bytes()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Counter {
     /// `None`: across callers.
     caller: Option<CallerId>,
     field: u8,
     value: KeyedRef,
+}
+
+impl Counter {
+    fn bytes(self) -> [u8; COUNTER_BYTES] {
+        let mut bytes = [0; COUNTER_BYTES];
+        // No caller has that number.
+        let caller = self.caller.map_or(u32::MAX, |caller| caller.0);
+        bytes[..4].copy_from_slice(&caller.to_be_bytes());
+        bytes[4] = self.field;
+        bytes[5..].copy_from_slice(&self.value);
+        bytes
+    }
 }
 
 #[derive(PartialEq, Debug, Clone, Copy, Default)]
@@ -115,7 +142,17 @@ struct Count {
 pub struct Attempts {
     day: u32,
     counts: HashMap<Counter, Count>,
-    mismatches: HashMap<(CallerId, KeyedRef), u32>,
+    mismatches: HashMap<(CallerId, KeyedRef), Run>,
+    /// Questions that were settled, to tell what was known when.
+    settled: u64,
+}
+
+/// Mismatches in a row.
+#[derive(PartialEq, Debug, Clone, Copy, Default)]
+struct Run {
+    length: u32,
+    /// [`Attempts::settled`] when it last changed.
+    changed: u64,
 }
 
 /// Counters a question has: its elements by this caller, and its card.
@@ -160,7 +197,7 @@ impl Attempts {
     /// when a question is settled, because questions under way at the same time can each still look
     /// innocent.
     pub fn run(&self, refs: &AttemptRefs) -> Option<u32> {
-        let run = self.mismatches.get(&(refs.caller, refs.card)).copied().unwrap_or(0);
+        let run = self.mismatches.get(&(refs.caller, refs.card)).map_or(0, |run| run.length);
         (refs.day == self.day).then_some(run)
     }
 
@@ -186,21 +223,72 @@ impl Attempts {
         if refs.day < self.day || !is_counted(outcome) {
             return;
         }
-        let values = refs.values.iter().enumerate();
-        let own = values.filter_map(|(field, value)| {
-            Some(Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? })
-        });
-        for counter in own.chain(across(refs)) {
+        for counter in all_counters(refs) {
             self.counts.entry(counter).or_default().settled += 1;
         }
         let pair = (refs.caller, refs.card);
+        self.settled += 1;
         match outcome {
-            Outcome::HolderMismatch => *self.mismatches.entry(pair).or_default() += 1,
+            Outcome::HolderMismatch => {
+                let run = self.mismatches.entry(pair).or_default();
+                *run = Run { length: run.length + 1, changed: self.settled };
+            }
             Outcome::Pass => {
-                self.mismatches.remove(&pair);
+                if let Some(run) = self.mismatches.get_mut(&pair) {
+                    *run = Run { length: 0, changed: self.settled };
+                }
             }
             _ => {}
         }
+    }
+
+    /// How many questions were settled so far; see [`Attempts::know`].
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Takes one attempt of counters that nodes share, which were counted in the database: `counts` are
+    /// theirs with this question in them, `run` is that of its pair, and `asked` is what
+    /// [`Attempts::settled`] said before they were asked for: what this node has settled since is newer.
+    ///
+    /// # Errors
+    /// One of them is used up. Nothing is taken here then; what was counted is to be given back.
+    pub(crate) fn know(
+        &mut self,
+        refs: &AttemptRefs,
+        policy: &AttemptPolicy,
+        counts: &[i64],
+        run: i64,
+        asked: u64,
+    ) -> Result<(), UsedUp> {
+        self.turn(refs.day);
+        if refs.day < self.day {
+            return Ok(());
+        }
+        let pair = (refs.caller, refs.card);
+        let known = self.mismatches.get(&pair).copied().unwrap_or_default();
+        if known.changed <= asked {
+            let length = u32::try_from(run).unwrap_or(0);
+            if length > 0 || known.length > 0 {
+                self.mismatches.insert(pair, Run { length, ..known });
+            }
+        }
+        if self.run(refs).is_some_and(|run| policy.locks(run)) {
+            return Err(UsedUp);
+        }
+        // Those that are counted, in the order of `AttemptRefs::counters`.
+        let all: Vec<(Counter, i64)> = all_counters(refs).zip(counts.iter().copied()).collect();
+        let count_of = |counter: &Counter| all.iter().find(|(known, _)| known == counter).map_or(0, |(_, n)| *n);
+        if counters(refs, policy).any(|(counter, limit)| count_of(&counter) > i64::from(limit)) {
+            return Err(UsedUp);
+        }
+        for (counter, _) in counters(refs, policy) {
+            let count = self.counts.entry(counter).or_default();
+            count.held += 1;
+            let counted = u32::try_from(count_of(&counter)).unwrap_or(0);
+            count.settled = count.settled.max(counted.saturating_sub(count.held));
+        }
+        Ok(())
     }
 
     /// How many more questions with these elements this caller may ask today once this one, which holds
@@ -244,6 +332,15 @@ pub struct UsedUp;
 
 fn across(refs: &AttemptRefs) -> Option<Counter> {
     Some(Counter { caller: None, field: 0, value: refs.across? })
+}
+
+/// Whatever the policy looks at.
+fn all_counters(refs: &AttemptRefs) -> impl Iterator<Item = Counter> + '_ {
+    let values = refs.values.iter().enumerate();
+    let own = values.filter_map(|(field, value)| {
+        Some(Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? })
+    });
+    own.chain(across(refs))
 }
 
 fn counters<'a>(

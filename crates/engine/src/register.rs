@@ -328,6 +328,13 @@ impl Acting<'_> {
         }
         let found = self.directory().application(application);
         let (holder, _) = found.ok_or_else(|| RegisterError::NoCaller(application.0.to_string()))?;
+        if self.sharing.is_some() {
+            // What no node has taken; the commit sees to it.
+            return match self.pay(application, Credits(-amount.0), reference) {
+                Err(RegisterError::Store(StoreError::Spent)) => Err(RegisterError::Spent),
+                taken => taken,
+            };
+        }
         self.books().hold(&holder, amount).map_err(|_| RegisterError::Spent)?;
         let taken = self.pay(application, Credits(-amount.0), reference);
         self.books().release(&holder, amount);

@@ -15,7 +15,7 @@
 //! | audit, receipts | the public half of the old key stays, to check what it signed |
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ use crate::Engine;
 use crate::background::{Stopping, lock};
 use crate::caller::Proof;
 use crate::settle::Change;
-use crate::store::{Accounts, StoreError};
+use crate::store::{AccountsOfRecord, StoreError};
 use crate::vault::{KeyGroup, KeyRing, KeyUse, Keys, ListedKey, RingError};
 
 /// Versions of the key that hashes tokens at most: each is tried for a token that is not known.
@@ -47,6 +47,9 @@ pub enum RotateError {
          (`card4e credential rotate ID`) or revoke them, or rotate the other keys: card4e keys rotate accounts side …"
     )]
     OldTokens(String),
+    /// Not among several nodes.
+    #[error("keys cannot be replaced yet where nodes share a database (`server.store`)")]
+    Shared,
     /// The engine is stopping.
     #[error("{0}")]
     Stopping(#[from] Stopping),
@@ -87,6 +90,9 @@ impl Engine {
 
     /// Seals the key ring with another root key; see [`RingFile::replace_root`](crate::vault::RingFile).
     pub fn replace_root_key(&self, root: &[u8; 32]) -> Result<(), RingError> {
+        if self.sharing.is_some() {
+            return Err(RingError::Shared);
+        }
         lock(&self.ring).replace_root(root)
     }
 
@@ -101,6 +107,9 @@ impl Engine {
         self: &Arc<Engine>,
         groups: &[KeyGroup],
     ) -> Result<RotationStatus, RotateError> {
+        if self.sharing.is_some() {
+            return Err(RotateError::Shared);
+        }
         let mut status = self.rotating.status();
         if status.is_running {
             return Ok(status.clone());
@@ -110,7 +119,7 @@ impl Engine {
         let mut accounts = None;
         if groups.contains(&KeyGroup::Accounts) || is_resumed {
             // First: an import under way must not find other keys than it began with.
-            accounts = Some(Accounts::open_alone(self.folder(), &self.vault)?);
+            accounts = Some(self.accounts_alone()?);
         }
         let mut before = None;
         if !is_resumed {
@@ -147,6 +156,11 @@ impl Engine {
         }
         let now = self.clock.now_ms();
         ring.change(|ring| ring.add(KeyGroup::Envelopes, now))?;
+        match self.share_key_ring() {
+            // Another node made some at the same moment, and this one reads them a moment later.
+            Err(StoreError::ChangedElsewhere) => return Ok(()),
+            shared => shared?,
+        }
         self.put_to_work(&ring.ring);
         Ok(())
     }
@@ -163,7 +177,11 @@ impl Engine {
         lock(&self.ring).ring.is_rotating()
     }
 
-    fn bring_to_end(&self, before: Option<Arc<Keys>>, accounts: Option<Accounts>) -> Result<(), RotateError> {
+    fn bring_to_end(
+        &self,
+        before: Option<Arc<Keys>>,
+        accounts: Option<AccountsOfRecord>,
+    ) -> Result<(), RotateError> {
         if let Some(before) = before {
             self.wait_until_unused(&before)?;
         }
@@ -181,6 +199,7 @@ impl Engine {
                     break;
                 }
             }
+            self.wait_for_other_nodes()?;
             accounts.finish_rewrap(&keys)?;
         }
         drop(keys);
@@ -221,6 +240,18 @@ impl Engine {
         while Arc::strong_count(keys) > 1 {
             self.rotating.go_on()?;
             std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Waits until every node has followed or answers nothing: none must look for a row under its old name
+    /// only, when the old keys are destroyed.
+    fn wait_for_other_nodes(&self) -> Result<(), RotateError> {
+        let Some(fresh) = self.copy_of_accounts() else { return Ok(()) };
+        let until = Instant::now() + fresh.most();
+        while Instant::now() < until {
+            self.rotating.go_on()?;
+            std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
     }

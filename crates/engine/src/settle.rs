@@ -26,8 +26,8 @@ use crate::limit::Limiter;
 use crate::outcome::Outcome;
 use crate::overload::Lateness;
 use crate::route::Transport;
-use crate::store::Commit;
-use crate::store::{Accounts, LedgerFile, StoreError};
+use crate::node::told;
+use crate::store::{Accounts, Commit, LedgerFile, LookedBack, Nodes, Put, StoreError};
 use crate::vault::KeyedRef;
 use crate::verify::{Differs, Refusal};
 
@@ -62,6 +62,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How often a growing tree is signed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a database that is away is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a node that ends waits for it.
+const CLOSING_MOST: Duration = Duration::from_secs(10);
+
 /// How often a full disk is tried again, and a disk that is not full looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -73,17 +79,21 @@ pub enum Writing {
     Works,
     /// The disk is full, or nearly: nothing is answered until there is room again.
     Full,
-    /// The disk failed: nothing is answered until a restart has read back what is on it.
+    /// The disk failed: nothing is answered until a restart has read back what is on it. Or another process
+    /// has this node's place.
     Stopped,
+    /// The database that nodes share does not answer: nothing is answered until it does.
+    Away,
 }
 
 impl Writing {
-    /// `works`, `full` or `stopped`.
+    /// `works`, `full`, `stopped` or `away`.
     pub fn name(self) -> &'static str {
         match self {
             Writing::Works => "works",
             Writing::Full => "full",
             Writing::Stopped => "stopped",
+            Writing::Away => "away",
         }
     }
 }
@@ -180,27 +190,18 @@ impl Queue {
 
     /// Makes an entry durable that is no answer, without keeping a core waiting.
     pub(crate) fn keep(&self, entry: Entry) -> impl Future<Output = Result<(), StoreError>> + use<> {
-        let shared = Arc::new(Mutex::new(Keeping::default()));
-        let told = Tell(Some(Arc::clone(&shared)));
+        let (tell, wait) = told();
         let mut waiting = self.lock();
-        waiting.entries.push((entry, Box::new(move |kept| told.tell(kept))));
+        waiting.entries.push((entry, Box::new(move |kept| tell.tell(kept))));
         self.ring(waiting);
-        poll_fn(move |context| {
-            let mut keeping = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            match keeping.kept.take() {
-                Some(kept) => Poll::Ready(kept),
-                None => {
-                    keeping.waker = Some(context.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
+        wait
     }
 
     pub(crate) fn writing(&self) -> Writing {
         match self.writing.load(Ordering::SeqCst) {
             0 => Writing::Works,
             1 => Writing::Full,
+            3 => Writing::Away,
             _ => Writing::Stopped,
         }
     }
@@ -225,37 +226,6 @@ impl Queue {
             drop(waiting);
             self.bell.notify_one();
         }
-    }
-}
-
-/// An entry somebody waits for.
-#[derive(Default)]
-struct Keeping {
-    kept: Option<Result<(), StoreError>>,
-    waker: Option<Waker>,
-}
-
-/// Tells them, also when the writer is gone.
-struct Tell(Option<Arc<Mutex<Keeping>>>);
-
-impl Tell {
-    fn tell(mut self, kept: Result<(), StoreError>) {
-        self.told(kept);
-    }
-
-    fn told(&mut self, kept: Result<(), StoreError>) {
-        let Some(shared) = self.0.take() else { return };
-        let mut keeping = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        keeping.kept = Some(kept);
-        if let Some(waker) = keeping.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-impl Drop for Tell {
-    fn drop(&mut self) {
-        self.told(Err(StoreError::Stopped));
     }
 }
 
@@ -497,6 +467,21 @@ pub(crate) struct Writer {
     pub(crate) tree: Frontier,
     /// The log is grown to this once, in the background of the first requests.
     pub(crate) grow_log_bytes: usize,
+    /// Where the ledger is in a database that nodes share.
+    pub(crate) nodes: Option<Nodes>,
+}
+
+/// Why a block is not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Uncommitted {
+    /// Some of its questions were answered before.
+    Answered,
+    /// What it charges may be another node's by now: to be decided again.
+    Recounted,
+    /// Less is left than it takes back.
+    Spent,
+    /// It cannot be written; see [`Writing`].
+    Failed,
 }
 
 impl Writer {
@@ -516,6 +501,9 @@ impl Writer {
             if !grown && (idle || began.elapsed() >= CHECKPOINT_EVERY) {
                 self.grow();
                 grown = true;
+            }
+            if self.engine.sharing.as_ref().is_some_and(|sharing| sharing.wants_recount()) {
+                self.find_place();
             }
             self.change(work.changes);
             self.record(work.entries);
@@ -595,6 +583,10 @@ impl Writer {
                 self.engine.queue.set_writing(Writing::Full);
             }
             StoreError::Full { .. } => {}
+            StoreError::Fenced => {
+                tracing::error!(%error, "nothing is answered");
+                self.engine.queue.set_writing(Writing::Stopped);
+            }
             // A failed sync is never retried: what is on the disk is unknown until a restart reads it
             // back.
             error => {
@@ -610,6 +602,8 @@ impl Writer {
             Writing::Works => Ok(()),
             Writing::Full => Err(LedgerFile::full()),
             Writing::Stopped => Err(StoreError::Stopped),
+            // Whoever is in the queue already waits for it.
+            Writing::Away => Ok(()),
         }
     }
 
@@ -624,11 +618,13 @@ impl Writer {
         let engine = Arc::clone(&self.engine);
         let vault = &engine.vault;
         let kept = match change {
-            Change::New(caller, application) => self.file.put_new(caller, application),
-            Change::Caller(caller) => self.file.put_caller(caller),
-            Change::Application(application) => self.file.put_application(application),
-            Change::Credential(credential) => self.file.put_credential(credential, vault),
-            Change::Revoked(id) => self.file.revoke_credential(*id),
+            Change::New(caller, application) => {
+                self.file.put(&[Put::Caller(caller), Put::Application(application)], vault)
+            }
+            Change::Caller(caller) => self.file.put(&[Put::Caller(caller)], vault),
+            Change::Application(application) => self.file.put(&[Put::Application(application)], vault),
+            Change::Credential(credential) => self.file.put(&[Put::Credential(credential)], vault),
+            Change::Revoked(id) => self.file.put(&[Put::Revoked(*id)], vault),
             Change::Resealed => self.file.reseal_credentials(vault),
             Change::Erasure(step) => self.erase(step),
         };
@@ -691,24 +687,46 @@ impl Writer {
         }
     }
 
-    /// One block of entries that are no answers.
+    /// One block of entries that are no answers. In a database an entry that takes credits back is alone: it
+    /// may be refused.
     fn record(&mut self, entries: Vec<(Entry, Done)>) {
+        let takes_back = |(entry, _): &(Entry, Done)| matches!(entry, Entry::Payment { amount, .. } if amount.0 < 0);
+        let (alone, together): (Vec<_>, Vec<_>) = match self.nodes {
+            None => (Vec::new(), entries),
+            Some(_) => entries.into_iter().partition(takes_back),
+        };
+        self.record_block(together);
+        alone.into_iter().for_each(|entry| self.record_block(vec![entry]));
+    }
+
+    fn record_block(&mut self, entries: Vec<(Entry, Done)>) {
         if entries.is_empty() {
             return;
         }
-        let mut batch = Batch::new(&self.tree);
         let mut sides = vec![Side::default(); entries.len()];
-        for ((entry, _), side) in entries.iter().zip(&mut sides) {
-            batch.block.push(entry, side, &mut batch.tree);
-        }
-        let durable =
-            self.may_write().is_ok() && self.commit(batch, &sides.iter().collect::<Vec<_>>(), false);
-        if durable {
+        let committed = loop {
+            let mut batch = Batch::new(&self.tree);
+            for ((entry, _), side) in entries.iter().zip(&mut sides) {
+                batch.block.push(entry, side, &mut batch.tree);
+            }
+            let may_write = self.may_write().map_err(|_| Uncommitted::Failed);
+            let sides: Vec<&Side> = sides.iter().collect();
+            match may_write.and_then(|()| self.commit(batch, &sides, false)) {
+                // They hold whatever was charged.
+                Err(Uncommitted::Recounted) => {}
+                committed => break committed,
+            }
+        };
+        if committed.is_ok() {
             let mut books = self.engine.books();
             entries.iter().zip(&sides).for_each(|((entry, _), side)| books.apply(entry, side));
         }
         for (_, done) in entries {
-            done(if durable { Ok(()) } else { self.may_write().and(Err(StoreError::Stopped)) });
+            done(match committed {
+                Ok(()) => Ok(()),
+                Err(Uncommitted::Spent) => Err(StoreError::Spent),
+                Err(_) => self.may_write().and(Err(StoreError::Stopped)),
+            });
         }
     }
 
@@ -718,23 +736,76 @@ impl Writer {
             return false;
         }
         let handed_over = drafts.len();
-        let may_write = self.may_write().is_ok();
-        let mut questions = if may_write { self.decide(drafts) } else { refused(drafts) };
-        let mut batch = Batch::new(&self.tree);
-        for Question { draft, decided, .. } in &mut questions {
-            if let Ok(answer) = decided {
-                batch.block.push(&Entry::Answer(answer.clone()), &mut draft.side, &mut batch.tree);
+        let mut drafts = drafts;
+        let is_durable = loop {
+            let may_write = self.may_write().is_ok();
+            let mut questions = if may_write { self.decide(drafts) } else { refused(drafts) };
+            let mut batch = Batch::new(&self.tree);
+            for Question { draft, decided, .. } in &mut questions {
+                if let Ok(answer) = decided {
+                    batch.block.push(&Entry::Answer(answer.clone()), &mut draft.side, &mut batch.tree);
+                }
+                // Also when it is refused after all: it was paid for.
+                for (bought, side) in &mut draft.bought {
+                    batch.block.push(&Entry::Bought(bought.clone()), side, &mut batch.tree);
+                }
             }
-            // Also when it is refused after all: it was paid for.
-            for (bought, side) in &mut draft.bought {
-                batch.block.push(&Entry::Bought(bought.clone()), side, &mut batch.tree);
+            let sides: Vec<&Side> = questions.iter().flat_map(Question::sides).collect();
+            let committed = if may_write && !sides.is_empty() {
+                self.commit(batch, &sides, sign)
+            } else {
+                Err(Uncommitted::Failed)
+            };
+            match committed {
+                Err(Uncommitted::Answered) => drafts = self.tell_answered(questions),
+                Err(Uncommitted::Recounted) => drafts = again(questions),
+                committed => {
+                    self.tell(questions, committed.is_ok());
+                    break committed.is_ok();
+                }
             }
-        }
-        let sides: Vec<&Side> = questions.iter().flat_map(Question::sides).collect();
-        let durable = may_write && !sides.is_empty() && self.commit(batch, &sides, sign);
-        self.tell(questions, durable);
+            if drafts.is_empty() {
+                break false;
+            }
+        };
         self.engine.queue.under_way.fetch_sub(handed_over, Ordering::Relaxed);
-        durable
+        is_durable
+    }
+
+    /// Other nodes were first with some of these: they get the stored answers, and the others are decided
+    /// again.
+    fn tell_answered(&mut self, questions: Vec<Question>) -> Vec<(Ticket, Draft)> {
+        let keys: Vec<KeyedRef> =
+            questions.iter().filter_map(|question| Some(question.draft.side.idempotency?.key)).collect();
+        let known = match self.file.answered(&keys, self.engine.clock.now_ms()) {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(%error, "stored answers cannot be read; the questions are refused");
+                self.tell(questions, false);
+                return Vec::new();
+            }
+        };
+        let (mut told, mut rest) = (Vec::new(), Vec::new());
+        let mut books = self.engine.books();
+        for question in questions {
+            let asked = question.draft.side.idempotency;
+            let stored = asked.and_then(|asked| known.iter().find(|stored| stored.key == asked.key).zip(Some(asked)));
+            let Some((stored, asked)) = stored else {
+                rest.push((question.ticket, question.draft));
+                continue;
+            };
+            let settlement = match stored.payload == asked.payload {
+                true => Ok(Settled { answer: stored.answer.clone(), replayed: true, differs: None }),
+                false => Err(Refusal::KeyReused),
+            };
+            books.settle(&question.draft, None);
+            let twins = self.engine.post.twins_of(&asked.key).into_iter();
+            told.extend(twins.map(|twin| (twin, replayed(&settlement))));
+            told.push((question.ticket, settlement));
+        }
+        drop(books);
+        self.engine.post.deliver(told);
+        rest
     }
 
     fn decide(&self, drafts: Vec<(Ticket, Draft)>) -> Vec<Question> {
@@ -840,10 +911,10 @@ impl Writer {
         let mut batch = Batch::new(&self.tree);
         batch.block.push(&Entry::Bulk(bulk.clone()), &mut side, &mut batch.tree);
         batch.rows = Some((bulk.job, bulk.first_row, bulk.rows));
-        if self.commit(batch, &[&side], false) { Ok(bulk) } else { Err(Refusal::Stopped) }
+        self.commit(batch, &[&side], false).map(|()| bulk).map_err(|_| Refusal::Stopped)
     }
 
-    fn commit(&mut self, batch: Batch, sides: &[&Side], sign: bool) -> bool {
+    fn commit(&mut self, batch: Batch, sides: &[&Side], sign: bool) -> Result<(), Uncommitted> {
         let at_ms = self.engine.clock.now_ms();
         let checkpoint = sign.then(|| self.checkpoint(&batch.tree, at_ms));
         let commit = Commit {
@@ -854,13 +925,112 @@ impl Writer {
             rows: batch.rows,
             at_ms,
         };
-        if let Err(error) = self.file.append(&commit, &self.engine.vault) {
-            self.failed(&error);
-            return false;
-        }
+        self.append(&commit)?;
         self.tree = batch.tree;
         self.engine.metrics.blocks.fetch_add(1, Ordering::Relaxed);
-        true
+        Ok(())
+    }
+
+    /// Makes a block durable. A database that is away is waited for: what became of the block can be found
+    /// out there, and only there.
+    fn append(&mut self, commit: &Commit<'_>) -> Result<(), Uncommitted> {
+        let mut given_up = None;
+        loop {
+            let error = match self.file.append(commit, &self.engine.vault) {
+                Ok(()) => return Ok(()),
+                Err(StoreError::Answered) => return Err(Uncommitted::Answered),
+                Err(StoreError::Spent) => return Err(Uncommitted::Spent),
+                // Others were in the way; nothing was changed.
+                Err(error) if error.is_in_the_way() => continue,
+                Err(error) => error,
+            };
+            if self.nodes.is_none() || !(error.is_away() || matches!(error, StoreError::Fenced)) {
+                self.failed(&error);
+                return Err(Uncommitted::Failed);
+            }
+            match self.find_out(commit, &error, &mut given_up)? {
+                LookedBack::Appended => return Ok(()),
+                LookedBack::Absent => {}
+                LookedBack::Buried => return Err(Uncommitted::Recounted),
+            }
+        }
+    }
+
+    /// Asks until there is an answer what became of a block; meanwhile nothing new is taken on.
+    fn find_out(
+        &mut self,
+        commit: &Commit<'_>,
+        error: &StoreError,
+        given_up: &mut Option<Instant>,
+    ) -> Result<LookedBack, Uncommitted> {
+        if error.is_away() && self.engine.writing() == Writing::Works {
+            tracing::error!(%error, "the database is away; nothing is answered until it is back");
+            self.engine.queue.set_writing(Writing::Away);
+        }
+        loop {
+            match self.file.look_back(Some(commit)) {
+                Ok(found) => {
+                    self.is_back();
+                    if found == LookedBack::Buried {
+                        self.recount();
+                    }
+                    return Ok(found);
+                }
+                Err(error) if error.is_away() || error.is_in_the_way() => {}
+                Err(error) => {
+                    self.failed(&error);
+                    return Err(Uncommitted::Failed);
+                }
+            }
+            let since = self.engine.queue.is_closed().then(|| *given_up.get_or_insert_with(Instant::now));
+            if since.is_some_and(|since| since.elapsed() >= CLOSING_MOST) {
+                // The next start finds out.
+                self.engine.queue.set_writing(Writing::Stopped);
+                return Err(Uncommitted::Failed);
+            }
+            std::thread::sleep(ASK_AGAIN);
+        }
+    }
+
+    fn is_back(&self) {
+        if self.engine.writing() == Writing::Away {
+            tracing::info!("the database is back; questions are answered again");
+            self.engine.queue.set_writing(Writing::Works);
+        }
+    }
+
+    /// Makes sure that this node has its place, and of balances what it thinks it has.
+    fn find_place(&mut self) {
+        match self.file.look_back(None) {
+            Ok(_) => {
+                self.is_back();
+                self.recount();
+            }
+            Err(error) if error.is_away() || error.is_in_the_way() => self.recount_later(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Counts what this node has taken anew. No commit is under way: this thread makes them.
+    fn recount(&mut self) {
+        let engine = Arc::clone(&self.engine);
+        let (Some(sharing), Some(nodes)) = (&engine.sharing, &mut self.nodes) else { return };
+        let _nobody_takes = sharing.purses();
+        match nodes.slices(&sharing.lease) {
+            Ok(slices) => engine.books().share_out(&slices, true),
+            Err(error) => {
+                // What may not be there any more is not spent.
+                engine.books().share_out(&[], true);
+                tracing::warn!(%error, "balances cannot be counted; it is tried again");
+                sharing.recount_later();
+            }
+        }
+    }
+
+    fn recount_later(&self) {
+        if let Some(sharing) = &self.engine.sharing {
+            sharing.recount_later();
+        }
     }
 
     fn checkpoint(&self, tree: &Frontier, at_ms: i64) -> Checkpoint {
@@ -968,6 +1138,10 @@ fn refused(drafts: Vec<(Ticket, Draft)>) -> Vec<Question> {
     drafts.into_iter().map(refuse).collect()
 }
 
+fn again(questions: Vec<Question>) -> Vec<(Ticket, Draft)> {
+    questions.into_iter().map(|Question { ticket, draft, .. }| (ticket, draft)).collect()
+}
+
 fn replayed(settlement: &Settlement) -> Settlement {
     settlement.clone().map(|settled| Settled { replayed: true, ..settled })
 }
@@ -994,6 +1168,13 @@ impl Engine {
         }
         drop(books);
         self.post.deliver(told);
+    }
+
+    /// A question that was begun was answered before, at another node: whoever joined it is told the same.
+    pub(crate) fn recalled(&self, key: &KeyedRef, settlement: &Settlement) {
+        self.books().memory.forget(key);
+        let twins = self.post.twins_of(key).into_iter().map(|twin| (twin, settlement.clone()));
+        self.post.deliver(twins.collect());
     }
 
     /// A question that was begun will not be asked after all: whoever joined it is refused.

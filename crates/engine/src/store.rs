@@ -1,4 +1,5 @@
-//! Where everything is kept: one folder, four SQLite files, each with one writer.
+//! Where everything is kept: one folder, four SQLite files, each with one writer; or, for several equal
+//! nodes, a database that they share, in place of the first three.
 //!
 //! * `accounts.db`: accounts of record, written by imports;
 //! * `ledger.db`: blocks of entries with their side rows, checkpoints, callers; written by the
@@ -13,11 +14,13 @@
 mod accounts;
 mod either;
 mod ledger;
+mod node;
 mod platform;
 pub mod postgres;
 #[cfg(test)]
 #[path = "../tests/support/postgres.rs"]
 mod postgres_server;
+mod shared;
 mod sqlite;
 mod usage;
 
@@ -26,8 +29,10 @@ pub use accounts::{
     Follower, Freshness, Import, Made as MadeTable, Order as AccountOrder, Person, Rewrap, SharedAccounts,
     Source, Spot as AccountSpot, TablePlace,
 };
-pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, Newest, Opened, Unerased};
+pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, LookedBack, Newest, Opened, Put, Unerased};
+pub use node::{Lease, LedgerPlace, SharedStore};
 pub use platform::Platform;
+pub(crate) use shared::{Nodes, Purse, PurseId, Slice};
 pub use usage::{DayUse, Refusal, RefusalCount, RefusalRow, Refusals, UsageFile, UsageFilter, UsageRow};
 
 use std::fs::File;
@@ -54,6 +59,21 @@ pub enum StoreError {
     /// The database did not answer.
     #[error("the database did not answer within {} s", .0.as_secs())]
     DatabaseSlow(std::time::Duration),
+    /// Another process has this node's place.
+    #[error(
+        "another process works under the name of this node, or it was found dead by the others; it answers \
+         nothing until it is started again, and no two nodes may have one name (`server.node`)"
+    )]
+    Fenced,
+    /// A question of a block was answered before, here or at another node.
+    #[error("a question was answered before")]
+    Answered,
+    /// Less is left than is to be taken back.
+    #[error("less is left of the balance")]
+    Spent,
+    /// Callers were changed by another node at the same moment.
+    #[error("callers were changed at another node at the same moment; do it again")]
+    ChangedElsewhere,
     /// Waiting for the database is not possible.
     #[error("no runtime for the database: {0}")]
     Runtime(#[source] std::io::Error),

@@ -12,6 +12,7 @@ use crate::action::{Action, Element};
 use crate::caller::{Application, Credential, CredentialId, Purpose, Standing, Wire};
 use crate::claim::Claim;
 use crate::issuer::{Issuer, Issuers};
+use crate::node::Sharing;
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, ReuseRef, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Counting, Rate, WhenAway, share};
 use crate::outcome::{Outcome, Reason, Row};
@@ -124,7 +125,7 @@ impl Desk {
     ) -> Result<Admission, Refusal> {
         let policy = self.engine.policy();
         let application = self.engine.entitled(credential, action, &policy)?;
-        let (hold, rate) = match self.engine.hold(&application, credential, action, &policy) {
+        let (hold, rate) = match self.hold(&application, credential, action, &policy).await {
             Err(refusal) => (Err(refusal), None),
             Ok(hold) => match self.count(&application, action, &policy).await {
                 None => (Err(Refusal::Overloaded), None),
@@ -136,6 +137,29 @@ impl Desk {
             Err(refusal) if !may_recall => Err(refusal),
             hold => Ok(Admission { application, rate, hold }),
         }
+    }
+
+    /// Sets the price of one question aside; of a balance that nodes share, takes some more of it first when
+    /// this node has too little.
+    async fn hold(
+        &self,
+        application: &Arc<Application>,
+        credential: &Credential,
+        action: Action,
+        policy: &Policy,
+    ) -> Result<Hold, Refusal> {
+        /// Once for the balance and once for the credential's limit; and others may be quicker.
+        const TRIES: u32 = 4;
+        let engine = &self.engine;
+        let mut held = engine.hold(application, credential, action, policy);
+        let Some(sharing) = &engine.sharing else { return held };
+        for _ in 0..TRIES {
+            let Err(refusal @ (Refusal::Arrears | Refusal::LimitReached)) = held else { return held };
+            let price = policy.price_of(application, action);
+            engine.refill(sharing, refusal, application, credential, price).await?;
+            held = engine.hold(application, credential, action, policy);
+        }
+        held
     }
 
     /// Counts a request against the application's limit: where all nodes count, or else against this node's
@@ -199,8 +223,7 @@ impl Engine {
         action: Action,
         policy: &Policy,
     ) -> Result<Hold, Refusal> {
-        let own = application.price.or(policy.prices[action as usize]);
-        let price = own.unwrap_or(policy.price);
+        let price = policy.price_of(application, action);
         {
             let mut books = self.books();
             if !books.has_room(application.id, policy.under_way_max) {
@@ -233,12 +256,13 @@ impl Engine {
 ///
 /// There is nothing to wait for before the question is handed to the writer, or to a task of its own that
 /// asks providers (`route.rs`), so a client that goes away can not leave it half asked; and after that it
-/// is settled in any case.
+/// is settled in any case. Where nodes share a database, there is one thing: what they know of the question.
+/// A client that goes away then has asked nothing; at most its attempt is counted.
 ///
 /// # Errors
 /// A [`Refusal`]: nothing was charged or recorded.
 pub async fn verify(desk: &Desk, admission: Admission, question: Question<'_>) -> Settlement {
-    let (ticket, differs) = match ask(desk, admission, &question)? {
+    let (ticket, differs) = match ask(desk, admission, &question).await? {
         Asked::Recalled(settled) => return Ok(settled),
         Asked::HandedOver(ticket, differs) => (ticket, differs),
     };
@@ -251,18 +275,18 @@ enum Asked {
     HandedOver(crate::settle::Ticket, Option<Differs>),
 }
 
-fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Asked, Refusal> {
+async fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Asked, Refusal> {
     let engine = &desk.engine;
     // One for the whole question, whatever is read again meanwhile.
     let policy = engine.policy();
     let claim = question.claim;
     let options = policy.parse_options(engine.clock.now_ms());
     let subject = Subject::parse(question.action, claim, &options);
-    let (asked, keys) = loop {
+    let (known_as, asked, keys) = loop {
         let keys = engine.vault.keys();
         let known_as =
             identities(engine, &policy, &keys, &admission.application, question, subject.as_ref().ok());
-        let Some(asked) = known_as.first() else { break (None, keys) };
+        let Some(asked) = known_as.first() else { break (known_as, None, keys) };
         let mut books = engine.books();
         if !engine.vault.is_current(&keys) {
             // A key was replaced just now: twins must not be known by different names.
@@ -286,11 +310,31 @@ fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Ask
         if admission.hold.is_ok() {
             books.memory.begin(asked, now);
         }
-        break (Some(*asked), keys);
+        let asked = *asked;
+        drop(books);
+        break (known_as, Some(asked), keys);
+    };
+    let begun = Begun { engine, asked: asked.as_ref().filter(|_| admission.hold.is_ok()) };
+    let counted = match &engine.sharing {
+        // What cannot be asked is not counted either.
+        None if admission.hold.is_err() => Counted::Nothing,
+        None => Counted::here(engine, &policy, &admission.application, question, &subject)?,
+        Some(sharing) => {
+            let all = Counted::everywhere(engine, sharing, &policy, &admission, question, &subject, &known_as);
+            match all.await? {
+                Ok(counted) => counted,
+                Err(settled) => {
+                    let settled = Ok(settled);
+                    if let Some(asked) = begun.over() {
+                        engine.recalled(&asked.key, &settled);
+                    }
+                    return settled.map(Asked::Recalled);
+                }
+            }
+        }
     };
     let hold = admission.hold?;
-    let begun = Begun { engine, asked: asked.as_ref() };
-    let found = find_out(desk, &policy, &keys, &admission.application, question, &subject)?;
+    let found = find_out(desk, &policy, &keys, question, &subject, counted)?;
     let purpose = question.purpose.or(question.credential.purpose.as_ref());
     let routed = match &policy.routing {
         None => None,
@@ -466,9 +510,14 @@ struct Begun<'a> {
     asked: Option<&'a IdempotencyRef>,
 }
 
-impl Begun<'_> {
+impl<'a> Begun<'a> {
     fn goes_on(mut self) {
         self.asked = None;
+    }
+
+    /// Whoever joined it is told otherwise.
+    fn over(mut self) -> Option<&'a IdempotencyRef> {
+        self.asked.take()
     }
 }
 
@@ -563,13 +612,102 @@ impl Found {
     }
 }
 
+/// Whether a question may be looked up, as often as the same was asked today.
+enum Counted {
+    /// Nothing limits it, or there is nothing to look up.
+    Nothing,
+    /// Asked too often.
+    UsedUp,
+    /// One attempt is set aside for it.
+    Held(AttemptRefs, AttemptPolicy),
+}
+
+impl Counted {
+    /// By this node alone.
+    fn here(
+        engine: &Engine,
+        policy: &Policy,
+        application: &Application,
+        question: &Question<'_>,
+        subject: &Result<Subject, (Outcome, Row)>,
+    ) -> Result<Counted, Refusal> {
+        let Some((refs, counted)) = engine.attempts_of(policy, application, question, subject)? else {
+            return Ok(Counted::Nothing);
+        };
+        let mut books = engine.books();
+        if books.attempts.is_full(refs.day, policy.counters_max) {
+            return Err(Refusal::Overloaded);
+        }
+        if books.attempts.hold(&refs, &counted).is_err() {
+            return Ok(Counted::UsedUp);
+        }
+        Ok(Counted::Held(refs, counted))
+    }
+
+    /// By all nodes, in their database; or the answer, where one of them gave it before.
+    async fn everywhere(
+        engine: &Engine,
+        sharing: &Sharing,
+        policy: &Policy,
+        admission: &Admission,
+        question: &Question<'_>,
+        subject: &Result<Subject, (Outcome, Row)>,
+        known_as: &[IdempotencyRef],
+    ) -> Result<Result<Counted, Settled>, Refusal> {
+        let attempts = match &admission.hold {
+            // Only a stored answer can be given.
+            Err(_) => None,
+            Ok(_) => {
+                engine.ensure_day_key(sharing).await?;
+                engine.attempts_of(policy, &admission.application, question, subject)?
+            }
+        };
+        let keys = known_as.iter().map(|asked| asked.key).collect();
+        let asked = engine.books().attempts.settled();
+        let told = sharing.question(keys, attempts.as_ref().map(|(refs, _)| refs.clone())).await?;
+        if let Some(stored) = told.answer {
+            let is_same = known_as.iter().any(|asked| asked.key == stored.key && asked.payload == stored.payload);
+            let settled = Settled { answer: stored.answer, replayed: true, differs: None };
+            return if is_same { Ok(Err(settled)) } else { Err(Refusal::KeyReused) };
+        }
+        let Some((refs, counted)) = attempts else { return Ok(Ok(Counted::Nothing)) };
+        let mut books = engine.books();
+        let is_full = books.attempts.is_full(refs.day, policy.counters_max);
+        if is_full || books.attempts.know(&refs, &counted, &told.counts, told.run, asked).is_err() {
+            drop(books);
+            sharing.give_back(&refs);
+            return if is_full { Err(Refusal::Overloaded) } else { Ok(Ok(Counted::UsedUp)) };
+        }
+        Ok(Ok(Counted::Held(refs, counted)))
+    }
+}
+
+impl Engine {
+    /// What is counted of a question, if anything is.
+    fn attempts_of(
+        &self,
+        policy: &Policy,
+        application: &Application,
+        question: &Question<'_>,
+        subject: &Result<Subject, (Outcome, Row)>,
+    ) -> Result<Option<(AttemptRefs, AttemptPolicy)>, Refusal> {
+        let counted = application.attempts.unwrap_or(policy.attempts);
+        let Some(subject) = subject.as_ref().ok().filter(|_| question.scripted.is_none() && counted.counts())
+        else {
+            return Ok(None);
+        };
+        let refs = self.attempt_refs(application.caller, question.action, subject, &counted)?;
+        Ok(Some((refs, counted)))
+    }
+}
+
 fn find_out(
     desk: &Desk,
     policy: &Policy,
     keys: &Keys,
-    application: &Application,
     question: &Question<'_>,
     subject: &Result<Subject, (Outcome, Row)>,
+    counted: Counted,
 ) -> Result<Found, Refusal> {
     if let Some(outcome) = question.scripted {
         return Ok(Found::by((outcome, Row::SCRIPT)));
@@ -579,19 +717,10 @@ fn find_out(
         Err(decision) => return Ok(Found::by(*decision)),
     };
     let engine = &desk.engine;
-    let counted = application.attempts.unwrap_or(policy.attempts);
-    let attempts = if counted.counts() {
-        let refs = engine.attempt_refs(application.caller, question.action, subject, &counted)?;
-        let mut books = engine.books();
-        if books.attempts.is_full(refs.day, policy.counters_max) {
-            return Err(Refusal::Overloaded);
-        }
-        if books.attempts.hold(&refs, &counted).is_err() {
-            return Ok(Found::by((Outcome::AttemptsExceeded, Row(6))));
-        }
-        Some((refs, counted))
-    } else {
-        None
+    let attempts = match counted {
+        Counted::Nothing => None,
+        Counted::UsedUp => return Ok(Found::by((Outcome::AttemptsExceeded, Row(6)))),
+        Counted::Held(refs, counted) => Some((refs, counted)),
     };
     let found = match &subject.card {
         Some(card) => about_card(engine, &desk.accounts, policy, keys, question.action, card, subject),
@@ -602,6 +731,9 @@ fn find_out(
         Err(refusal) => {
             if let Some((refs, counted)) = &attempts {
                 engine.books().attempts.release(refs, counted);
+                if let Some(sharing) = &engine.sharing {
+                    sharing.give_back(refs);
+                }
             }
             Err(refusal)
         }
@@ -667,7 +799,10 @@ fn possible(action: Action, found: Found) -> Result<Found, Refusal> {
 }
 
 fn unread(error: StoreError) -> Refusal {
-    tracing::error!(%error, "an account could not be read");
+    // Of a copy that is too old, whoever keeps it has told already.
+    if !matches!(error, StoreError::Stale(_)) {
+        tracing::error!(%error, "an account could not be read");
+    }
     Refusal::Stopped
 }
 

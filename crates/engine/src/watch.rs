@@ -4,7 +4,7 @@
 use crate::Engine;
 use crate::audit::Checkpoint;
 use crate::ledger::Entry;
-use crate::store::{Accounts, Check, Import, LedgerFile, LedgerReader, StoreError};
+use crate::store::{Check, Import, LedgerFile, StoreError};
 
 /// The newest import of accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,23 +20,23 @@ pub struct LastImport {
 impl Engine {
     /// Recomputes the whole audit tree; see [`LedgerFile::check`].
     pub fn check_audit(&self) -> Result<Check, StoreError> {
-        LedgerFile::check(&self.file("ledger.db"), &self.vault)
+        LedgerFile::check(self.ledger.clone(), &self.vault)
     }
 
     /// The newest signed checkpoint, held against signature and tree.
     pub fn last_checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
-        LedgerReader::open(&self.file("ledger.db"))?.last_checkpoint(&self.vault)
+        self.ledger()?.last_checkpoint(&self.vault)
     }
 
     /// The newest entries that are no answers, at most so many, newest first; looks for them in the last
     /// blocks only.
     pub fn newest_acts(&self, most: usize) -> Result<Vec<Entry>, StoreError> {
-        LedgerReader::open(&self.file("ledger.db"))?.newest_acts(most)
+        self.ledger()?.newest_acts(most)
     }
 
     /// The newest import of accounts; `None` when there was none.
     pub fn last_import(&self) -> Result<Option<LastImport>, StoreError> {
-        Accounts::open_reader(&self.file("accounts.db"))?.last_import()
+        self.accounts_to_change()?.last_import()
     }
 
     /// Bytes free where the data is; `None` where the file system does not tell.

@@ -132,7 +132,7 @@ struct Bench {
 impl Bench {
     fn open(folder: &Path, routing: Routing) -> Bench {
         let running =
-            Engine::open(folder, &ROOT, policy(routing), Issuers::built_in(), shop(Credits::whole(10)))
+            Engine::open(folder, &ROOT, policy(routing), Issuers::built_in(), shop(Credits::whole(10)), None)
                 .unwrap();
         running.engine.clock.set(Mode::Frozen(NOON));
         let script = Rc::new(Script::default());

@@ -49,7 +49,7 @@ fn policy() -> Policy {
 
 fn open(folder: &Path, policy: Policy) -> Running {
     let running =
-        Engine::open(folder, &ROOT, policy, Issuers::built_in(), shop(Credits::whole(100))).unwrap();
+        Engine::open(folder, &ROOT, policy, Issuers::built_in(), shop(Credits::whole(100)), None).unwrap();
     running.engine.clock.set(Mode::Frozen(NOON));
     running
 }
@@ -511,7 +511,8 @@ fn full_counters_refuse_what_is_counted_until_the_day_ends() {
 #[test]
 fn an_order_that_was_paid_before_a_crash_is_carried_out_once() {
     let dir = tempfile::tempdir().unwrap();
-    let start = || Engine::open(dir.path(), &ROOT, policy(), Issuers::built_in(), Seed::nobody()).unwrap();
+    let start =
+        || Engine::open(dir.path(), &ROOT, policy(), Issuers::built_in(), Seed::nobody(), None).unwrap();
     let balance = |engine: &Engine, caller: CallerId| {
         let (application, _) = engine.directory().application(ApplicationId(caller.0)).unwrap();
         engine.balance(&application)

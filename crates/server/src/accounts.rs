@@ -15,7 +15,9 @@ use engine::Engine;
 use engine::account::{AccountState, AccountText};
 use engine::file::hex;
 use engine::operator::{Act, By};
-use engine::store::{AccountDone, AccountOrder, AccountRow, AccountSpot, Accounts, Census, TablePlace};
+use engine::store::{
+    AccountDone, AccountOrder, AccountRow, AccountSpot, Accounts, AccountsOfRecord, Census, TablePlace,
+};
 use engine::subject::CardNumber;
 use engine::vault::Vault;
 use indicatif::HumanCount;
@@ -222,9 +224,8 @@ fn get(card: &Card) -> anyhow::Result<()> {
     if let Some(told) = ask_running(&folder, &Request::FindAccount { card: Hidden(given) }) {
         return serde_json::from_value::<Told>(told?)?.print(card.json);
     }
-    let vault = card.place.open()?.vault;
-    let accounts = Accounts::open(&folder.join("accounts.db"))?;
-    Told::of(&found(&accounts, &number, &vault)?).print(card.json)
+    let installation = card.place.open()?;
+    Told::of(&found(&mut installation.accounts()?, &number, &installation.vault)?).print(card.json)
 }
 
 fn put(card: &Card, status: Option<&str>) -> anyhow::Result<()> {
@@ -270,13 +271,12 @@ fn one_here(place: &Place, order: &str) -> anyhow::Result<Value> {
     let installation = place.open()?;
     let order = read(order.as_bytes(), &Rules::of(&installation)).map_err(anyhow::Error::msg)?;
     crate::manage::record(place, act(std::slice::from_ref(&order)))?;
-    let mut accounts = Accounts::open(&installation.folder.join("accounts.db"))?;
-    told(accounts.carry_out(&[order], &installation.vault)?)
+    told(installation.accounts()?.carry_out(&[order], &installation.vault)?)
 }
 
 /// How the account of a card stands, from an engine at work.
 pub fn look_up(engine: &Engine, card: &str) -> anyhow::Result<Told> {
-    Ok(Told::of(&found(&engine.accounts_to_change()?, &card_number(card)?, &engine.vault)?))
+    Ok(Told::of(&found(&mut engine.accounts_to_change()?, &card_number(card)?, &engine.vault)?))
 }
 
 /// Records a change in JSON, then carries it out, on an engine at work.
@@ -309,11 +309,13 @@ pub fn act(orders: &[AccountOrder]) -> Act {
 }
 
 fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
-    let Installation { folder, vault, .. } = place.open()?;
-    let file = Accounts::open(&folder.join("accounts.db"))?;
+    let installation = place.open()?;
     let Census { accounts, states, without_mobile, in_element_index, digest, file_bytes } =
-        file.census(&vault)?;
+        installation.accounts()?.census(&installation.vault)?;
+    let Installation { folder, vault, .. } = installation;
     let path = folder.join("accounts.db");
+    // Where nodes share a database, look-ups go to this node's copy.
+    drop(Accounts::open(&path)?);
     let reader = Accounts::open_reader_of(&path, Arc::new(TablePlace::of(&path)))?;
     let timed = reader.time_look_ups(look_ups as usize, &vault)?;
     let quantiles = |took: &Vec<Duration>| {
@@ -350,8 +352,8 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
     if in_element_index > 0 {
         writeln!(out, "{}", line(in_element_index, "found by identity number or mobile too"))?;
     }
-    if let Some(file_bytes) = file_bytes {
-        writeln!(out, "{}", line(file_bytes, "bytes of file"))?;
+    if let Some(bytes) = file_bytes {
+        writeln!(out, "{}", line(bytes, "bytes of file"))?;
     }
     if let [Some(p50), Some(p99), Some(p999)] = took {
         writeln!(out, "\nA look-up takes {p50:.1} us, one in 100 {p99:.1} us, one in 1,000 {p999:.1} us.")?;
@@ -366,7 +368,7 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
 
 const NOBODY: &str = "there is no account of that card";
 
-fn found(accounts: &Accounts, card: &CardNumber, vault: &Vault) -> anyhow::Result<AccountRow> {
+fn found(accounts: &mut AccountsOfRecord, card: &CardNumber, vault: &Vault) -> anyhow::Result<AccountRow> {
     let keys = vault.keys();
     let found = accounts.find(card.as_str(), &keys)?;
     // Under keys that were replaced since they were read, there is nobody to be found.

@@ -108,6 +108,11 @@ const SIGNATURE: &str = "manifest.sig";
 /// Makes a backup.
 pub fn backup(options: &Backup) -> anyhow::Result<()> {
     let installation = Installation::configured(&options.config)?;
+    ensure!(
+        installation.shared.is_none(),
+        "what server.store names is backed up with the database's own means (pg_basebackup, pg_dump); keep keys.json \
+         of the data folder beside it"
+    );
     let dest = &options.dest;
     ensure!(!dest.exists(), "{} is there already; name a folder that is not", dest.display());
     let unfinished = Unfinished::make(dest, "backup")?;
@@ -275,7 +280,8 @@ pub fn restore(options: &Restore) -> anyhow::Result<()> {
     );
     // Said in the ledger that takes effect: its tree goes on from here, and not from where it was.
     let policy = Policy { log_bytes: 0, ..settings.serve_policy()? };
-    let running = Engine::open(&unfinished.path, &root_key, policy, Issuers::built_in(), Seed::nobody())?;
+    let running =
+        Engine::open(&unfinished.path, &root_key, policy, Issuers::built_in(), Seed::nobody(), None)?;
     let recorded =
         running.engine.acting(By::Machine).record_act(Act::Restored { entries: found.audit.entries });
     running.stop();

@@ -5,6 +5,7 @@ mod routing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use engine::caller::Action;
@@ -68,12 +69,33 @@ pub struct ServerSettings {
     /// Nothing is answered while less of the data folder's disk is free, mebibytes; 0: until it is full.
     /// Default 64.
     pub disk_reserve_mb: u32,
+    /// The database that several nodes share, as `postgres://USER@HOST:PORT/NAME`; empty: files in `data`.
+    pub store: String,
+    /// Its password; else the variable `CARD4E_STORE_PASSWORD`.
+    pub store_password_file: Option<PathBuf>,
+    /// CAs that its certificate is checked with, instead of the system's.
+    pub store_ca: Option<PathBuf>,
+    /// This node's name, which no other node has; empty: the host's name.
+    pub node: String,
+    /// How old this node's copy of the database's accounts may be, seconds; beyond, nothing is answered from
+    /// it. Default 10.
+    pub accounts_stale_max_seconds: u32,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 4400));
-        ServerSettings { listen, data: "data".into(), free_quota: "10".into(), disk_reserve_mb: 64 }
+        ServerSettings {
+            listen,
+            data: "data".into(),
+            free_quota: "10".into(),
+            disk_reserve_mb: 64,
+            store: String::new(),
+            store_password_file: None,
+            store_ca: None,
+            node: String::new(),
+            accounts_stale_max_seconds: 10,
+        }
     }
 }
 
@@ -539,6 +561,7 @@ impl Settings {
             under_way_max: self.http.under_way_max,
             log_bytes: 16 << 20,
             disk_reserve_bytes: u64::from(self.server.disk_reserve_mb) << 20,
+            accounts_stale_max: Duration::from_secs(self.server.accounts_stale_max_seconds.into()),
             // Needs secrets and the data folder: [`Settings::routing`].
             routing: None,
         })

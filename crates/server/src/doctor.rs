@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use clap::Args;
 use engine::clock::{Clock, Millis, utc_text};
-use engine::store::{Accounts, LedgerReader};
+use engine::store::{Accounts, AccountsOfRecord, LedgerReader};
 use engine::vault::{KeyRing, Vault};
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -127,7 +127,7 @@ fn look(config: &Path, settings: &Settings, findings: &mut Findings) {
     if let (Some(root_key), true) = (root_key, is_there)
         && let Some(vault) = look_at_keys(&data, &root_key, findings)
     {
-        look_at_accounts(&data, settings, findings);
+        look_at_accounts(base, &data, settings, findings);
         look_at_ledger(&data, &vault, now, findings);
     }
     look_at_certificate(base, settings, now, findings);
@@ -310,12 +310,23 @@ fn look_at_keys(data: &Path, root_key: &[u8; 32], findings: &mut Findings) -> Op
     }
 }
 
-fn look_at_accounts(data: &Path, settings: &Settings, findings: &mut Findings) {
+fn look_at_accounts(base: &Path, data: &Path, settings: &Settings, findings: &mut Findings) {
     /// Looked at for their place in the element index.
     const SOME: u32 = 100_000;
-    let remedy = "go back to a backup with `card4e restore`, or import the accounts again";
-    let looked = Accounts::open_reader(&data.join("accounts.db"))
-        .and_then(|accounts| Ok((accounts.count()?, accounts.missing_in_element_index(SOME)?)));
+    let shared = match crate::shared::store(&settings.server, base) {
+        Ok(shared) => shared,
+        Err(wrong) => return findings.problem("accounts", format!("{wrong:#}"), "correct the settings"),
+    };
+    let remedy = match &shared {
+        None => "go back to a backup with `card4e restore`, or import the accounts again",
+        Some(_) => "see that this machine reaches the database of server.store, and may make tables there",
+    };
+    // A file that is not there must not be made by looking.
+    let is_there = Accounts::open_reader(&data.join("accounts.db"));
+    let database = shared.as_ref().map(|shared| &shared.database);
+    let looked = is_there.and_then(|_| AccountsOfRecord::open(data, database));
+    let looked =
+        looked.and_then(|mut accounts| Ok((accounts.count()?, accounts.missing_in_element_index(SOME)?)));
     match looked {
         Ok((0, _)) => findings.warning("accounts", "there are none", "card4e import accounts FILE"),
         Ok((all, missing)) if settings.policy.element_index && missing > 0 => findings.warning(

@@ -18,7 +18,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use engine::account::{AccountError, AccountText};
 use engine::clock::Clock;
 use engine::operator::Act;
-use engine::store::{AccountChange, Accounts, Import, Source};
+use engine::store::{AccountChange, AccountsOfRecord, Import, Source};
 use engine::subject::{CardNumber, ParseOptions};
 use engine::vault::Vault;
 use engine::{Engine, Policy};
@@ -150,7 +150,7 @@ pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
     crate::manage::record(&options.place, Act::Imported { replaces: options.replace })?;
     let installation = options.place.open()?;
     let rules = &Rules::of(&installation);
-    let mut accounts = Accounts::open_alone(&installation.folder, rules.vault)?;
+    let mut accounts = installation.accounts_alone()?;
     let mut input = Input::open(&options.file, options.encoding)?;
     let source =
         Source { identity: input.identity, is_replacing: options.replace, from_start: options.from_start };
@@ -176,10 +176,7 @@ pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
     while !has_ended {
         (is, has_ended) = accounts.sweep()?;
     }
-    let keys = installation.vault.keys();
-    if accounts.table_is_due(&keys)? {
-        accounts.make_table(&keys, || true)?;
-    }
+    accounts.make_table_if_due(&installation.vault.keys())?;
     let rejected_file = rejected.finish()?;
     let seconds = began.elapsed().as_secs_f64();
     let summary = Summary {
@@ -263,7 +260,7 @@ type Chunk = anyhow::Result<Rows>;
 
 /// Reads, checks and writes to the end of the file.
 fn load(
-    accounts: &mut Accounts,
+    accounts: &mut AccountsOfRecord,
     mut input: Input,
     mut is: Import,
     rejected: &mut Rejected,
@@ -323,7 +320,7 @@ fn load(
 }
 
 fn commit(
-    accounts: &mut Accounts,
+    accounts: &mut AccountsOfRecord,
     batch: &mut Vec<AccountChange>,
     read: &mut Import,
     rejected: &mut Rejected,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Args;
 use engine::route::Routing;
+use engine::store::postgres::Database;
+use engine::store::{AccountsOfRecord, SharedStore};
 use engine::vault::{KeyRing, ListedKey, RingError, Vault};
 use engine::{Engine, Policy, Running, Seed};
 use zeroize::Zeroizing;
@@ -40,6 +42,8 @@ pub struct Installation {
     pub policy: Policy,
     /// All settings.
     pub settings: Settings,
+    /// The database that several nodes share, if it is one of them.
+    pub shared: Option<SharedStore>,
     root_key: [u8; 32],
 }
 
@@ -123,7 +127,9 @@ impl Installation {
     /// The same, from settings that were read, with the root key somebody gave.
     pub fn unlocked(settings: Settings, base: &Path, root_key: &[u8; 32]) -> anyhow::Result<Installation> {
         let policy = settings.serve_policy()?;
-        Installation::open(base.join(&settings.server.data), *root_key, policy, settings)
+        let shared = crate::shared::store(&settings.server, base)?;
+        let installation = Installation::open(base.join(&settings.server.data), *root_key, policy, settings)?;
+        Ok(Installation { shared, ..installation })
     }
 
     fn of_sandbox(folder: &Path) -> anyhow::Result<Installation> {
@@ -140,7 +146,29 @@ impl Installation {
     ) -> anyhow::Result<Installation> {
         let folder = there(folder)?;
         let ring = KeyRing::open(&folder.join("keys.json"), &root_key)?;
-        Ok(Installation { folder, vault: Vault::new(&ring), keys: ring.list(), policy, settings, root_key })
+        Ok(Installation {
+            folder,
+            vault: Vault::new(&ring),
+            keys: ring.list(),
+            policy,
+            settings,
+            shared: None,
+            root_key,
+        })
+    }
+
+    /// The accounts of record, to change some or to read all.
+    pub fn accounts(&self) -> anyhow::Result<AccountsOfRecord> {
+        Ok(AccountsOfRecord::open(&self.folder, self.database())?)
+    }
+
+    /// The same, to change many, alone.
+    pub fn accounts_alone(&self) -> anyhow::Result<AccountsOfRecord> {
+        Ok(AccountsOfRecord::open_alone(&self.folder, self.database(), &self.vault)?)
+    }
+
+    fn database(&self) -> Option<&Arc<Database>> {
+        self.shared.as_ref().map(|shared| &shared.database)
     }
 
     /// Opens a copy of the key ring.
@@ -168,6 +196,6 @@ impl Installation {
     pub fn start_with(self, routing: Option<Arc<Routing>>) -> anyhow::Result<Running> {
         let issuers = self.settings.issuers()?;
         let policy = Policy { routing, ..self.policy };
-        Ok(Engine::open(&self.folder, &self.root_key, policy, issuers, Seed::nobody())?)
+        Ok(Engine::open(&self.folder, &self.root_key, policy, issuers, Seed::nobody(), self.shared)?)
     }
 }

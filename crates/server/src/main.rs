@@ -32,6 +32,7 @@ mod reload;
 mod replay;
 mod sandbox;
 mod serve;
+mod shared;
 mod subject;
 mod synth;
 mod table;
@@ -175,6 +176,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         settings.sandbox_policy()?,
         settings.issuers()?,
         sandbox::seeded_callers(),
+        None,
     )?;
     let server = Arc::new(Server {
         engine: Arc::clone(&running.engine),

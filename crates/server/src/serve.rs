@@ -112,7 +112,7 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
     let data = dir.join(&settings.server.data);
     // The log is grown by the first server, which has the time.
     let policy = Policy { log_bytes: 0, ..settings.serve_policy()? };
-    let running = Engine::open(&data, &root_key, policy, Issuers::built_in(), Seed::nobody())?;
+    let running = Engine::open(&data, &root_key, policy, Issuers::built_in(), Seed::nobody(), None)?;
     let acting = running.engine.acting(By::Machine);
     acting.create_caller("operator", true, false, Credits::ZERO)?;
     let token = acting.issue("operator", Kind::Platform, Wish::default())?;
@@ -192,6 +192,11 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
             (Installation::unlocked(settings.clone(), base, &root_key)?, listener, tls)
         }
     };
+    // Accounts and platform can be there; the books of several nodes cannot yet.
+    ensure!(
+        installation.shared.is_none(),
+        "server.store: this version cannot serve with a database yet, because each node would keep books of its own; leave it empty"
+    );
     let folder = installation.folder.clone();
     // Before anything is opened: what is wrong with a provider or the limiter is said at once.
     let routing = settings.routing(&folder, Secrets::Required)?;

@@ -14,6 +14,9 @@ use engine::caller::{Action, Wire};
 use engine::outcome::Outcome;
 use engine::provider::ProviderStatus;
 use engine::settle::Writing;
+use engine::store::Freshness;
+
+use crate::limiter;
 
 use crate::limiter;
 
@@ -121,6 +124,7 @@ impl Metrics {
             let _ = writeln!(text, "{name} {value}");
         }
         limiter.render(&mut text);
+        render_copy(&mut text, engine.copy_of_accounts());
         render_providers(&mut text, &engine.provider_status());
         render_process(&mut text);
         text
@@ -158,6 +162,25 @@ impl Metrics {
             let _ = writeln!(text, "{name}_sum{{wire=\"{}\"}} {sum}", wire.name());
             let _ = writeln!(text, "{name}_count{{wire=\"{}\"}} {total}", wire.name());
         }
+    }
+}
+
+/// The copy of a database's accounts. A node with accounts of its own is never behind.
+fn render_copy(text: &mut String, copy: Option<&Freshness>) {
+    let whole = copy.is_none_or(|copy| copy.age().is_some());
+    let age = copy.and_then(Freshness::age).unwrap_or_default().as_secs_f64();
+    let behind = copy.map_or(0, Freshness::behind);
+    for (name, help, value) in [
+        (
+            "card4e_accounts_copy_whole",
+            "0 while a node's copy of a shared database's accounts is not whole yet.",
+            f64::from(u8::from(whole)),
+        ),
+        ("card4e_accounts_copy_age_seconds", "How old that copy may be.", age),
+        ("card4e_accounts_copy_behind", "Changes of accounts that it has not taken over.", behind as f64),
+    ] {
+        head(text, name, "gauge", help);
+        let _ = writeln!(text, "{name} {value}");
     }
 }
 

@@ -123,7 +123,8 @@ const SCHEMA: Schema = Schema {
             one    INTEGER PRIMARY KEY CHECK (one = 1),
             source TEXT NOT NULL,      -- tells the accounts of that database from all others
             number INTEGER NOT NULL,   -- changes up to this one are here
-            copied BLOB                -- accounts up to this index were copied; NULL: all were
+            copied BLOB,               -- accounts up to this index were copied; NULL: all were
+            erased INTEGER NOT NULL    -- nothing is left here of whoever was erased up to this change
         );
     ",
     ],

@@ -1,28 +1,37 @@
-//! The ledger file: blocks, their erasable side rows, checkpoints, snapshots, and callers.
+//! The ledger: blocks, their erasable side rows, checkpoints, snapshots, and callers. A file of the data
+//! folder, or tables of a database that several nodes share; there each node has blocks and a tree of its own.
 
+mod db;
+mod effects;
 mod erasure;
 mod evidence;
 mod reader;
+mod shared;
 
 pub use erasure::Unerased;
 pub use evidence::Leaf;
 pub use reader::{LedgerReader, Newest};
+pub use shared::LookedBack;
+pub(super) use db::Db;
+pub(super) use shared::{ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use zeroize::Zeroizing;
 
 use super::StoreError;
+use super::node::{Lease, LedgerPlace, first_block, node_of};
 use super::sqlite::{Durability, Schema, grow_log, overwrite_log};
-use crate::audit::{self, Checkpoint, Frontier};
+use crate::audit::{self, Checkpoint, Frontier, Hash};
 use crate::caller::{
     Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Directory, Proof, Secret,
 };
 use crate::clock::Millis;
-use crate::ledger::{Block, Books, Credits, Entry, JobId, Side, encoded, side_matches};
-use crate::vault::{Seal, Vault};
+use crate::ledger::{Block, Books, Credits, Entry, JobId, Side, StoredAnswer, encoded, side_matches};
+use crate::vault::{KeyedRef, Seal, Vault};
 
 const SCHEMA: Schema = Schema {
     file: "ledger.db",
@@ -113,11 +122,14 @@ const PAGE_BYTES: usize = 4096;
 /// What a commit writes beside its bytes: the pages they end in and those that lead there.
 const PAGES_PER_COMMIT: usize = 3;
 
-/// The ledger file in the hands of its one writer.
+/// The ledger in the hands of its one writer; in a database, the part of this node.
 #[derive(Debug)]
 pub struct LedgerFile {
-    db: Connection,
-    path: PathBuf,
+    db: Db,
+    place: LedgerPlace,
+    /// This node's right to write, where there are others.
+    lease: Option<Arc<Lease>>,
+    /// Numbers of blocks begin with the number of their node: each names its block everywhere.
     next_seq: i64,
     snapshot_seq: i64,
     /// Written to the log since it was last folded into the file, bytes.
@@ -153,17 +165,40 @@ impl LedgerFile {
         let db = SCHEMA.open(path)?;
         // The writer folds the log itself: what fails there must not be tried again unseen.
         db.pragma_update(None, "wal_autocheckpoint", 0).map_err(|cause| SCHEMA.error(cause))?;
+        LedgerFile::replayed(Db::File(db), LedgerPlace::from(path), None, vault)
+    }
+
+    /// Opens the part of a node in a database, and replays what is not in its snapshot. What nodes share
+    /// (balances, attempts, stored answers) is not in these books: the database has it.
+    pub fn open_shared(place: LedgerPlace, lease: Arc<Lease>, vault: &Vault) -> Result<Opened, StoreError> {
+        let db = Db::open(&place)?;
+        LedgerFile::replayed(db, place, Some(lease), vault)
+    }
+
+    fn replayed(
+        db: Db,
+        place: LedgerPlace,
+        lease: Option<Arc<Lease>>,
+        vault: &Vault,
+    ) -> Result<Opened, StoreError> {
+        let before = lease.as_ref().map_or(0, |lease| first_block(lease.number));
+        let is_shared = lease.is_some();
         let mut file = LedgerFile {
             db,
-            path: path.to_owned(),
-            next_seq: 1,
-            snapshot_seq: 0,
+            place,
+            lease,
+            next_seq: before + 1,
+            snapshot_seq: before,
             unfolded_bytes: 0,
             remembered: Vec::new(),
             span: None,
         };
         let (mut books, mut tree) = file.snapshot(vault)?;
-        file.remember(&mut books, vault)?;
+        if is_shared {
+            books.share();
+        } else {
+            file.remember(&mut books, vault)?;
+        }
         loop {
             let page = page_after(&file.db, file.next_seq - 1)?;
             let Some(last) = page.last() else { break };
@@ -176,41 +211,77 @@ impl LedgerFile {
         Ok(Opened { file, books, tree, directory })
     }
 
-    /// A connection that only reads.
-    pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-        SCHEMA.open_reader(path)
-    }
-
-    /// A second connection that only reads.
-    pub fn reader(&self) -> Result<Connection, StoreError> {
-        SCHEMA.open_reader(&self.path)
+    /// A second one that only reads.
+    pub fn reader(&self) -> Result<LedgerReader, StoreError> {
+        LedgerReader::open(self.place.clone())
     }
 
     /// Makes room for commits; see `sqlite::grow_log`.
     pub fn grow(&mut self, bytes: usize) -> Result<(), StoreError> {
-        let log = self.path.with_extension("db-wal");
+        let (Db::File(db), LedgerPlace::File(path)) = (&mut self.db, &self.place) else { return Ok(()) };
+        let log = path.with_extension("db-wal");
         if std::fs::metadata(log).is_ok_and(|log| log.len() >= bytes as u64) {
             return Ok(());
         }
-        grow_log(&mut self.db, bytes).map_err(|cause| SCHEMA.error(cause))
+        grow_log(db, bytes).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Makes a block durable: the one commit that charges and audits.
+    ///
+    /// # Errors
+    /// In a file, nothing was changed, or only a restart knows. In a database it depends:
+    /// after [`StoreError::is_away`] and [`StoreError::Fenced`] ask [`LedgerFile::look_back`] before anything
+    /// else; [`StoreError::Answered`], a question of it was answered by another node, and nothing was changed.
     pub fn append(&mut self, block: &Commit<'_>, vault: &Vault) -> Result<(), StoreError> {
         let seq = self.next_seq;
         let sides: Vec<_> = block.sides.iter().map(|side| Some(*side)).collect();
         let sealed = seal_sides(seq, &sides, vault);
         let bytes = block.block.to_bytes();
-        let run = |db: &mut Connection| {
-            let transaction = db.transaction()?;
-            block.write(&transaction, seq, &bytes, &sealed)?;
-            transaction.commit()
-        };
-        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))?;
-        self.next_seq += 1;
-        self.note(seq, block.sides.iter().copied());
+        match (&mut self.db, &self.lease) {
+            (Db::File(db), _) => {
+                let run = |db: &mut Connection| {
+                    let transaction = db.transaction()?;
+                    block.write(&transaction, seq, &bytes, &sealed)?;
+                    transaction.commit()
+                };
+                run(db).map_err(|cause| SCHEMA.error(cause))?;
+            }
+            (Db::Shared(shared), Some(lease)) => shared.append(lease, seq, block, &bytes, &sealed)?,
+            (Db::Shared(_), None) => return Err(StoreError::Stopped),
+        }
         self.unfolded_bytes += bytes.len() + sealed.len() + PAGES_PER_COMMIT * PAGE_BYTES;
+        self.appended(block);
         Ok(())
+    }
+
+    /// What became of a block after [`LedgerFile::append`] lost its connection or was fenced; and, of no
+    /// block, whether this node still has what it had taken.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another process has this node's place.
+    pub fn look_back(&mut self, block: Option<&Commit<'_>>) -> Result<LookedBack, StoreError> {
+        let (Db::Shared(shared), Some(lease)) = (&mut self.db, &self.lease) else {
+            return Err(StoreError::Stopped);
+        };
+        let root = block.map(|block| block.tree.root());
+        let found = shared.look_back(lease, self.next_seq, root.as_ref())?;
+        if let (LookedBack::Appended, Some(block)) = (found, block) {
+            self.appended(block);
+        }
+        Ok(found)
+    }
+
+    fn appended(&mut self, block: &Commit<'_>) {
+        self.note(self.next_seq, block.sides.iter().copied());
+        self.next_seq += 1;
+    }
+
+    /// Answers that other nodes gave, or this one before, by the keys they can be asked for again.
+    pub fn answered(&mut self, keys: &[KeyedRef], now: Millis) -> Result<Vec<StoredAnswer>, StoreError> {
+        match &self.db {
+            Db::File(_) => Ok(Vec::new()),
+            Db::Shared(shared) => shared.answered(keys, now),
+        }
     }
 
     /// That the disk is full.
@@ -220,7 +291,8 @@ impl LedgerFile {
 
     /// Writes and syncs something that goes again, to see whether there is room.
     pub fn try_room(&mut self) -> Result<(), StoreError> {
-        grow_log(&mut self.db, 1).map_err(|cause| SCHEMA.error(cause))
+        let Db::File(db) = &mut self.db else { return Ok(()) };
+        grow_log(db, 1).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Folds the log into the file once it has grown by some megabytes.
@@ -230,7 +302,8 @@ impl LedgerFile {
         }
         // Also when it fails: the next try is due after as much again.
         self.unfolded_bytes = 0;
-        let folded = self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        let Db::File(db) = &self.db else { return Ok(()) };
+        let folded = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         folded.map_err(|cause| SCHEMA.error(cause))
     }
 
@@ -245,7 +318,8 @@ impl LedgerFile {
             db.pragma_update(None, "user_version", version)?;
             db.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()))
         };
-        run(&self.db).map_err(|cause| SCHEMA.error(cause))
+        let Db::File(db) = &self.db else { return Ok(()) };
+        run(db).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Whether a snapshot is due.
@@ -273,21 +347,30 @@ impl LedgerFile {
             transaction.execute("INSERT INTO snapshot VALUES (?1, ?2)", params![seq, sealed])?;
             transaction.commit()
         };
-        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))
+        match &mut self.db {
+            Db::File(db) => run(db).map_err(|cause| SCHEMA.error(cause)),
+            Db::Shared(shared) => shared.save_snapshot(seq, &sealed),
+        }
     }
 
     /// Keeps a signed statement of how the tree looks.
     pub fn save_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        save_checkpoint(&self.db, checkpoint).map_err(|cause| SCHEMA.error(cause))
+        match (&self.db, &self.lease) {
+            (Db::File(db), _) => save_checkpoint(db, checkpoint).map_err(|cause| SCHEMA.error(cause)),
+            (Db::Shared(shared), Some(lease)) => shared.save_checkpoint(lease, checkpoint),
+            (Db::Shared(_), None) => Err(StoreError::Stopped),
+        }
     }
 
     fn snapshot(&mut self, vault: &Vault) -> Result<(Books, Frontier), StoreError> {
         let newest = "SELECT seq, bytes FROM snapshot ORDER BY seq DESC LIMIT 1";
-        let found: Option<(i64, Vec<u8>)> = self
-            .db
-            .query_row(newest, [], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()
-            .map_err(|cause| SCHEMA.error(cause))?;
+        let found: Option<(i64, Vec<u8>)> = match &self.db {
+            Db::File(db) => db
+                .query_row(newest, [], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+                .map_err(|cause| SCHEMA.error(cause))?,
+            Db::Shared(shared) => shared.snapshot(node_of(self.next_seq))?,
+        };
         let Some((seq, sealed)) = found else { return Ok(Default::default()) };
         let plain = vault
             .open(Seal::Side, place("snapshot", seq).as_bytes(), &sealed)
@@ -396,11 +479,14 @@ pub(super) fn side_at(sides: &[Option<Side>], at: usize) -> Option<&Side> {
 }
 
 /// The side rows of a block; none where they were erased.
-pub(super) fn read_sides(db: &Connection, seq: i64, vault: &Vault) -> Result<Vec<Option<Side>>, StoreError> {
-    let sealed: Option<Vec<u8>> = db
-        .prepare_cached("SELECT bytes FROM side WHERE seq = ?1")
-        .and_then(|mut find| find.query_row([seq], |row| row.get(0)).optional())
-        .map_err(|cause| SCHEMA.error(cause))?;
+pub(super) fn read_sides(db: &Db, seq: i64, vault: &Vault) -> Result<Vec<Option<Side>>, StoreError> {
+    let sealed = match db {
+        Db::File(db) => db
+            .prepare_cached("SELECT bytes FROM side WHERE seq = ?1")
+            .and_then(|mut find| find.query_row([seq], |row| row.get::<_, Vec<u8>>(0)).optional())
+            .map_err(|cause| SCHEMA.error(cause))?,
+        Db::Shared(shared) => shared.side(seq)?,
+    };
     let Some(sealed) = sealed else { return Ok(Vec::new()) };
     let plain = vault
         .open(Seal::Side, place("side", seq).as_bytes(), &sealed)
@@ -419,8 +505,9 @@ fn damaged(what: String) -> StoreError {
 /// A block as it was read.
 pub(super) struct ReadBlock {
     pub(super) seq: i64,
+    pub(super) at_ms: Millis,
     size: i64,
-    root: [u8; 32],
+    root: Hash,
     bytes: Vec<u8>,
 }
 
@@ -432,9 +519,10 @@ pub(super) struct CheckedBlock {
 }
 
 impl ReadBlock {
-    /// A row of `seq, size, root, bytes`.
+    /// A row of `seq, at_ms, size, root, bytes`.
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<ReadBlock> {
-        Ok(ReadBlock { seq: row.get(0)?, size: row.get(1)?, root: row.get(2)?, bytes: row.get(3)? })
+        let (seq, at_ms, size) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(ReadBlock { seq, at_ms, size, root: row.get(3)?, bytes: row.get(4)? })
     }
 
     pub(super) fn decoded(&self) -> Result<CheckedBlock, StoreError> {
@@ -460,9 +548,14 @@ impl ReadBlock {
     }
 }
 
-/// The next few blocks. Pages are short, because a long reader keeps the log from being reused.
-pub(super) fn page_after(db: &Connection, after: i64) -> Result<Vec<ReadBlock>, StoreError> {
-    let find = "SELECT seq, size, root, bytes FROM block WHERE seq > ?1 ORDER BY seq LIMIT 256";
+/// The next few blocks of the same tree. Pages are short, because a long reader keeps the log from being
+/// reused.
+pub(super) fn page_after(db: &Db, after: i64) -> Result<Vec<ReadBlock>, StoreError> {
+    let db = match db {
+        Db::File(db) => db,
+        Db::Shared(shared) => return shared.page_after(after),
+    };
+    let find = "SELECT seq, at_ms, size, root, bytes FROM block WHERE seq > ?1 ORDER BY seq LIMIT 256";
     let run = || -> rusqlite::Result<Vec<ReadBlock>> {
         db.prepare_cached(find)?.query_map([after], ReadBlock::read)?.collect()
     };
@@ -488,60 +581,106 @@ pub struct Check {
     pub erasures_account_for: u64,
     /// Signed checkpoints that hold.
     pub checkpoints: u64,
-    /// Root of the tree, hex.
+    /// Trees: one of each node.
+    pub trees: u64,
+    /// Root of the tree, hex; of several, that of the last.
     pub root: String,
 }
 
 impl LedgerFile {
-    /// Recomputes the whole tree from the blocks of a file nobody writes to, holds every side row
-    /// against its commitment and every checkpoint against the tree and the signature.
-    pub fn check(path: &Path, vault: &Vault) -> Result<Check, StoreError> {
-        let db = SCHEMA.open_reader(path)?;
-        let mut checkpoints =
-            read_checkpoints(&db).map_err(|cause| SCHEMA.error(cause))?.into_iter().peekable();
-        let keys = vault.keys();
-        let mut signing_key = 0;
-        let mut check = Check::default();
-        let mut tree = Frontier::default();
-        let mut charged = Credits::ZERO;
-        let mut after = 0;
-        loop {
-            let page = page_after(&db, after)?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            for read in page {
-                let block = read.checked(&mut tree)?;
-                check.blocks += 1;
-                check_sides(&block, &read_sides(&db, block.seq, vault)?, &mut check)?;
-                charged.0 += block.entries.iter().map(|entry| check.count(entry).0).sum::<i64>();
-                while let Some(checkpoint) = checkpoints.next_if(|c| c.size == tree.size()) {
-                    // A replaced key signs nothing any more, whoever has got hold of it.
-                    let public_key = keys.audit_public_key(checkpoint.key);
-                    let holds = checkpoint.root == tree.root()
-                        && checkpoint.key >= signing_key
-                        && public_key.is_some_and(|key| checkpoint.holds(&key));
-                    signing_key = checkpoint.key;
-                    if !holds {
-                        return Err(damaged(format!("the checkpoint at {} does not hold", checkpoint.size)));
-                    }
-                    check.checkpoints += 1;
-                }
-            }
+    /// Recomputes every tree from its blocks, holds every side row against its commitment and every
+    /// checkpoint against the tree and the signature. Of a file, nobody writes to it meanwhile; of a
+    /// database, what comes later is not looked at.
+    pub fn check(place: impl Into<LedgerPlace>, vault: &Vault) -> Result<Check, StoreError> {
+        let db = Db::open(&place.into())?;
+        let (mut check, mut charged) = (Check::default(), Credits::ZERO);
+        let nodes = db.nodes()?;
+        let mut seen = Vec::new();
+        for node in &nodes {
+            let root = check_tree(&db, *node, vault, &mut check, &mut charged, &mut seen)?;
+            check.root = crate::file::hex(&root);
         }
-        if let Some(checkpoint) = checkpoints.next() {
-            // Blocks before a signed size are missing: the tree was cut.
-            return Err(damaged(format!("no block ends at the checkpoint of size {}", checkpoint.size)));
-        }
+        check_seen(&db, &seen)?;
         if check.erased > check.erasures_account_for + erasure::under_way(&db)? {
             return Err(damaged(format!(
                 "{} side rows are missing, and the erasures in the ledger account for {} only",
                 check.erased, check.erasures_account_for
             )));
         }
-        check.root = crate::file::hex(&tree.root());
+        check.trees = nodes.len() as u64;
         check.charged = charged.to_string();
         Ok(check)
     }
+}
+
+/// Checks the tree of one node; gives its root.
+fn check_tree(
+    db: &Db,
+    node: i64,
+    vault: &Vault,
+    check: &mut Check,
+    charged: &mut Credits,
+    seen: &mut Vec<Seen>,
+) -> Result<Hash, StoreError> {
+    // In this order: what is signed now is of blocks that are there.
+    let mut checkpoints = db.checkpoints(node)?.into_iter().peekable();
+    let last = db.last_seq(node)?;
+    let keys = vault.keys();
+    let mut signing_key = 0;
+    let mut tree = Frontier::default();
+    let mut after = first_block(node);
+    while after < last {
+        let page = page_after(db, after)?;
+        let Some(end) = page.last() else { break };
+        after = end.seq;
+        for read in page.into_iter().take_while(|read| read.seq <= last) {
+            let block = read.checked(&mut tree)?;
+            check.blocks += 1;
+            check_sides(&block, &read_sides(db, block.seq, vault)?, check)?;
+            for entry in &block.entries {
+                charged.0 += check.count(entry).0;
+                if let Entry::Seen { node, size, root, .. } = entry {
+                    seen.push(Seen { node: i64::from(*node), size: *size, root: *root });
+                }
+            }
+            while let Some(checkpoint) = checkpoints.next_if(|c| c.size == tree.size()) {
+                // A replaced key signs nothing any more, whoever has got hold of it.
+                let public_key = keys.audit_public_key(checkpoint.key);
+                let holds = checkpoint.root == tree.root()
+                    && checkpoint.key >= signing_key
+                    && public_key.is_some_and(|key| checkpoint.holds(&key));
+                signing_key = checkpoint.key;
+                if !holds {
+                    return Err(damaged(format!("the checkpoint at {} does not hold", checkpoint.size)));
+                }
+                check.checkpoints += 1;
+            }
+        }
+    }
+    if let Some(checkpoint) = checkpoints.next() {
+        // Blocks before a signed size are missing: the tree was cut.
+        return Err(damaged(format!("no block ends at the checkpoint of size {}", checkpoint.size)));
+    }
+    Ok(tree.root())
+}
+
+/// The tree of another node, as a node has seen it.
+struct Seen {
+    node: i64,
+    size: u64,
+    root: Hash,
+}
+
+/// Every tree that was ever seen is there, with what it had then.
+fn check_seen(db: &Db, seen: &[Seen]) -> Result<(), StoreError> {
+    for Seen { node, size, root } in seen {
+        if *size > 0 && db.root_at(*node, *size)? != Some(*root) {
+            return Err(damaged(format!(
+                "the tree of node {node} was seen with {size} entries by another node, and they are not there"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Check {
@@ -580,11 +719,6 @@ fn check_sides(block: &CheckedBlock, sides: &[Option<Side>], check: &mut Check) 
     Ok(())
 }
 
-fn read_checkpoints(db: &Connection) -> rusqlite::Result<Vec<Checkpoint>> {
-    let mut find = db.prepare("SELECT size, root, at_ms, signature, key FROM checkpoint ORDER BY size")?;
-    find.query_map([], read_checkpoint)?.collect()
-}
-
 fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<Checkpoint> {
     let size: i64 = row.get(0)?;
     Ok(Checkpoint {
@@ -596,122 +730,45 @@ fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<Checkpoint> {
     })
 }
 
+/// Something about callers as it is to be kept, in place of what was kept before.
+#[derive(Clone, Copy, Debug)]
+pub enum Put<'a> {
+    /// A caller.
+    Caller(&'a Caller),
+    /// An application.
+    Application(&'a Application),
+    /// A credential; secrets are sealed, tokens kept as hashes.
+    Credential(&'a Credential),
+    /// No longer a credential: its secrets are forgotten. Its number stays taken, because the ledger names it.
+    Revoked(CredentialId),
+}
+
 /// Callers, applications, credentials.
 impl LedgerFile {
-    /// Adds a caller with its application; a crash leaves both or neither.
-    pub fn put_new(&mut self, caller: &Caller, application: &Application) -> Result<(), StoreError> {
-        self.together(|file| file.put_caller(caller).and_then(|()| file.put_application(application)))
-    }
-
     /// Changes of callers in one commit, all or none.
-    pub fn together(
-        &mut self,
-        put: impl FnOnce(&mut LedgerFile) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.run("BEGIN")?;
-        let put = put(self);
-        let put = put.and_then(|()| self.run("COMMIT"));
-        // Some failures have rolled back already, a full disk among them.
-        if put.is_err() && !self.db.is_autocommit() {
-            self.run("ROLLBACK")?;
+    ///
+    /// # Errors
+    /// [`StoreError::ChangedElsewhere`] when another node changed callers since this one has read them.
+    pub fn put(&mut self, rows: &[Put<'_>], vault: &Vault) -> Result<(), StoreError> {
+        match (&mut self.db, &self.lease) {
+            (Db::File(db), _) => {
+                let run = |db: &mut Connection| {
+                    let transaction = db.transaction()?;
+                    rows.iter().try_for_each(|row| put(&transaction, row, vault))?;
+                    transaction.commit()
+                };
+                run(db).map_err(|cause| SCHEMA.error(cause))
+            }
+            (Db::Shared(shared), Some(lease)) => shared.put(lease, rows, vault),
+            (Db::Shared(_), None) => Err(StoreError::Stopped),
         }
-        put
-    }
-
-    fn run(&self, sql: &str) -> Result<(), StoreError> {
-        self.db.execute_batch(sql).map_err(|cause| SCHEMA.error(cause))
-    }
-
-    /// Adds or replaces a caller.
-    pub fn put_caller(&mut self, caller: &Caller) -> Result<(), StoreError> {
-        let standing = json(&caller.standing);
-        self.db
-            .execute(
-                "INSERT INTO caller VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, standing = excluded.standing,
-                   operator = excluded.operator",
-                params![caller.id.0, caller.name, standing, caller.operator],
-            )
-            .map_err(|cause| SCHEMA.error(cause))?;
-        Ok(())
-    }
-
-    /// Adds or replaces an application.
-    pub fn put_application(&mut self, application: &Application) -> Result<(), StoreError> {
-        self.db
-            .execute(
-                "INSERT INTO application VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-                 ON CONFLICT (id) DO UPDATE SET caller = excluded.caller, name = excluded.name,
-                   actions = excluded.actions, unlimited = excluded.unlimited, price = excluded.price,
-                   requests_per_second = excluded.requests_per_second, attempts = excluded.attempts,
-                   encryption_required = excluded.encryption_required, reasons = excluded.reasons",
-                params![
-                    application.id.0,
-                    application.caller.0,
-                    application.name,
-                    json(&application.actions),
-                    application.unlimited,
-                    application.price.map(|price| price.0),
-                    application.requests_per_second,
-                    application.attempts.as_ref().map(json),
-                    application.encryption_required,
-                    application.reasons,
-                ],
-            )
-            .map_err(|cause| SCHEMA.error(cause))?;
-        Ok(())
-    }
-
-    /// Adds or replaces a credential; secrets are sealed, tokens kept as hashes.
-    pub fn put_credential(&mut self, credential: &Credential, vault: &Vault) -> Result<(), StoreError> {
-        let row = StoredCredential::of(credential, vault);
-        self.db
-            .execute(
-                "INSERT OR REPLACE INTO credential VALUES
-                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-                params![
-                    credential.id.0,
-                    credential.application.0,
-                    row.kind,
-                    row.secret_id,
-                    row.secret_key,
-                    row.session_token,
-                    row.signed_payload_only,
-                    row.token_hash,
-                    row.token_last4,
-                    credential.expires_at_ms,
-                    json(&credential.addresses),
-                    row.previous,
-                    row.previous_until_ms,
-                    json(&credential.actions),
-                    credential.purpose.as_ref().map(json),
-                    credential.limit.map(|limit| limit.0),
-                ],
-            )
-            .map_err(|cause| SCHEMA.error(cause))?;
-        Ok(())
     }
 
     /// Seals all secrets again, all or none; those that are kept as hashes stay as they are.
     pub fn reseal_credentials(&mut self, vault: &Vault) -> Result<(), StoreError> {
-        let step = |db: &Connection, sql: &str| db.execute_batch(sql).map_err(|cause| SCHEMA.error(cause));
         let directory = self.directory(vault)?;
-        step(&self.db, "BEGIN")?;
-        let resealed =
-            directory.credentials().try_for_each(|credential| self.put_credential(credential, vault));
-        step(&self.db, if resealed.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        resealed
-    }
-
-    /// Makes a credential invalid and forgets its secrets; its number stays taken, because the ledger
-    /// names it.
-    pub fn revoke_credential(&mut self, id: CredentialId) -> Result<(), StoreError> {
-        let revoked = self.db.execute(
-            "UPDATE credential SET kind = 'revoked', secret_id = NULL, secret_key = NULL, session_token = NULL,
-               token_hash = NULL, previous = NULL WHERE id = ?1",
-            [id.0],
-        );
-        revoked.map(|_| ()).map_err(|cause| SCHEMA.error(cause))
+        let all: Vec<_> = directory.credentials().map(|credential| Put::Credential(credential)).collect();
+        self.put(&all, vault)
     }
 
     /// Everybody who may ask.
@@ -730,18 +787,87 @@ impl LedgerFile {
     }
 }
 
-fn directory(db: &Connection, vault: &Vault) -> Result<Directory, StoreError> {
-    let callers = rows(db, "SELECT id, name, standing, operator FROM caller", |row| {
-        let (id, name, standing) = (CallerId(row.get(0)?), row.get(1)?, row.get::<_, String>(2)?);
-        Ok(Caller { id, name, standing: from_json(&standing)?, operator: row.get(3)? })
-    })?;
-    let applications = rows(db, "SELECT * FROM application", read_application)?;
-    let credentials = rows(db, "SELECT * FROM credential WHERE kind <> 'revoked'", read_credential)?;
-    let last = rows(db, "SELECT coalesce(max(id), 0) FROM credential", |row| row.get(0))?;
+fn put(db: &Connection, row: &Put<'_>, vault: &Vault) -> rusqlite::Result<()> {
+    match row {
+        Put::Caller(caller) => db.execute(
+            "INSERT INTO caller VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name, standing = excluded.standing,
+               operator = excluded.operator",
+            params![caller.id.0, caller.name, json(&caller.standing), caller.operator],
+        ),
+        Put::Application(application) => db.execute(
+            "INSERT INTO application VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT (id) DO UPDATE SET caller = excluded.caller, name = excluded.name,
+               actions = excluded.actions, unlimited = excluded.unlimited, price = excluded.price,
+               requests_per_second = excluded.requests_per_second, attempts = excluded.attempts,
+               encryption_required = excluded.encryption_required, reasons = excluded.reasons",
+            params![
+                application.id.0,
+                application.caller.0,
+                application.name,
+                json(&application.actions),
+                application.unlimited,
+                application.price.map(|price| price.0),
+                application.requests_per_second,
+                application.attempts.as_ref().map(json),
+                application.encryption_required,
+                application.reasons,
+            ],
+        ),
+        Put::Credential(credential) => put_credential(db, credential, vault),
+        Put::Revoked(id) => db.execute(
+            "UPDATE credential SET kind = 'revoked', secret_id = NULL, secret_key = NULL, session_token = NULL,
+               token_hash = NULL, previous = NULL WHERE id = ?1",
+            [id.0],
+        ),
+    }
+    .map(drop)
+}
+
+fn put_credential(db: &Connection, credential: &Credential, vault: &Vault) -> rusqlite::Result<usize> {
+    let row = StoredCredential::of(credential, vault);
+    db.execute(
+        "INSERT OR REPLACE INTO credential VALUES
+           (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        params![
+            credential.id.0,
+            credential.application.0,
+            row.kind,
+            row.secret_id,
+            row.secret_key,
+            row.session_token,
+            row.signed_payload_only,
+            row.token_hash,
+            row.token_last4,
+            credential.expires_at_ms,
+            json(&credential.addresses),
+            row.previous,
+            row.previous_until_ms,
+            json(&credential.actions),
+            credential.purpose.as_ref().map(json),
+            credential.limit.map(|limit| limit.0),
+        ],
+    )
+}
+
+fn directory(db: &Db, vault: &Vault) -> Result<Directory, StoreError> {
+    let (callers, applications, credentials, last) = match db {
+        Db::File(db) => (
+            rows(db, "SELECT id, name, standing, operator FROM caller", read_caller)?,
+            rows(db, "SELECT * FROM application", read_application)?,
+            rows(db, "SELECT * FROM credential WHERE kind <> 'revoked'", read_credential)?,
+            rows(db, "SELECT coalesce(max(id), 0) FROM credential", |row| row.get(0))?.first().copied(),
+        ),
+        Db::Shared(shared) => shared.directory()?,
+    };
     let credentials: Result<Vec<_>, _> =
         credentials.into_iter().map(|(id, application, row)| row.opened(id, application, vault)).collect();
-    let directory = Directory::new(callers, applications, credentials?);
-    Ok(directory.with_last_credential(last.first().copied().unwrap_or(0)))
+    Ok(Directory::new(callers, applications, credentials?).with_last_credential(last.unwrap_or(0)))
+}
+
+fn read_caller(row: &rusqlite::Row<'_>) -> rusqlite::Result<Caller> {
+    let (id, name, standing) = (CallerId(row.get(0)?), row.get(1)?, row.get::<_, String>(2)?);
+    Ok(Caller { id, name, standing: from_json(&standing)?, operator: row.get(3)? })
 }
 
 fn rows<T>(

@@ -293,9 +293,12 @@ async fn bring_forward(connection: &Connection, schema: &Schema) -> Result<(), S
         .map_err(StoreError::Database)
 }
 
-async fn commit(connection: &Connection) -> Result<(), StoreError> {
+pub(super) async fn commit(connection: &Connection) -> Result<(), StoreError> {
     match connection.client.batch_execute("COMMIT").await {
         Ok(()) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN) => {
+            Err(StoreError::Unknown(error))
+        }
         Err(error) if error.code().is_some() => Err(StoreError::Database(error)),
         Err(error) => Err(StoreError::Unknown(error)),
     }
@@ -303,7 +306,7 @@ async fn commit(connection: &Connection) -> Result<(), StoreError> {
 
 impl StoreError {
     /// Whether others were in the way, so that the same may succeed when it is asked again.
-    pub(super) fn is_in_the_way(&self) -> bool {
+    pub(crate) fn is_in_the_way(&self) -> bool {
         let StoreError::Database(error) = self else { return false };
         matches!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED))
     }
@@ -318,6 +321,19 @@ impl StoreError {
             }
             // The server stops or starts.
             Some(code) => code.code().starts_with("57P"),
+        }
+    }
+
+    /// Whether the database is away, or cannot do its work now; whether a commit was made is not known.
+    pub fn is_away(&self) -> bool {
+        match self {
+            StoreError::Unknown(_) | StoreError::DatabaseSlow(_) => true,
+            StoreError::Database(error) => error.code().is_none_or(|code| {
+                // Lost, out of something, stopping, read only after a failover.
+                let code = code.code();
+                ["08", "53", "57P"].iter().any(|class| code.starts_with(class)) || code == "25006"
+            }),
+            _ => false,
         }
     }
 

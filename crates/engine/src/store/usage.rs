@@ -12,7 +12,8 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::StoreError;
-use super::ledger::{CheckedBlock, ReadBlock, page_after, read_sides, side_at};
+use super::ledger::{CheckedBlock, LedgerReader, ReadBlock, read_sides, side_at};
+use super::node::{first_block, node_of};
 use super::sqlite::{Durability, Schema};
 use crate::claim::Masks;
 use crate::ledger::{Answer, Credits, Entry, Side};
@@ -24,7 +25,7 @@ const SCHEMA: Schema = Schema {
     durability: Durability::Derived,
     versions: &["
         CREATE TABLE usage (
-            leaf        INTEGER NOT NULL,    -- its number in the audit tree: rows are only ever appended
+            leaf        INTEGER NOT NULL,    -- its number in the tree of its node, that node's before it: rows are only ever appended
             part        INTEGER NOT NULL,    -- of many rows of a file: the number of the outcome; else 0
             seq         INTEGER NOT NULL,    -- the block, whose side row has the masks until it is erased
             at          INTEGER NOT NULL,    -- which entry of the block
@@ -42,7 +43,8 @@ const SCHEMA: Schema = Schema {
             answers     INTEGER NOT NULL,    -- 1, or how many rows of a file
             PRIMARY KEY (leaf, part)
         ) WITHOUT ROWID;
-        CREATE INDEX usage_by_application ON usage (application);
+        CREATE INDEX usage_by_time ON usage (at_ms);
+        CREATE INDEX usage_by_application ON usage (application, at_ms);
         CREATE TABLE refusal (
             id          INTEGER PRIMARY KEY,
             request     BLOB NOT NULL,
@@ -66,8 +68,7 @@ const SCHEMA: Schema = Schema {
             requests    INTEGER NOT NULL,
             PRIMARY KEY (day, application, wire, action, code, status)
         ) WITHOUT ROWID;
-        CREATE TABLE progress (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
-        INSERT INTO progress VALUES (1, 0);
+        CREATE TABLE progress (node INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
     "],
 };
 
@@ -75,7 +76,7 @@ const SCHEMA: Schema = Schema {
 #[derive(Debug)]
 pub struct UsageFile {
     db: Connection,
-    ledger: Connection,
+    ledger: LedgerReader,
 }
 
 /// One answered question, for people who look after the system.
@@ -111,26 +112,30 @@ pub struct UsageRow {
 }
 
 impl UsageFile {
-    /// Opens the file; `ledger` is a reader of the ledger file.
-    pub fn open(path: &Path, ledger: Connection) -> Result<UsageFile, StoreError> {
+    /// Opens the file; `ledger` is what it is made from.
+    pub fn open(path: &Path, ledger: LedgerReader) -> Result<UsageFile, StoreError> {
         Ok(UsageFile { db: SCHEMA.open(path)?, ledger })
     }
 
     /// Takes over what the ledger has and this has not; gives the number of blocks taken.
     pub fn catch_up(&mut self) -> Result<u64, StoreError> {
         let mut taken = 0;
-        loop {
-            let page = page_after(&self.ledger, self.progress()?)?;
-            let blocks = page.iter().map(ReadBlock::decoded).collect::<Result<Vec<_>, _>>()?;
-            let Some(last) = blocks.last() else { return Ok(taken) };
-            self.take(&blocks, last.seq).map_err(|cause| SCHEMA.error(cause))?;
-            taken += blocks.len() as u64;
+        for node in self.ledger.nodes()? {
+            loop {
+                let page = self.ledger.db.page_after(self.progress(node)?)?;
+                let blocks = page.iter().map(ReadBlock::decoded).collect::<Result<Vec<_>, _>>()?;
+                let Some(last) = blocks.last() else { break };
+                self.take(&blocks, last.seq).map_err(|cause| SCHEMA.error(cause))?;
+                taken += blocks.len() as u64;
+            }
         }
+        Ok(taken)
     }
 
-    fn progress(&self) -> Result<i64, StoreError> {
+    fn progress(&self, node: i64) -> Result<i64, StoreError> {
+        let find = "SELECT coalesce(max(seq), ?2) FROM progress WHERE node = ?1";
         self.db
-            .query_row("SELECT seq FROM progress", [], |row| row.get(0))
+            .query_row(find, [node, first_block(node)], |row| row.get(0))
             .map_err(|cause| SCHEMA.error(cause))
     }
 
@@ -149,21 +154,21 @@ impl UsageFile {
                 }
             }
         }
-        transaction.execute("UPDATE progress SET seq = ?1", [until])?;
+        transaction.execute("INSERT OR REPLACE INTO progress VALUES (?1, ?2)", [node_of(until), until])?;
         transaction.commit()
     }
 
-    /// The newest answers, of one application or of all; `ledger` is a reader of the ledger file.
+    /// The newest answers, of one application or of all; `ledger` has their masks.
     pub fn newest(
         path: &Path,
-        ledger: &Connection,
+        ledger: &LedgerReader,
         application: Option<u32>,
         most: u32,
         vault: &Vault,
     ) -> Result<Vec<UsageRow>, StoreError> {
         let db = SCHEMA.open_reader(path)?;
         let of = if application.is_some() { "WHERE application = ?1" } else { "WHERE ?1 IS NULL" };
-        let find = format!("SELECT {COLUMNS} FROM usage {of} ORDER BY leaf DESC LIMIT ?2");
+        let find = format!("SELECT {COLUMNS} FROM usage {of} ORDER BY at_ms DESC, leaf DESC LIMIT ?2");
         let run = || -> rusqlite::Result<Vec<(i64, usize, UsageRow)>> {
             db.prepare(&find)?.query_map(params![application, most], read)?.collect()
         };
@@ -175,14 +180,14 @@ impl UsageFile {
 /// Rows with the masks of their side rows, unless those are erased.
 fn with_masks(
     rows: Vec<(i64, usize, UsageRow)>,
-    ledger: &Connection,
+    ledger: &LedgerReader,
     vault: &Vault,
 ) -> Result<Vec<UsageRow>, StoreError> {
     // Rows of one block follow one another: its side row is opened once.
     let mut opened: Option<(i64, Vec<Option<Side>>)> = None;
     let with_masks = |(seq, at, mut row): (i64, usize, UsageRow)| {
         if opened.as_ref().is_none_or(|(known, _)| *known != seq) {
-            opened = Some((seq, read_sides(ledger, seq, vault)?));
+            opened = Some((seq, read_sides(&ledger.db, seq, vault)?));
         }
         let side = opened.as_ref().and_then(|(_, sides)| side_at(sides, at));
         row.masks = side.and_then(|side| side.masks.clone());
@@ -209,7 +214,7 @@ fn insert(
     let add = "INSERT OR IGNORE INTO usage
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     db.prepare_cached(add)?.execute(params![
-        (block.block.first_leaf as usize + at) as i64,
+        first_block(node_of(block.seq)) + block.block.first_leaf as i64 + at as i64,
         part,
         block.seq,
         at as i64,

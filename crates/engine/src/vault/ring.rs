@@ -226,6 +226,9 @@ impl std::fmt::Debug for KeyRing {
 /// Why a key ring cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
+    /// Not among several nodes.
+    #[error("the root key cannot be replaced yet where nodes share a database (`server.store`)")]
+    Shared,
     /// The file cannot be read or written.
     #[error("key ring {path}: {cause}")]
     File {
@@ -555,6 +558,17 @@ impl RingFile {
             self.root = kept(root);
         }
         written
+    }
+
+    /// What opens it.
+    pub(crate) fn root(&self) -> &[u8; 32] {
+        &self.root
+    }
+
+    /// Reads the file again, which was replaced.
+    pub(crate) fn reopen(&mut self) -> Result<(), RingError> {
+        self.ring = KeyRing::open(&self.path, &self.root)?;
+        Ok(())
     }
 
     /// Makes a change durable; if that fails, the ring is as it was.

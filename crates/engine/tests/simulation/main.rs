@@ -225,7 +225,7 @@ fn open(folder: &Path) -> Result<Running, engine::OpenError> {
         under_way_max: 64,
         ..Policy::default()
     };
-    Engine::open(folder, &ROOT, policy, Issuers::built_in(), seed())
+    Engine::open(folder, &ROOT, policy, Issuers::built_in(), seed(), None)
 }
 
 fn put_people(engine: &Engine) {

@@ -36,10 +36,11 @@ fn encryption_keys(server: &Server) -> Reply {
     }
 }
 
-/// Ready to answer: the ledger can be written.
+/// Ready to answer: the ledger can be written, and a copy of the accounts is fresh.
 fn ready(server: &Server) -> Reply {
     let writing = server.engine.writing();
-    let ready = writing == Writing::Works;
+    let accounts = server.engine.copy_of_accounts().map(|copy| copy.check());
+    let ready = writing == Writing::Works && !matches!(accounts, Some(Err(_)));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let store = match writing {
         Writing::Works => "ok",
@@ -70,6 +71,9 @@ fn ready(server: &Server) -> Reply {
     });
     if let Some(is_there) = server.limiter.is_there() {
         body["limiter"] = json!(if is_there { "ok" } else { "away" });
+    }
+    if let Some(copy) = accounts {
+        body["accounts"] = copy.map_or_else(|stale| json!(stale.to_string()), |()| json!("ok"));
     }
     // Not ready only for its own faults: without providers the accounts of record still answer.
     let providers = server.engine.provider_status();

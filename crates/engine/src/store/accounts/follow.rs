@@ -44,7 +44,12 @@ impl Freshness {
         }
     }
 
-    /// How old the copy may be at most; `None`: it is not whole yet.
+    /// How old the copy may be to be answered from.
+    pub fn most(&self) -> Duration {
+        self.most
+    }
+
+    /// How old the copy may be now; `None`: it is not whole yet.
     pub fn age(&self) -> Option<Duration> {
         let at = self.current_at.load(Ordering::Acquire).checked_sub(1)?;
         Some(self.began.elapsed().saturating_sub(Duration::from_millis(at)))
@@ -107,6 +112,7 @@ struct Place {
     source: String,
     number: i64,
     copied: Option<Vec<u8>>,
+    erased: i64,
 }
 
 impl Follower {
@@ -148,6 +154,9 @@ impl Follower {
             Some(after) => self.copy(&place, after)?,
             None => self.take_over(&place, &state)?,
         };
+        if followed.is_current && place.erased < state.erased {
+            self.forget_erased(state.erased)?;
+        }
         if followed.is_current {
             self.fresh.behind.store(0, Ordering::Relaxed);
             self.fresh.note(began);
@@ -165,18 +174,28 @@ impl Follower {
         self.shared.forget_deletions(now)
     }
 
+    /// Sees that nothing is left of a person who was erased, neither in the sealed table nor in the log.
+    fn forget_erased(&mut self, erased: i64) -> Result<(), StoreError> {
+        self.accounts.drop_table()?;
+        if !self.accounts.overwrite_log()? {
+            return Err(StoreError::LogInUse(SCHEMA.file));
+        }
+        let noted = self.accounts.db.execute("UPDATE followed SET erased = ?1", [erased]);
+        noted.map(drop).map_err(|cause| SCHEMA.error(cause))
+    }
+
     fn start_over(&mut self, state: &State) -> Result<Place, StoreError> {
         self.fresh.forget();
         let begin = |db: &mut rusqlite::Connection| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             table::begin_epoch(&transaction)?;
             transaction.execute("DELETE FROM account", [])?;
-            let note = "INSERT OR REPLACE INTO followed VALUES (1, ?1, ?2, x'')";
+            let note = "INSERT OR REPLACE INTO followed VALUES (1, ?1, ?2, x'', 0)";
             transaction.execute(note, params![state.source, state.number])?;
             transaction.commit()
         };
         begin(&mut self.accounts.db).map_err(|cause| SCHEMA.error(cause))?;
-        Ok(Place { source: state.source.clone(), number: state.number, copied: Some(Vec::new()) })
+        Ok(Place { source: state.source.clone(), number: state.number, copied: Some(Vec::new()), erased: 0 })
     }
 
     /// Copies the next accounts in their order. What changes meanwhile is taken over afterwards.
@@ -248,8 +267,9 @@ fn is_within(place: &Place, state: &State) -> bool {
 }
 
 fn place(accounts: &Accounts) -> Result<Option<Place>, StoreError> {
-    let find = accounts.db.prepare_cached("SELECT source, number, copied FROM followed");
-    let read =
-        |row: &rusqlite::Row<'_>| Ok(Place { source: row.get(0)?, number: row.get(1)?, copied: row.get(2)? });
+    let find = accounts.db.prepare_cached("SELECT source, number, copied, erased FROM followed");
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Place { source: row.get(0)?, number: row.get(1)?, copied: row.get(2)?, erased: row.get(3)? })
+    };
     find.and_then(|mut find| find.query_row([], read).optional()).map_err(|cause| SCHEMA.error(cause))
 }

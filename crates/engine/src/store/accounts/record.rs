@@ -101,6 +101,26 @@ impl AccountsOfRecord {
         }
     }
 
+    /// Removes the account of that index, and the sealed table that holds it too. With a database each node does
+    /// so with its own as soon as it follows.
+    pub fn erase(&mut self, index: &BlindIndex, keys: &Keys) -> Result<(), StoreError> {
+        match self {
+            File(accounts) => {
+                accounts.delete(index, keys)?;
+                accounts.drop_table()
+            }
+            Shared(accounts) => accounts.erase(index, keys),
+        }
+    }
+
+    /// Overwrites the log of the file; see [`Accounts::overwrite_log`].
+    pub fn overwrite_log(&mut self) -> Result<bool, StoreError> {
+        match self {
+            File(accounts) => accounts.overwrite_log(),
+            Shared(_) => Ok(true),
+        }
+    }
+
     /// Begins an import, or goes on with one; see [`Accounts::begin_import`].
     pub fn begin_import(&mut self, source: &Source) -> Result<(Import, bool), StoreError> {
         match self {
@@ -621,6 +641,32 @@ mod tests {
             let said =
                 AccountsOfRecord::open_alone(place.dir.path(), None, &place.vault).unwrap_err().to_string();
             assert!(said.contains("is a copy of a database's accounts"), "{said}");
+        });
+    }
+
+    #[test]
+    fn nothing_is_left_at_any_node_of_a_person_who_was_erased() {
+        on_nodes(|place| {
+            let rows: Vec<_> = (0..2000).map(|card| row(card, "", &place.vault)).collect();
+            place.accounts().put(&rows, &place.vault).unwrap();
+            place.catch_up();
+            let path = place.dir.path().join("accounts.db");
+            let keys = place.vault.keys();
+            Accounts::open(&path).unwrap().make_table(&keys, || true).unwrap().unwrap();
+            let index = place.vault.index(&number(7));
+            let verifier = rows[7].verifiers.name_exact.0;
+            let traces = || {
+                let files = std::fs::read_dir(place.dir.path()).unwrap().map(|file| file.unwrap().path());
+                let has = |path: std::path::PathBuf| {
+                    let bytes = std::fs::read(path).unwrap();
+                    bytes.windows(8).any(|bytes| bytes == &verifier[..8])
+                };
+                files.filter(|path| has(path.clone())).count()
+            };
+            assert!(traces() >= 2, "the file or its log, and the table");
+            place.accounts().erase(&index, &keys).unwrap();
+            place.catch_up();
+            assert_eq!((traces(), place.told(7), place.told(8)), (0, None, NORMAL));
         });
     }
 

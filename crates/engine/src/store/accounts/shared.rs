@@ -59,6 +59,7 @@ const SCHEMA: Schema = Schema {
         one            SMALLINT PRIMARY KEY CHECK (one = 1),
         source         TEXT NOT NULL,       -- tells these accounts from all others
         number         BIGINT NOT NULL,     -- of the last change
+        erased         BIGINT NOT NULL,     -- the last change that erased a person
         forgotten      BIGINT NOT NULL,     -- deletions up to this one are not known any more
         noted          BIGINT NOT NULL,     -- the number there was at that time
         noted_at_ms    BIGINT NOT NULL,
@@ -118,6 +119,7 @@ pub(super) struct State {
     pub(super) source: String,
     pub(super) number: i64,
     pub(super) forgotten: i64,
+    pub(super) erased: i64,
     pub(super) version: u32,
     pub(super) target: Option<u32>,
     moved_after: Vec<u8>,
@@ -134,7 +136,7 @@ pub(super) struct State {
 macro_rules! state {
     () => {
         "source, number, forgotten, version, target, moved_after, moved_rows, moved_digest, generation, import_of,
-         is_replacing, stage, swept, read, put, deleted, rejected, rejected_bytes, removed"
+         is_replacing, stage, swept, read, put, deleted, rejected, rejected_bytes, removed, erased"
     };
 }
 
@@ -146,6 +148,7 @@ impl State {
             source: row.get(0),
             number: row.get(1),
             forgotten: row.get(2),
+            erased: row.get(19),
             version: row.get::<_, i32>(3) as u32,
             target: row.get::<_, Option<i32>>(4).map(|target| target as u32),
             moved_after: row.get(5),
@@ -215,7 +218,7 @@ impl SharedAccounts {
         session.migrate(&JOBS)?;
         session.migrate(&SCHEMA)?;
         session.transaction(async |connection| {
-            let first = "INSERT INTO account_state VALUES (1, $1, 0, 0, 0, 0, 1, NULL, '', 0, $2, 0, NULL, FALSE, 2, '',
+            let first = "INSERT INTO account_state VALUES (1, $1, 0, 0, 0, 0, 0, 1, NULL, '', 0, $2, 0, NULL, FALSE, 2, '',
                 0, 0, 0, 0, 0, 0) ON CONFLICT (one) DO NOTHING";
             let source = hex(&random::<16>());
             execute(connection, first, &[&source, &&[0u8; 16][..]]).await
@@ -310,6 +313,17 @@ impl SharedAccounts {
             let state = begin(connection, 1).await?;
             state.writable(version)?;
             Ok(bury(connection, &[*index], state.number).await? > 0)
+        })
+    }
+
+    /// Removes the account of that index, and sees that no node keeps anything of it.
+    pub fn erase(&mut self, index: &BlindIndex, keys: &Keys) -> Result<(), StoreError> {
+        let version = Some(keys.accounts().version);
+        self.session.transaction(async |connection| {
+            let state = begin(connection, 1).await?;
+            state.writable(version)?;
+            bury(connection, &[*index], state.number).await?;
+            execute(connection, "UPDATE account_state SET erased = number", &[]).await.map(drop)
         })
     }
 

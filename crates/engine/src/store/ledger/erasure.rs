@@ -6,8 +6,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    LedgerFile, LedgerReader, SCHEMA, Seal, Side, StoreError, Vault, Zeroizing, damaged, encoded,
-    overwrite_log, page_after, read_sides, seal_sides, side_at,
+    Db, LedgerFile, LedgerPlace, LedgerReader, ReadBlock, SCHEMA, Seal, Side, StoreError, Vault, Zeroizing, damaged, encoded,
+    first_block, node_of, overwrite_log, page_after, read_sides, seal_sides, side_at,
 };
 use crate::erase::{Found, Pending};
 
@@ -25,20 +25,34 @@ pub struct Unerased {
 }
 
 /// Side rows that an erasure under way has emptied: its entry is not in the ledger yet.
-pub(super) fn under_way(db: &Connection) -> Result<u64, StoreError> {
-    let records: Option<i64> = db
-        .query_row("SELECT records FROM erasure", [], |row| row.get(0))
-        .optional()
-        .map_err(|cause| SCHEMA.error(cause))?;
-    Ok(records.unwrap_or(0) as u64)
+pub(super) fn under_way(db: &Db) -> Result<u64, StoreError> {
+    Ok(noted(db)?.map_or(0, |(_, _, records)| records as u64))
+}
+
+/// What was noted, sealed; the last block that is done; side rows emptied.
+fn noted(db: &Db) -> Result<Option<(Vec<u8>, i64, i64)>, StoreError> {
+    match db {
+        Db::File(db) => db
+            .query_row("SELECT bytes, after, records FROM erasure", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()
+            .map_err(|cause| SCHEMA.error(cause)),
+        Db::Shared(shared) => shared.noted_erasure(),
+    }
 }
 
 impl LedgerFile {
     /// Notes what is to be erased; an erasure that was begun before is given up for it.
     pub(crate) fn begin_erasure(&mut self, pending: &Pending, vault: &Vault) -> Result<(), StoreError> {
         let sealed = vault.seal(Seal::Side, PLACE, &Zeroizing::new(encoded(pending)));
-        let noted = self.db.execute("INSERT OR REPLACE INTO erasure VALUES (1, ?1, 0, 0)", [sealed]);
-        noted.map(|_| ()).map_err(|cause| SCHEMA.error(cause))
+        match &mut self.db {
+            Db::File(db) => {
+                let noted = db.execute("INSERT OR REPLACE INTO erasure VALUES (1, ?1, 0, 0)", [sealed]);
+                noted.map(|_| ()).map_err(|cause| SCHEMA.error(cause))
+            }
+            Db::Shared(shared) => shared.begin_erasure(&sealed),
+        }
     }
 
     /// Empties side rows, all or none.
@@ -61,16 +75,24 @@ impl LedgerFile {
             )?;
             transaction.commit()
         };
-        run(&mut self.db).map_err(|cause| SCHEMA.error(cause))
+        match &mut self.db {
+            Db::File(db) => run(db).map_err(|cause| SCHEMA.error(cause)),
+            Db::Shared(shared) => shared.empty_sides(&emptied, found),
+        }
     }
 
     /// Forgets what was erased, and overwrites the log.
     pub(crate) fn end_erasure(&mut self) -> Result<(), StoreError> {
+        let (db, path) = match (&mut self.db, &self.place) {
+            (Db::Shared(shared), _) => return shared.end_erasure(),
+            (Db::File(_), LedgerPlace::Shared { .. }) => return Err(StoreError::Stopped),
+            (Db::File(db), LedgerPlace::File(path)) => (db, path),
+        };
         let run = |db: &mut Connection| {
             db.execute("DELETE FROM erasure", [])?;
-            overwrite_log(db, &self.path)
+            overwrite_log(db, path)
         };
-        match run(&mut self.db) {
+        match run(db) {
             Ok(true) => Ok(()),
             Ok(false) => Err(StoreError::LogInUse(SCHEMA.file)),
             Err(cause) => Err(SCHEMA.error(cause)),
@@ -81,27 +103,22 @@ impl LedgerFile {
 impl LedgerReader {
     /// The erasure that did not come to its end, if there is one.
     pub fn unerased(&self, vault: &Vault) -> Result<Option<Unerased>, StoreError> {
-        let found: Option<(Vec<u8>, i64, i64)> = self
-            .db
-            .query_row("SELECT bytes, after, records FROM erasure", [], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .optional()
-            .map_err(|cause| SCHEMA.error(cause))?;
+        let found = noted(&self.db)?;
         let Some((sealed, after, records)) = found else { return Ok(None) };
         let plain = vault.open(Seal::Side, PLACE, &sealed).map_err(|cause| damaged(cause.to_string()))?;
         let pending: Pending = postcard::from_bytes(&plain).map_err(|cause| damaged(cause.to_string()))?;
         Ok(Some(Unerased { pending, after, records: records as u64 }))
     }
 
-    /// Looks through some blocks after one for entries about a card; nothing after the last block.
+    /// Looks through some blocks after one for entries about a card; nothing after the last block of the
+    /// last node.
     pub fn find_sides(
         &self,
         after: i64,
         pending: &Pending,
         vault: &Vault,
     ) -> Result<Option<Found>, StoreError> {
-        let page = page_after(&self.db, after)?;
+        let page = self.next_page(after)?;
         let Some(last) = page.last() else { return Ok(None) };
         let mut found = Found { until: last.seq, ..Found::default() };
         for read in &page {
@@ -122,5 +139,18 @@ impl LedgerReader {
             found.sides.push((read.seq, places));
         }
         Ok(Some(found))
+    }
+
+    /// The blocks that come next, those of the next node after the last of one.
+    fn next_page(&self, after: i64) -> Result<Vec<ReadBlock>, StoreError> {
+        let nodes = self.db.nodes()?;
+        let from = |node: &i64| first_block(*node).max(after);
+        for node in nodes.iter().filter(|node| **node >= node_of(after)) {
+            let page = page_after(&self.db, from(node))?;
+            if !page.is_empty() {
+                return Ok(page);
+            }
+        }
+        Ok(Vec::new())
     }
 }

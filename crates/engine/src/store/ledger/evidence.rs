@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
-use super::{Checkpoint, LedgerReader, SCHEMA, StoreError, damaged, page_after, read_checkpoint};
+use super::{Checkpoint, Db, LedgerReader, SCHEMA, StoreError, damaged, first_block, page_after};
 use crate::audit::{self, Frontier, Hash};
 use crate::clock::Millis;
 use crate::ledger::Entry;
@@ -74,14 +74,10 @@ impl LedgerReader {
     /// The block that a tree ends with.
     fn last_block_of(&self, tree: &Frontier) -> Result<i64, StoreError> {
         if tree.size() == 0 {
-            return Ok(0);
+            return Ok(first_block(self.node));
         }
-        // Newest first: it is one of the last.
-        let find = "SELECT seq, root FROM block WHERE size <= ?1 ORDER BY seq DESC LIMIT 1";
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Hash>(1)?));
-        let found = self.db.query_row(find, [tree.size() as i64], read).optional();
-        match found.map_err(|cause| SCHEMA.error(cause))? {
-            Some((seq, root)) if root == tree.root() => Ok(seq),
+        match self.db.block_at(self.node, tree.size())? {
+            Some((seq, root, _)) if root == tree.root() => Ok(seq),
             _ => Err(damaged(format!("its first {} entries are not those it had before", tree.size()))),
         }
     }
@@ -98,22 +94,18 @@ impl LedgerReader {
                           WHERE at_ms >= ?1 AND at_ms < ?2 AND size <= ?3) found";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?));
         let size = i64::try_from(size).unwrap_or(i64::MAX);
-        let found = self.db.query_row(find, params![settled.start, settled.end, size], read);
-        let (first, end) = found.map_err(|cause| SCHEMA.error(cause))?;
+        let (first, end) = match &self.db {
+            Db::File(db) => db
+                .query_row(find, params![settled.start, settled.end, size], read)
+                .map_err(|cause| SCHEMA.error(cause))?,
+            Db::Shared(shared) => shared.leaves_of(self.node, settled, size)?,
+        };
         Ok(end.map(|end| first as u64..end as u64))
     }
 
     /// The first checkpoint of a size in this range.
     pub fn checkpoint_in(&self, sizes: Range<u64>) -> Result<Option<Checkpoint>, StoreError> {
-        let find = "SELECT size, root, at_ms, signature, key FROM checkpoint WHERE size >= ?1 AND size < ?2 ORDER BY size LIMIT 1";
         let bound = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
-        let found = self
-            .db
-            .prepare_cached(find)
-            .and_then(|mut find| {
-                find.query_row([bound(sizes.start), bound(sizes.end)], read_checkpoint).optional()
-            })
-            .map_err(|cause| SCHEMA.error(cause))?;
-        Ok(found)
+        self.db.checkpoint_in(self.node, bound(sizes.start), bound(sizes.end))
     }
 }

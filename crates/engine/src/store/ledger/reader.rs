@@ -3,26 +3,25 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
-
-use super::{Checkpoint, ReadBlock, SCHEMA, damaged, directory, page_after, read_checkpoint, read_sides};
-use crate::audit::Hash;
+use super::{Checkpoint, Db, SCHEMA, damaged, directory, page_after, read_sides};
 use crate::bulk::{Bulk, BulkSide, JobId, SettledRows};
 use crate::caller::{ApplicationId, Directory};
 use crate::clock::Millis;
 use crate::ledger::Entry;
 use crate::store::StoreError;
+use crate::store::node::{LedgerPlace, first_block};
 use crate::vault::Vault;
 
 /// Blocks looked at in one go: a reader that stays longer keeps the log from being used again.
 const WINDOW: i64 = 256;
 
-/// A ledger file that is only read.
+/// A ledger that is only read.
 #[derive(Debug)]
 pub struct LedgerReader {
-    pub(super) db: Connection,
+    pub(in crate::store) db: Db,
+    /// Whose tree it is about where it is about one.
+    pub(super) node: i64,
 }
 
 /// The newest block of a ledger.
@@ -35,17 +34,38 @@ pub struct Newest {
 }
 
 impl LedgerReader {
-    /// Opens the file to read it.
-    pub fn open(path: &Path) -> Result<LedgerReader, StoreError> {
-        Ok(LedgerReader { db: SCHEMA.open_reader(path)? })
+    /// Opens it to read it.
+    pub fn open(place: impl Into<LedgerPlace>) -> Result<LedgerReader, StoreError> {
+        let place = place.into();
+        let db = Db::open(&place)?;
+        let node = match (&db, &place) {
+            (Db::Shared(shared), LedgerPlace::Shared { node, .. }) => shared.node_named(node)?.unwrap_or(0),
+            _ => 0,
+        };
+        Ok(LedgerReader { db, node })
+    }
+
+    /// Every node that has written here: each has a tree of its own.
+    pub fn nodes(&self) -> Result<Vec<i64>, StoreError> {
+        self.db.nodes()
+    }
+
+    /// About the tree of this node from now on.
+    pub fn of_node(self, node: i64) -> LedgerReader {
+        LedgerReader { node, ..self }
     }
 
     /// Names of the callers that own the applications in the ledger.
     pub fn callers(&self) -> Result<HashMap<ApplicationId, String>, StoreError> {
         let find = "SELECT application.id, caller.name FROM application JOIN caller ON caller.id = application.caller";
         let read = |row: &rusqlite::Row<'_>| Ok((ApplicationId(row.get(0)?), row.get(1)?));
-        let run = || -> rusqlite::Result<_> { self.db.prepare(find)?.query_map([], read)?.collect() };
-        run().map_err(|cause| SCHEMA.error(cause))
+        match &self.db {
+            Db::File(db) => {
+                let run = || -> rusqlite::Result<_> { db.prepare(find)?.query_map([], read)?.collect() };
+                run().map_err(|cause| SCHEMA.error(cause))
+            }
+            Db::Shared(shared) => shared.callers(find),
+        }
     }
 
     /// Everybody who may ask; opens every sealed secret on the way.
@@ -54,18 +74,20 @@ impl LedgerReader {
     }
 
     /// Calls `each` for every entry that was settled in this time (Unix milliseconds), in the order of
-    /// the ledger, up to the block that was the newest when this began.
+    /// the ledger, node by node, up to the block that was the newest when this began.
     pub fn entries<E: From<StoreError>>(
         &self,
         settled: &Range<Millis>,
         mut each: impl FnMut(&Entry) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (mut after, last) = (0, self.last_seq()?);
-        while after < last {
-            for block in self.blocks(after, settled).map_err(|cause| SCHEMA.error(cause))? {
-                block.decoded()?.entries.iter().try_for_each(&mut each)?;
+        for node in self.db.nodes()? {
+            let (mut after, last) = (first_block(node), self.db.last_seq(node)?);
+            while after < last {
+                for block in self.db.blocks(after, after + WINDOW, settled)? {
+                    block.decoded()?.entries.iter().try_for_each(&mut each)?;
+                }
+                after += WINDOW;
             }
-            after += WINDOW;
         }
         Ok(())
     }
@@ -77,8 +99,13 @@ impl LedgerReader {
             let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
             Ok(SettledRows { first_row: number(0)?, rows: number(1)?, seq: row.get(2)? })
         };
-        let run = || -> rusqlite::Result<_> { self.db.prepare(find)?.query_map([&job[..]], read)?.collect() };
-        run().map_err(|cause| SCHEMA.error(cause))
+        match &self.db {
+            Db::File(db) => {
+                let run = || -> rusqlite::Result<_> { db.prepare(find)?.query_map([&job[..]], read)?.collect() };
+                run().map_err(|cause| SCHEMA.error(cause))
+            }
+            Db::Shared(shared) => shared.settled_rows(job),
+        }
     }
 
     /// Many rows that were answered, and their answers; nothing where those were erased.
@@ -92,68 +119,67 @@ impl LedgerReader {
         })
     }
 
-    fn last_seq(&self) -> Result<i64, StoreError> {
-        let last = self.db.query_row("SELECT coalesce(max(seq), 0) FROM block", [], |row| row.get(0));
-        last.map_err(|cause| SCHEMA.error(cause))
-    }
-
-    /// The blocks of a window that were written in this time; all entries of a block have its time.
-    fn blocks(&self, after: i64, written: &Range<Millis>) -> rusqlite::Result<Vec<ReadBlock>> {
-        let find = "SELECT seq, size, root, bytes FROM block
-                    WHERE seq > ?1 AND seq <= ?2 AND at_ms >= ?3 AND at_ms < ?4 ORDER BY seq";
-        let window = params![after, after + WINDOW, written.start, written.end];
-        self.db.prepare_cached(find)?.query_map(window, ReadBlock::read)?.collect()
-    }
-
     /// The newest entries that are no answers, at most so many, newest first; of the last blocks only, so that
     /// it is over soon however long the ledger is.
     pub fn newest_acts(&self, most: usize) -> Result<Vec<Entry>, StoreError> {
+        let mut acts = Vec::new();
+        for node in self.db.nodes()? {
+            acts.extend(self.newest_acts_of(node, most)?);
+        }
+        // Of several nodes, by the block they are in; those of one block keep their order.
+        acts.sort_by_key(|(at_ms, _)| std::cmp::Reverse(*at_ms));
+        acts.truncate(most);
+        Ok(acts.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    fn newest_acts_of(&self, node: i64, most: usize) -> Result<Vec<(Millis, Entry)>, StoreError> {
         const WINDOWS: i64 = 64;
-        let last = self.last_seq()?;
+        let (first, last) = (first_block(node), self.db.last_seq(node)?);
         let mut acts = Vec::new();
         for back in 1..=WINDOWS {
-            let blocks = self.blocks(last - back * WINDOW, &(Millis::MIN..Millis::MAX));
-            for block in blocks.map_err(|cause| SCHEMA.error(cause))?.iter().rev() {
-                let entries = block.decoded()?.entries;
-                acts.extend(entries.into_iter().rev().filter(|entry| !matches!(entry, Entry::Answer(_))));
+            let after = last - back * WINDOW;
+            let blocks = self.db.blocks(after, after + WINDOW, &(Millis::MIN..Millis::MAX))?;
+            for block in blocks.iter().rev() {
+                let entries = block.decoded()?.entries.into_iter().rev();
+                let others = entries.filter(|entry| !matches!(entry, Entry::Answer(_) | Entry::Seen { .. }));
+                acts.extend(others.map(|entry| (block.at_ms, entry)));
             }
-            if acts.len() >= most || last - back * WINDOW <= 0 {
+            if acts.len() >= most || after <= first {
                 break;
             }
         }
-        acts.truncate(most);
         Ok(acts)
     }
 
-    /// The newest block, if there is one.
+    /// The newest block, if there is one; of several nodes, the newest of all and the entries of all.
     pub fn newest(&self) -> Result<Option<Newest>, StoreError> {
-        let find = "SELECT at_ms, size FROM block ORDER BY seq DESC LIMIT 1";
-        let read = |row: &rusqlite::Row<'_>| {
-            Ok(Newest { at_ms: row.get(0)?, entries: row.get::<_, i64>(1)? as u64 })
-        };
-        self.db.query_row(find, [], read).optional().map_err(|cause| SCHEMA.error(cause))
+        let mut newest: Option<Newest> = None;
+        for node in self.db.nodes()? {
+            let Some((at_ms, entries)) = self.db.newest(node)? else { continue };
+            let all = newest.get_or_insert(Newest { at_ms, entries: 0 });
+            *all = Newest { at_ms: all.at_ms.max(at_ms), entries: all.entries + entries };
+        }
+        Ok(newest)
     }
 
-    /// Holds the newest checkpoint against its signature and against the root stored with the block
-    /// that ends there. Much less than an audit check, and done at once.
+    /// Holds the newest checkpoint of every node against its signature and against the root stored with
+    /// the block that ends there; gives this node's. Much less than an audit check, and done at once.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when it does not hold.
+    /// [`StoreError::Damaged`] when one does not hold.
     pub fn last_checkpoint(&self, vault: &Vault) -> Result<Option<Checkpoint>, StoreError> {
-        let find = "SELECT size, root, at_ms, signature, key FROM checkpoint ORDER BY size DESC LIMIT 1";
-        let newest = self.db.query_row(find, [], read_checkpoint).optional();
-        let Some(checkpoint) = newest.map_err(|cause| SCHEMA.error(cause))? else { return Ok(None) };
-        let root = self.root_at(checkpoint.size).map_err(|cause| SCHEMA.error(cause))?;
-        let public_key = vault.keys().audit_public_key(checkpoint.key);
-        if root != Some(checkpoint.root) || !public_key.is_some_and(|key| checkpoint.holds(&key)) {
-            return Err(damaged(format!("the checkpoint at {} does not hold", checkpoint.size)));
+        let mut own = None;
+        for node in self.db.nodes()? {
+            let Some(checkpoint) = self.db.last_checkpoint(node)? else { continue };
+            let root = self.db.root_at(node, checkpoint.size)?;
+            let public_key = vault.keys().audit_public_key(checkpoint.key);
+            if root != Some(checkpoint.root) || !public_key.is_some_and(|key| checkpoint.holds(&key)) {
+                return Err(damaged(format!("the checkpoint at {} does not hold", checkpoint.size)));
+            }
+            if node == self.node || own.is_none() {
+                own = Some(checkpoint);
+            }
         }
-        Ok(Some(checkpoint))
-    }
-
-    /// The root stored with the block that ends at this size; it is one of the last.
-    fn root_at(&self, size: u64) -> rusqlite::Result<Option<Hash>> {
-        let find = "SELECT root FROM block WHERE size <= ?1 ORDER BY seq DESC LIMIT 1";
-        self.db.query_row(find, [size as i64], |row| row.get(0)).optional()
+        Ok(own)
     }
 }

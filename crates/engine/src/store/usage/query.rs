@@ -82,7 +82,7 @@ impl UsageFile {
     /// How many rows there are, and one page (limit, offset) of them, the newest first.
     pub fn page(
         path: &Path,
-        ledger: &Connection,
+        ledger: &LedgerReader,
         filter: &UsageFilter,
         page: (u32, u32),
         vault: &Vault,
@@ -93,7 +93,8 @@ impl UsageFile {
             let count = format!("SELECT count(*) FROM usage WHERE {wanted}");
             let count = db.query_row(&count, params_from_iter(&values), |row| row.get(0))?;
             let find = format!(
-                "SELECT {COLUMNS} FROM usage WHERE {wanted} ORDER BY leaf DESC LIMIT {limit} OFFSET {offset}"
+                "SELECT {COLUMNS} FROM usage WHERE {wanted} ORDER BY at_ms DESC, leaf DESC
+                   LIMIT {limit} OFFSET {offset}"
             );
             let rows: Vec<_> = db
                 .prepare(&find)?

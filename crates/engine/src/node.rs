@@ -1,0 +1,570 @@
+//! One of several nodes that share a database: what a question must ask of it, and what this node learns
+//! from the others.
+//!
+//! Two threads beside the writer. The teller asks for all questions that wait, in one round trip: was it
+//! answered before, how often was this asked today, may credits be taken. The watcher says that this node
+//! lives, reads what other nodes changed, and gives back what this one does not need.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::{Future, poll_fn};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::caller::{Application, Credential};
+use crate::clock;
+use crate::ledger::{Credits, Entry, StoredAnswer};
+use crate::limit::{AttemptRefs, COUNTER_BYTES};
+use crate::store::{Lease, LedgerReader, Nodes, Purse, PurseId, SharedStore, StoreError};
+use crate::vault::{KeyRing, KeyedRef, RingFile};
+use crate::verify::Refusal;
+use crate::{Engine, OpenError, file};
+
+/// How often a node looks for what others changed.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// How often it counts what others have of balances, and looks for the dead.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// What was taken and not used for so long is given back, so that another node can use it.
+const IDLE_MOST: Duration = Duration::from_secs(2);
+
+/// How often what is over is swept out.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How often a node notes in its tree what the trees of others are like, when they have grown.
+const NOTE_EVERY: Duration = Duration::from_secs(600);
+
+/// Questions asked in one round trip at most; more waits for the next.
+const ASKED_MOST: usize = 4096;
+
+/// A database that this node shares with others.
+pub(crate) struct Sharing {
+    pub(crate) store: SharedStore,
+    pub(crate) lease: Arc<Lease>,
+    waiting: Mutex<Waiting>,
+    bell: Condvar,
+    /// Held by whoever takes or gives back credits, until the books know it too.
+    purses: Mutex<()>,
+    /// What this node has taken is to be counted anew.
+    recount: AtomicBool,
+    /// Nodes that live, this one with them.
+    alive: AtomicI64,
+    /// Version of the key ring that this node has.
+    pub(crate) keys: AtomicI64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    wishes: Vec<(Wish, Tell<Told>)>,
+    is_closing: bool,
+}
+
+/// What a question wants to know or to have.
+enum Wish {
+    /// Was it answered before? If not, one attempt is counted.
+    Question { keys: Vec<KeyedRef>, attempts: Option<AttemptRefs> },
+    /// An attempt was counted, and nobody was asked.
+    GiveBack(AttemptRefs),
+    /// Credits of a purse.
+    Credits(PurseId, i64),
+    /// The key of a day, sealed; this one if there is none yet.
+    DayKey(u32, Vec<u8>),
+}
+
+/// What it is told.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// It was answered before.
+    pub(crate) answer: Option<StoredAnswer>,
+    /// Its counters with this attempt, in the order of [`AttemptRefs::counters`].
+    pub(crate) counts: Vec<i64>,
+    /// Mismatches in a row of its pair.
+    pub(crate) run: i64,
+    day_key: Vec<u8>,
+}
+
+/// Somebody waits for a value that another thread has.
+pub(crate) struct Tell<T>(Option<Arc<Mutex<Kept<T>>>>);
+
+struct Kept<T> {
+    value: Option<Result<T, StoreError>>,
+    waker: Option<Waker>,
+}
+
+/// A place for a value, and the future that waits for it.
+pub(crate) fn told<T>() -> (Tell<T>, impl Future<Output = Result<T, StoreError>> + use<T>) {
+    let shared = Arc::new(Mutex::new(Kept { value: None, waker: None }));
+    let tell = Tell(Some(Arc::clone(&shared)));
+    let wait = poll_fn(move |context| {
+        let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.value.take() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                kept.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    });
+    (tell, wait)
+}
+
+impl<T> Tell<T> {
+    /// Tells whoever still waits.
+    pub(crate) fn tell(mut self, value: Result<T, StoreError>) {
+        self.put(value);
+    }
+
+    fn put(&mut self, value: Result<T, StoreError>) {
+        let Some(shared) = self.0.take() else { return };
+        let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.value = Some(value);
+        if let Some(waker) = kept.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Drop for Tell<T> {
+    /// Also when the other thread is gone.
+    fn drop(&mut self) {
+        self.put(Err(StoreError::Stopped));
+    }
+}
+
+impl Sharing {
+    pub(crate) fn new(store: SharedStore, lease: Lease, keys: i64) -> Sharing {
+        Sharing {
+            store,
+            lease: Arc::new(lease),
+            waiting: Mutex::default(),
+            bell: Condvar::new(),
+            purses: Mutex::default(),
+            recount: AtomicBool::new(false),
+            alive: AtomicI64::new(1),
+            keys: AtomicI64::new(keys),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, wish: Wish) -> impl Future<Output = Result<Told, StoreError>> + use<> {
+        let (tell, wait) = told();
+        let mut waiting = self.lock();
+        // One that comes too late is told so when it is dropped.
+        if !waiting.is_closing {
+            waiting.wishes.push((wish, tell));
+        }
+        drop(waiting);
+        self.bell.notify_one();
+        wait
+    }
+
+    /// Whether a question was answered before; if not, its attempt is counted.
+    pub(crate) async fn question(
+        &self,
+        keys: Vec<KeyedRef>,
+        attempts: Option<AttemptRefs>,
+    ) -> Result<Told, Refusal> {
+        if keys.is_empty() && attempts.is_none() {
+            return Ok(Told::default());
+        }
+        self.ask(Wish::Question { keys, attempts }).await.map_err(unanswered)
+    }
+
+    /// Nobody was asked after all; nobody waits for that to be counted.
+    pub(crate) fn give_back(&self, attempts: &AttemptRefs) {
+        drop(self.ask(Wish::GiveBack(attempts.clone())));
+    }
+
+    /// Takes credits for this node, if there are any.
+    pub(crate) async fn refill(&self, purse: PurseId, credits: Credits) -> Result<(), Refusal> {
+        self.ask(Wish::Credits(purse, credits.0)).await.map(drop).map_err(unanswered)
+    }
+
+    /// The sealed key of a day.
+    pub(crate) async fn day_key(&self, day: u32, own: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+        self.ask(Wish::DayKey(day, own)).await.map(|told| told.day_key).map_err(unanswered)
+    }
+
+    /// What this node has is counted anew before the next block.
+    pub(crate) fn wants_recount(&self) -> bool {
+        self.recount.swap(false, Ordering::SeqCst)
+    }
+
+    pub(crate) fn recount_later(&self) {
+        self.recount.store(true, Ordering::SeqCst);
+    }
+
+    /// Nobody takes or gives back credits meanwhile.
+    pub(crate) fn purses(&self) -> MutexGuard<'_, ()> {
+        self.purses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().is_closing = true;
+        self.bell.notify_one();
+    }
+
+    fn wait(&self) -> Option<Vec<(Wish, Tell<Told>)>> {
+        let mut waiting = self.lock();
+        while waiting.wishes.is_empty() {
+            if waiting.is_closing {
+                return None;
+            }
+            waiting = self.bell.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        let taken = waiting.wishes.len().min(ASKED_MOST);
+        let rest = waiting.wishes.split_off(taken);
+        Some(std::mem::replace(&mut waiting.wishes, rest))
+    }
+}
+
+fn unanswered(error: StoreError) -> Refusal {
+    tracing::warn!(%error, "the database that nodes share did not answer a question");
+    Refusal::Stopped
+}
+
+/// Answers wishes until it is closed.
+pub(crate) fn tell_all(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
+    while let Some(wishes) = sharing.wait() {
+        let mut questions = Vec::new();
+        let mut purses: BTreeMap<PurseId, (i64, Vec<Tell<Told>>)> = BTreeMap::new();
+        let mut back = Vec::new();
+        for (wish, tell) in wishes {
+            match wish {
+                Wish::Question { keys, attempts } => questions.push((keys, attempts, tell)),
+                Wish::GiveBack(attempts) => back.push(attempts),
+                Wish::Credits(purse, credits) => {
+                    let (all, tells) = purses.entry(purse).or_default();
+                    *all = all.saturating_add(credits);
+                    tells.push(tell);
+                }
+                Wish::DayKey(day, own) => {
+                    tell.tell(nodes.day_key(day, &own).map(|day_key| Told { day_key, ..Told::default() }));
+                }
+            }
+        }
+        for (purse, (credits, tells)) in purses {
+            let taken = engine.take_slice(sharing, &mut nodes, purse, credits);
+            let mut error = taken.err();
+            for tell in tells {
+                // Said once, to the first; the others see that they have nothing.
+                tell.tell(error.take().map_or(Ok(Told::default()), Err));
+            }
+        }
+        answer(engine, &mut nodes, questions, &back);
+    }
+}
+
+type Questions = Vec<(Vec<KeyedRef>, Option<AttemptRefs>, Tell<Told>)>;
+
+fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions, back: &[AttemptRefs]) {
+    let keys: Vec<KeyedRef> = questions.iter().flat_map(|(keys, ..)| keys).copied().collect();
+    let mut known: HashMap<KeyedRef, StoredAnswer> = HashMap::new();
+    if !keys.is_empty() {
+        match nodes.recall(&keys, engine.clock.now_ms()) {
+            Ok(found) => known.extend(found.into_iter().map(|answer| (answer.key, answer))),
+            Err(error) => return refuse_all(questions, error),
+        }
+    }
+    let is_new = |keys: &[KeyedRef]| !keys.iter().any(|key| known.contains_key(key));
+    let mut counters: BTreeMap<(i32, [u8; COUNTER_BYTES]), i64> = BTreeMap::new();
+    let mut runs = Vec::new();
+    for (keys, attempts, _) in &questions {
+        let Some(refs) = attempts.as_ref().filter(|_| is_new(keys)) else { continue };
+        let day = refs.day as i32;
+        refs.counters().for_each(|counter| *counters.entry((day, counter)).or_default() += 1);
+        runs.push((day, refs.pair()));
+    }
+    for refs in back {
+        let day = refs.day as i32;
+        refs.counters().for_each(|counter| *counters.entry((day, counter)).or_default() -= 1);
+    }
+    let counters: Vec<_> = counters.into_iter().collect();
+    let asked = if counters.is_empty() && runs.is_empty() { Ok(Default::default()) } else { nodes.count(&counters, &runs) };
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return refuse_all(questions, error),
+    };
+    // Of several questions about one card in this round trip each is told the count after itself.
+    let mut after: HashMap<_, i64> = counters
+        .iter()
+        .zip(&asked.counts)
+        .map(|((counter, by), count)| (*counter, count - by))
+        .collect();
+    let mut runs = asked.runs.iter();
+    for (keys, attempts, tell) in questions {
+        let answer = keys.iter().find_map(|key| known.get(key)).cloned();
+        let mut told = Told { answer, ..Told::default() };
+        if let Some(refs) = attempts.filter(|_| told.answer.is_none()) {
+            let day = refs.day as i32;
+            let mut next = |counter| {
+                let count = after.entry((day, counter)).or_default();
+                *count += 1;
+                *count
+            };
+            told.counts = refs.counters().map(&mut next).collect();
+            told.run = runs.next().copied().unwrap_or(0);
+        }
+        tell.tell(Ok(told));
+    }
+}
+
+fn refuse_all(questions: Questions, error: StoreError) {
+    tracing::warn!(%error, "the database that nodes share cannot be asked");
+    questions.into_iter().for_each(|(.., tell)| tell.tell(Err(StoreError::Stopped)));
+}
+
+impl Engine {
+    fn take_slice(
+        &self,
+        sharing: &Sharing,
+        nodes: &mut Nodes,
+        purse: PurseId,
+        credits: i64,
+    ) -> Result<(), StoreError> {
+        let _one_at_a_time = sharing.purses();
+        let taken = nodes.take(&sharing.lease, purse, credits, sharing.alive.load(Ordering::Relaxed));
+        match taken {
+            Ok(taken) => {
+                self.books().take_slice(purse, taken);
+                Ok(())
+            }
+            Err(error) => {
+                // It may have been taken all the same, or this node was found dead.
+                sharing.recount_later();
+                Err(error)
+            }
+        }
+    }
+
+    /// What an application or a credential needs more of, after it was refused here.
+    pub(crate) async fn refill(
+        &self,
+        sharing: &Sharing,
+        refusal: Refusal,
+        application: &Application,
+        credential: &Credential,
+        price: Credits,
+    ) -> Result<(), Refusal> {
+        let purse = match refusal {
+            Refusal::Arrears => Purse::application(application.id.0),
+            Refusal::LimitReached => Purse::credential(credential.id.0),
+            other => return Err(other),
+        };
+        sharing.refill(purse, price).await
+    }
+}
+
+/// What the watcher remembers from look to look.
+#[derive(Default)]
+struct Watched {
+    counted: Option<Instant>,
+    swept: Option<Instant>,
+    /// What lay idle, and since when.
+    idle: HashMap<PurseId, (i64, Instant)>,
+    /// When the trees of others were noted, and how large they were.
+    noted: HashMap<i64, (Instant, i64)>,
+    /// Said once: a database stays away for a while.
+    is_away: bool,
+}
+
+/// Looks after this node among the others until the engine is closed.
+pub(crate) fn watch(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
+    let mut watched = Watched::default();
+    while !engine.queue.is_closed() {
+        match engine.look_around(sharing, &mut nodes, &mut watched) {
+            Ok(()) => watched.is_away = false,
+            // The writer takes this node's place again, unless it is another's.
+            Err(StoreError::Fenced | StoreError::ChangedElsewhere) => sharing.recount_later(),
+            Err(error) => {
+                if !std::mem::replace(&mut watched.is_away, true) {
+                    tracing::warn!(%error, "the database that nodes share cannot be watched; it is tried again");
+                }
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn is_due(at: &mut Option<Instant>, every: Duration) -> bool {
+    let is_due = at.is_none_or(|at| at.elapsed() >= every);
+    if is_due {
+        *at = Some(Instant::now());
+    }
+    is_due
+}
+
+impl Engine {
+    fn look_around(
+        &self,
+        sharing: &Sharing,
+        nodes: &mut Nodes,
+        watched: &mut Watched,
+    ) -> Result<(), StoreError> {
+        let (callers, keys) = nodes.sign_of_life(&sharing.lease)?;
+        if callers != sharing.lease.callers() {
+            self.read_callers(sharing, callers)?;
+        }
+        if keys != sharing.keys.load(Ordering::SeqCst) {
+            self.read_key_ring(sharing, nodes)?;
+        }
+        if is_due(&mut watched.counted, COUNT_EVERY) {
+            sharing.alive.store(nodes.alive()?, Ordering::Relaxed);
+            let slices = nodes.slices(&sharing.lease)?;
+            self.books().share_out(&slices, false);
+            self.give_back_idle(sharing, nodes, &mut watched.idle)?;
+            for dead in nodes.bury()? {
+                tracing::warn!(node = dead, "a node gave no sign of life; what it had taken of balances is given back");
+            }
+            self.note_trees(sharing, nodes, &mut watched.noted)?;
+        }
+        if is_due(&mut watched.swept, SWEEP_EVERY) {
+            let now = self.clock.now_ms();
+            nodes.sweep(clock::beijing_day(now), now)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what other nodes changed about callers.
+    fn read_callers(&self, sharing: &Sharing, version: i64) -> Result<(), StoreError> {
+        let _no_change_meanwhile = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = LedgerReader::open(self.ledger.clone())?.directory(&self.vault)?;
+        self.replace_directory(directory);
+        sharing.lease.set_callers(version);
+        Ok(())
+    }
+
+    fn give_back_idle(
+        &self,
+        sharing: &Sharing,
+        nodes: &mut Nodes,
+        idle: &mut HashMap<PurseId, (i64, Instant)>,
+    ) -> Result<(), StoreError> {
+        let now = self.books().idle_slices();
+        idle.retain(|purse, (credits, _)| now.contains(&(*purse, *credits)));
+        for (purse, credits) in now {
+            let (_, since) = *idle.entry(purse).or_insert((credits, Instant::now()));
+            if since.elapsed() < IDLE_MOST {
+                continue;
+            }
+            idle.remove(&purse);
+            let _one_at_a_time = sharing.purses();
+            {
+                let mut books = self.books();
+                // Somebody may have needed it since.
+                if !books.idle_slices().contains(&(purse, credits)) {
+                    continue;
+                }
+                books.take_slice(purse, -credits);
+            }
+            if let Err(error) = nodes.give_back(&sharing.lease, purse, credits) {
+                // Less is known here than there is; never more.
+                sharing.recount_later();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what the trees of others are like, in this node's own.
+    fn note_trees(
+        &self,
+        sharing: &Sharing,
+        nodes: &mut Nodes,
+        noted: &mut HashMap<i64, (Instant, i64)>,
+    ) -> Result<(), StoreError> {
+        for (node, size, root) in nodes.other_trees(&sharing.lease)? {
+            let is_known = noted.get(&node).is_some_and(|(at, known)| at.elapsed() < NOTE_EVERY || *known == size);
+            let (Ok(number), Ok(root)) = (u32::try_from(node), root.try_into()) else { continue };
+            if is_known {
+                continue;
+            }
+            noted.insert(node, (Instant::now(), size));
+            self.record(Entry::Seen { at_ms: self.clock.now_ms(), node: number, size: size as u64, root })?;
+        }
+        Ok(())
+    }
+}
+
+/// The key ring is everybody's: the first node's goes into the database, the others take it from there.
+pub(crate) fn share_keys(nodes: &mut Nodes, path: &Path, root: &[u8; 32]) -> Result<i64, OpenError> {
+    RingFile::open_or_create(path, root)?;
+    let own = read(path)?;
+    let (shared, version) = nodes.key_ring(&own)?;
+    take_over(path, &own, &shared, root)?;
+    Ok(version)
+}
+
+/// A new node has no ring yet: it takes the one of the others, which its root key opens.
+pub(crate) fn join(folder: &Path, store: &SharedStore, root: &[u8; 32]) -> Result<(), OpenError> {
+    let path = folder.join("keys.json");
+    if path.exists() {
+        return Ok(());
+    }
+    let Some(shared) = Nodes::open(&store.database)?.known_key_ring()? else { return Ok(()) };
+    file::create_private_dir(folder).map_err(|cause| of_file(folder, cause))?;
+    take_over(&path, &[], &shared, root)
+}
+
+/// Puts the shared ring in place of this node's, which is kept beside it.
+fn take_over(path: &Path, own: &[u8], shared: &[u8], root: &[u8; 32]) -> Result<(), OpenError> {
+    if own == shared {
+        return Ok(());
+    }
+    let next = path.with_extension("next");
+    file::write_durably(&next, shared).map_err(|cause| of_file(&next, cause))?;
+    // Of another installation, or sealed by another root key: then nothing is replaced.
+    let opened = KeyRing::open(&next, root);
+    let kept = opened.map_err(OpenError::from).and_then(|_| {
+        if !own.is_empty() {
+            let before = path.with_extension("before");
+            file::write_durably(&before, own).map_err(|cause| of_file(&before, cause))?;
+        }
+        file::write_durably(path, shared).map_err(|cause| of_file(path, cause))
+    });
+    let _ = std::fs::remove_file(&next);
+    kept
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, OpenError> {
+    std::fs::read(path).map_err(|cause| of_file(path, cause))
+}
+
+fn of_file(path: &Path, cause: std::io::Error) -> OpenError {
+    OpenError::Store(StoreError::Folder { path: path.to_owned(), cause })
+}
+
+impl Engine {
+    /// Takes over the key ring that another node changed.
+    fn read_key_ring(&self, sharing: &Sharing, nodes: &mut Nodes) -> Result<(), StoreError> {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.file("keys.json");
+        let own = std::fs::read(&path).map_err(|cause| StoreError::Folder { path: path.clone(), cause })?;
+        let (shared, version) = nodes.key_ring(&own)?;
+        if let Err(error) = take_over(&path, &own, &shared, ring.root()).and_then(|()| Ok(ring.reopen()?)) {
+            tracing::error!(%error, "the keys that another node made cannot be read");
+            return Ok(());
+        }
+        let _books = self.books();
+        self.vault.replace(&ring.ring);
+        sharing.keys.store(version, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Makes a change of the key ring known to the other nodes; where one of them was first, theirs counts.
+    pub(crate) fn share_key_ring(&self) -> Result<(), StoreError> {
+        let Some(sharing) = &self.sharing else { return Ok(()) };
+        let path = self.file("keys.json");
+        let own = std::fs::read(&path).map_err(|cause| StoreError::Folder { path, cause })?;
+        let seen = sharing.keys.load(Ordering::SeqCst);
+        Nodes::again(&sharing.store.database)?.replace_key_ring(&own, seen)?;
+        sharing.keys.store(seen + 1, Ordering::SeqCst);
+        Ok(())
+    }
+}

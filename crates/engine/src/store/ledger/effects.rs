@@ -1,0 +1,107 @@
+//! What a block changes beside itself where several nodes share the store: slices of balances, stored
+//! answers, attempts, credits. All of it is told by the entries and their side rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::caller::CredentialId;
+use crate::clock::Millis;
+use crate::ledger::{Answer, Credits, Entry, IdempotencyRef, Side, encoded};
+use crate::limit::{AttemptRefs, COUNTER_BYTES};
+use crate::outcome::{Class, Outcome};
+use crate::store::shared::Purse;
+
+/// Day and counter.
+type Counter = (i32, [u8; COUNTER_BYTES]);
+
+/// All of it, of one block.
+#[derive(Default)]
+pub(super) struct Effects {
+    /// Charged, millionths of a credit.
+    pub(super) charged: BTreeMap<(i16, i64), i64>,
+    /// Stored answers: key, payload, until when, the answer.
+    pub(super) answered: BTreeMap<Vec<u8>, (Vec<u8>, Millis, Vec<u8>)>,
+    /// Runs of mismatches that end here.
+    pub(super) ended: BTreeSet<Counter>,
+    /// Mismatches to add to a run, and attempts to give back, because nobody was asked.
+    pub(super) moved: BTreeMap<Counter, i64>,
+    /// Credits: to whom, how much, and the reference of an order.
+    pub(super) credits: Vec<(i64, i64, Option<[u8; 16]>)>,
+}
+
+impl Effects {
+    pub(super) fn of(entries: &[Entry], sides: &[&Side]) -> Effects {
+        let mut all = Effects::default();
+        for (entry, side) in entries.iter().zip(sides) {
+            all.add(entry, side);
+        }
+        all
+    }
+
+    fn add(&mut self, entry: &Entry, side: &Side) {
+        match entry {
+            Entry::Answer(answer) => {
+                self.charge(answer.application.0, answer.credential, answer.charged, answer.balance.is_some());
+                if let Some(refs) = &side.attempts {
+                    self.count(refs, answer.outcome);
+                }
+                if let Some(asked) = side.idempotency.filter(|_| is_kept(answer)) {
+                    self.keep(&asked, answer);
+                }
+            }
+            Entry::Bulk(bulk) => {
+                self.charge(bulk.application.0, bulk.credential, bulk.charged(), bulk.balance.is_some());
+                let rows = side.bulk.iter().flat_map(|bulk| bulk.attempts.iter().zip(bulk.outcomes()));
+                for (refs, outcome) in rows {
+                    if let Some((refs, outcome)) = refs.as_ref().zip(outcome) {
+                        self.count(refs, outcome);
+                    }
+                }
+            }
+            Entry::Grant { application, amount, .. } => {
+                self.credits.push((i64::from(application.0), amount.0, None));
+            }
+            Entry::Payment { application, amount, reference, .. } => {
+                self.credits.push((i64::from(application.0), amount.0, Some(*reference)));
+            }
+            _ => {}
+        }
+    }
+
+    fn charge(&mut self, application: u32, credential: CredentialId, charged: Credits, is_limited: bool) {
+        if charged <= Credits::ZERO {
+            return;
+        }
+        if is_limited {
+            *self.charged.entry(Purse::application(application)).or_default() += charged.0;
+        }
+        *self.charged.entry(Purse::credential(credential.0)).or_default() += charged.0;
+    }
+
+    fn count(&mut self, refs: &AttemptRefs, outcome: Outcome) {
+        let day = refs.day as i32;
+        if outcome.class() == Class::Retryable {
+            // Counted before the look-up; nobody was asked.
+            refs.counters().for_each(|counter| *self.moved.entry((day, counter)).or_default() -= 1);
+            return;
+        }
+        let pair = (day, refs.pair());
+        match outcome {
+            Outcome::HolderMismatch => *self.moved.entry(pair).or_default() += 1,
+            Outcome::Pass => {
+                self.moved.remove(&pair);
+                self.ended.insert(pair);
+            }
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, asked: &IdempotencyRef, answer: &Answer) {
+        let kept = (asked.payload.to_vec(), asked.until_ms, encoded(answer));
+        self.answered.insert(asked.key.to_vec(), kept);
+    }
+}
+
+/// "Busy" and "too many attempts" invite to ask again: the next one must be asked, not recalled.
+fn is_kept(answer: &Answer) -> bool {
+    answer.outcome.class() != Class::Retryable
+}

@@ -1,0 +1,385 @@
+//! What nodes share besides their ledgers: who is there, balances, attempts, stored answers, keys, jobs.
+//!
+//! Each verb is one transaction and can be repeated; what takes credits checks this node's right first.
+
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+
+use super::StoreError;
+use super::ledger::{ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
+use super::node::{Lease, SharedStore, new_epoch};
+use super::postgres::{Connection, Database, Session};
+use crate::clock::Millis;
+use crate::ledger::StoredAnswer;
+use crate::limit::COUNTER_BYTES;
+use crate::vault::KeyedRef;
+
+/// Whose credits.
+pub(crate) type PurseId = (i16, i64);
+
+/// Names of purses.
+pub(crate) struct Purse;
+
+impl Purse {
+    /// What an application has.
+    pub(crate) fn application(id: u32) -> PurseId {
+        (0, i64::from(id))
+    }
+
+    /// What a credential may be charged in all.
+    pub(crate) fn credential(id: u32) -> PurseId {
+        (1, i64::from(id))
+    }
+}
+
+/// What a node has of a purse.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slice {
+    /// Whose.
+    pub(crate) purse: PurseId,
+    /// Taken and not charged yet, millionths of a credit; negative where nothing limited it.
+    pub(crate) remains: i64,
+    /// What others have, and nobody.
+    pub(crate) elsewhere: i64,
+    /// Charged by others since the beginning.
+    pub(crate) charged_elsewhere: i64,
+}
+
+/// What is known about questions once their attempts are counted.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// After this attempt, in the order they were asked.
+    pub(crate) counts: Vec<i64>,
+    /// Runs of mismatches, in the order they were asked.
+    pub(crate) runs: Vec<i64>,
+}
+
+/// A counter of a day.
+pub(crate) type Counter = (i32, [u8; COUNTER_BYTES]);
+
+/// A session about what nodes share.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    session: Session,
+}
+
+impl Nodes {
+    /// Makes the tables if need be.
+    pub(crate) fn open(database: &Arc<Database>) -> Result<Nodes, StoreError> {
+        let mut session = Session::new(Arc::clone(database))?;
+        session.migrate(&SHARED_SCHEMA)?;
+        Ok(Nodes { session })
+    }
+
+    /// Another session.
+    pub(crate) fn again(database: &Arc<Database>) -> Result<Nodes, StoreError> {
+        Ok(Nodes { session: Session::new(Arc::clone(database))? })
+    }
+
+    /// Takes the place of the node of this name, or a new one. A process that had it is fenced from now on.
+    pub(crate) fn take_place(&mut self, store: &SharedStore) -> Result<Lease, StoreError> {
+        let (holder, epoch) = (new_epoch(), new_epoch());
+        let take = "
+            INSERT INTO node
+            SELECT coalesce(max(number), 0) + 1, $1, $2, $3,
+                (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT + $4 FROM node
+            ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,
+                alive_until = excluded.alive_until
+            RETURNING number";
+        loop {
+            let taken = self.session.transaction(async |connection: &Connection| {
+                let run = async {
+                    let with: &[&(dyn ToSql + Sync)] = &[&store.node, &holder, &epoch, &ALIVE_MS];
+                    let number = connection.client.query_one(take, with).await?;
+                    let version = "SELECT n FROM version WHERE of_what = 'callers'";
+                    let version = connection.client.query_one(version, &[]).await?;
+                    Ok(Lease::new(number.get(0), holder, epoch, version.get(0)))
+                };
+                run.await.map_err(StoreError::Database)
+            });
+            match taken {
+                // Two new nodes took the same number.
+                Err(StoreError::Database(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {}
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Says that this node is alive; gives the versions of callers and of the key ring.
+    pub(crate) fn sign_of_life(&mut self, lease: &Lease) -> Result<(i64, i64), StoreError> {
+        let (number, epoch) = (lease.number, lease.epoch());
+        let rows = self.session.read(async |connection: &Connection| {
+            let fence = connection.prepared(FENCE).await?;
+            connection.client.query(&fence, &[&number, &epoch, &ALIVE_MS]).await?;
+            let find = connection.prepared("SELECT of_what, n FROM version").await?;
+            connection.client.query(&find, &[]).await
+        });
+        let version = |rows: &[Row], what: &str| {
+            rows.iter().find(|row| row.get::<_, &str>(0) == what).map_or(0, |row| row.get(1))
+        };
+        let rows = rows.map_err(|error| fenced(error, lease, epoch))?;
+        Ok((version(&rows, "callers"), version(&rows, "keys")))
+    }
+
+    /// Fences nodes that gave no sign of life for long, and gives back what they had taken.
+    pub(crate) fn bury(&mut self) -> Result<Vec<String>, StoreError> {
+        let find = "
+            SELECT number, name FROM node
+            WHERE alive_until < (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT
+              AND EXISTS (SELECT 1 FROM slice WHERE slice.node = node.number AND slice.remains > 0)
+            FOR UPDATE";
+        let give_back = "
+            INSERT INTO purse SELECT kind, id, remains FROM slice WHERE node = $1 AND remains > 0 ORDER BY kind, id
+            ON CONFLICT (kind, id) DO UPDATE SET free = purse.free + excluded.free";
+        self.session.transaction(async |connection: &Connection| {
+            let run = async {
+                let dead = connection.client.query(find, &[]).await?;
+                for row in &dead {
+                    let number: i64 = row.get(0);
+                    let fence = "UPDATE node SET epoch = $2 WHERE number = $1";
+                    connection.client.execute(fence, &[&number, &new_epoch()]).await?;
+                    connection.client.execute(give_back, &[&number]).await?;
+                    let empty = "UPDATE slice SET remains = 0 WHERE node = $1 AND remains > 0";
+                    connection.client.execute(empty, &[&number]).await?;
+                }
+                Ok(dead.iter().map(|row| row.get(1)).collect())
+            };
+            run.await.map_err(StoreError::Database)
+        })
+    }
+
+    /// All purses, with what this node has of them.
+    pub(crate) fn slices(&mut self, lease: &Lease) -> Result<Vec<Slice>, StoreError> {
+        let find = "
+            SELECT kind, id, sum(own)::BIGINT, sum(others)::BIGINT, sum(charged)::BIGINT FROM (
+                SELECT kind, id, 0 AS own, free AS others, 0 AS charged FROM purse
+                UNION ALL
+                SELECT kind, id, CASE WHEN node = $1 THEN remains ELSE 0 END,
+                    CASE WHEN node = $1 THEN 0 ELSE remains END, CASE WHEN node = $1 THEN 0 ELSE charged END
+                FROM slice
+            ) AS parts GROUP BY kind, id";
+        let rows = self.session.read(async |connection: &Connection| {
+            connection.client.query(&connection.prepared(find).await?, &[&lease.number]).await
+        })?;
+        let read = |row: &Row| Slice {
+            purse: (row.get(0), row.get(1)),
+            remains: row.get(2),
+            elsewhere: row.get(3),
+            charged_elsewhere: row.get(4),
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// Takes credits out of a purse: as many as are wanted, and a share of what is free so that the next is not
+    /// soon. Gives how many; less than was wanted when there are no more.
+    pub(crate) fn take(
+        &mut self,
+        lease: &Lease,
+        purse: PurseId,
+        wanted: i64,
+        nodes: i64,
+    ) -> Result<i64, StoreError> {
+        let (number, epoch) = (lease.number, lease.epoch());
+        let (kind, id) = purse;
+        let taken = self.session.transaction(async |connection: &Connection| {
+            let run = async {
+                let fence = connection.prepared(FENCE).await?;
+                connection.client.query(&fence, &[&number, &epoch, &ALIVE_MS]).await?;
+                let find = "SELECT free FROM purse WHERE kind = $1 AND id = $2 FOR UPDATE";
+                let find = connection.prepared(find).await?;
+                let free = connection.client.query_opt(&find, &[&kind, &id]).await?;
+                let free = free.map_or(0, |row| row.get::<_, i64>(0));
+                if free <= 0 {
+                    return Ok(0);
+                }
+                let taken = wanted.max(free / (2 * nodes.max(1))).min(free);
+                let take = "UPDATE purse SET free = free - $3 WHERE kind = $1 AND id = $2";
+                let take = connection.prepared(take).await?;
+                connection.client.execute(&take, &[&kind, &id, &taken]).await?;
+                let put = "INSERT INTO slice VALUES ($1, $2, $3, $4, 0)
+                    ON CONFLICT (node, kind, id) DO UPDATE SET remains = slice.remains + excluded.remains";
+                let put = connection.prepared(put).await?;
+                connection.client.execute(&put, &[&number, &kind, &id, &taken]).await?;
+                Ok(taken)
+            };
+            run.await.map_err(StoreError::Database)
+        });
+        taken.map_err(|error| fenced(error, lease, epoch))
+    }
+
+    /// Puts credits back into a purse. Not tried again by itself: what an unknown commit did is read back.
+    pub(crate) fn give_back(&mut self, lease: &Lease, purse: PurseId, credits: i64) -> Result<(), StoreError> {
+        let (number, epoch) = (lease.number, lease.epoch());
+        let (kind, id) = purse;
+        let given = self.session.transaction(async |connection: &Connection| {
+            let run = async {
+                let fence = connection.prepared(FENCE).await?;
+                connection.client.query(&fence, &[&number, &epoch, &ALIVE_MS]).await?;
+                let take = "UPDATE slice SET remains = remains - $4 WHERE node = $1 AND kind = $2 AND id = $3";
+                let take = connection.prepared(take).await?;
+                connection.client.execute(&take, &[&number, &kind, &id, &credits]).await?;
+                let put = "UPDATE purse SET free = free + $3 WHERE kind = $1 AND id = $2";
+                let put = connection.prepared(put).await?;
+                connection.client.execute(&put, &[&kind, &id, &credits]).await
+            };
+            run.await.map(drop).map_err(StoreError::Database)
+        });
+        given.map_err(|error| fenced(error, lease, epoch))
+    }
+
+    /// Answers to questions that were asked before.
+    pub(crate) fn recall(&mut self, keys: &[KeyedRef], now: Millis) -> Result<Vec<StoredAnswer>, StoreError> {
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        let rows = self.session.read(async |connection: &Connection| {
+            connection.client.query(&connection.prepared(RECALL).await?, &[&keys, &now]).await
+        })?;
+        rows.iter().map(read_answer).collect()
+    }
+
+    /// Counts attempts before anything is looked up: a crash counts too many, never too few. `counters`
+    /// are in the order of their bytes, each once, with how often it is counted; runs are read.
+    pub(crate) fn count(
+        &mut self,
+        counters: &[(Counter, i64)],
+        runs: &[Counter],
+    ) -> Result<Asked, StoreError> {
+        let count = "
+            INSERT INTO attempt SELECT * FROM unnest($1::INT[], $2::BYTEA[], $3::BIGINT[])
+            ON CONFLICT (day, ref) DO UPDATE SET n = attempt.n + excluded.n RETURNING day, ref, n";
+        let find = "
+            SELECT attempt.day, attempt.ref, attempt.n FROM attempt
+            JOIN unnest($1::INT[], $2::BYTEA[]) AS pair (day, ref)
+              ON attempt.day = pair.day AND attempt.ref = pair.ref";
+        let days: Vec<i32> = counters.iter().map(|((day, _), _)| *day).collect();
+        let refs: Vec<&[u8]> = counters.iter().map(|((_, counter), _)| &counter[..]).collect();
+        let by: Vec<i64> = counters.iter().map(|(_, by)| *by).collect();
+        let run_days: Vec<i32> = runs.iter().map(|(day, _)| *day).collect();
+        let run_refs: Vec<&[u8]> = runs.iter().map(|(_, counter)| &counter[..]).collect();
+        // Counted again when the connection is lost in between: too many, never too few.
+        let (counted, found) = self.session.read(async |connection: &Connection| {
+            let count = connection.prepared(count).await?;
+            let find = connection.prepared(find).await?;
+            let counted = connection.client.query(&count, &[&days, &refs, &by]).await?;
+            let found = connection.client.query(&find, &[&run_days, &run_refs]).await?;
+            Ok((counted, found))
+        })?;
+        let of = |rows: &[Row], (day, counter): &Counter| {
+            let is = |row: &&Row| row.get::<_, i32>(0) == *day && row.get::<_, &[u8]>(1) == counter;
+            rows.iter().find(is).map_or(0, |row| row.get::<_, i64>(2))
+        };
+        Ok(Asked {
+            counts: counters.iter().map(|(counter, _)| of(&counted, counter)).collect(),
+            runs: runs.iter().map(|run| of(&found, run)).collect(),
+        })
+    }
+
+    /// The sealed key of a day: the first that any node makes.
+    pub(crate) fn day_key(&mut self, day: u32, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let day = day as i32;
+        self.session.read(async |connection: &Connection| {
+            let client = &connection.client;
+            // Yesterday's goes with its counters; questions around midnight still have it in memory.
+            client.execute("DELETE FROM day_key WHERE day < $1", &[&(day - 1)]).await?;
+            let put = "INSERT INTO day_key VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            client.execute(put, &[&day, &sealed]).await?;
+            Ok(client.query_one("SELECT sealed FROM day_key WHERE day = $1", &[&day]).await?.get(0))
+        })
+    }
+
+    /// Forgets counters of days that are over, and stored answers that nobody may have any more.
+    pub(crate) fn sweep(&mut self, today: u32, now: Millis) -> Result<(), StoreError> {
+        let before = today as i32 - 1;
+        self.session.read(async |connection: &Connection| {
+            connection.client.execute("DELETE FROM attempt WHERE day < $1", &[&before]).await?;
+            connection.client.execute("DELETE FROM answered WHERE until_ms <= $1", &[&now]).await.map(drop)
+        })
+    }
+
+    /// The sealed key ring, and its version; the first node's becomes everybody's.
+    pub(crate) fn key_ring(&mut self, own: &[u8]) -> Result<(Vec<u8>, i64), StoreError> {
+        self.session.read(async |connection: &Connection| {
+            let client = &connection.client;
+            client.execute("INSERT INTO key_ring VALUES (1, $1) ON CONFLICT DO NOTHING", &[&own]).await?;
+            let find = "SELECT sealed, n FROM key_ring, version WHERE of_what = 'keys'";
+            let row = client.query_one(find, &[]).await?;
+            Ok((row.get(0), row.get(1)))
+        })
+    }
+
+    /// The sealed key ring, if some node has put one there.
+    pub(crate) fn known_key_ring(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.session.read(async |connection: &Connection| {
+            let found = connection.client.query_opt("SELECT sealed FROM key_ring", &[]).await?;
+            Ok(found.map(|row| row.get(0)))
+        })
+    }
+
+    /// Replaces the sealed key ring that was read with this version.
+    pub(crate) fn replace_key_ring(&mut self, sealed: &[u8], seen: i64) -> Result<(), StoreError> {
+        self.session.transaction(async |connection: &Connection| {
+            let client = &connection.client;
+            let raise = "UPDATE version SET n = n + 1 WHERE of_what = 'keys' AND n = $1";
+            if client.execute(raise, &[&seen]).await.map_err(StoreError::Database)? == 0 {
+                return Err(StoreError::ChangedElsewhere);
+            }
+            let put = client.execute("UPDATE key_ring SET sealed = $1", &[&sealed]).await;
+            put.map(drop).map_err(StoreError::Database)
+        })
+    }
+
+    /// What the trees of other nodes are like: number, entries, root.
+    pub(crate) fn other_trees(&mut self, lease: &Lease) -> Result<Vec<(i64, i64, Vec<u8>)>, StoreError> {
+        let find = "
+            SELECT node.number, block.size, block.root FROM node
+            JOIN block ON block.node = node.number
+              AND block.seq = (SELECT max(last.seq) FROM block AS last WHERE last.node = node.number)
+            WHERE node.number <> $1 ORDER BY node.number";
+        let rows = self.session.read(async |connection: &Connection| {
+            connection.client.query(&connection.prepared(find).await?, &[&lease.number]).await
+        })?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+    }
+
+    /// How many nodes gave a sign of life.
+    pub(crate) fn alive(&mut self) -> Result<i64, StoreError> {
+        let count = "SELECT count(*) FROM node
+                     WHERE alive_until >= (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT";
+        let row = self.session.read(async |connection: &Connection| {
+            connection.client.query_one(&connection.prepared(count).await?, &[]).await
+        })?;
+        Ok(row.get(0))
+    }
+
+    /// Gives up what this node has and its sign of life: it ends in order.
+    pub(crate) fn leave(&mut self, lease: &Lease) -> Result<(), StoreError> {
+        let (number, epoch) = (lease.number, lease.epoch());
+        let left = self.session.transaction(async |connection: &Connection| {
+            let run = async {
+                let client = &connection.client;
+                client.query(FENCE, &[&number, &epoch, &0_i64]).await?;
+                let give_back = "
+                    INSERT INTO purse SELECT kind, id, remains FROM slice WHERE node = $1 AND remains > 0
+                    ORDER BY kind, id ON CONFLICT (kind, id) DO UPDATE SET free = purse.free + excluded.free";
+                client.execute(give_back, &[&number]).await?;
+                let empty = "UPDATE slice SET remains = 0 WHERE node = $1 AND remains > 0";
+                client.execute(empty, &[&number]).await
+            };
+            run.await.map(drop).map_err(StoreError::Database)
+        });
+        left.map_err(|error| fenced(error, lease, epoch))
+    }
+}
+
+/// A division by zero is the fence's. When the writer took another epoch meanwhile, nothing is wrong: it
+/// is as if others had been in the way.
+fn fenced(error: StoreError, lease: &Lease, epoch: i64) -> StoreError {
+    match error {
+        StoreError::Database(cause) if cause.code() == Some(&SqlState::DIVISION_BY_ZERO) => {
+            if lease.epoch() == epoch { StoreError::Fenced } else { StoreError::ChangedElsewhere }
+        }
+        other => other,
+    }
+}

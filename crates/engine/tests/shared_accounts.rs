@@ -1,0 +1,174 @@
+//! Several engines that share the accounts and the platform of a database: what one changes the others know soon,
+//! and none answers from what may be old.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/park.rs"]
+mod park;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/shop.rs"]
+mod shop;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use engine::account::AccountState;
+use engine::caller::{Action, CallerId, Wire};
+use engine::claim::Claim;
+use engine::issuer::Issuers;
+use engine::ledger::Credits;
+use engine::limit::AttemptPolicy;
+use engine::operator::By;
+use engine::outcome::Outcome;
+use engine::settle::Desk;
+use engine::store::postgres::Database;
+use engine::store::{AccountOrder, AccountSpot, SharedStore};
+use engine::vault::KeyGroup;
+use engine::verify::{Question, Refusal, new_request_id, verify};
+use engine::{Engine, Policy, Running};
+
+const ROOT: [u8; 32] = [9; 32];
+const CARD: &str = "6217000000000000012";
+
+fn open(folder: &Path, node: &str, database: &Arc<Database>) -> Running {
+    let policy = Policy {
+        test_land: true,
+        requests_per_second: [0; Action::ALL.len()],
+        attempts: AttemptPolicy::OFF,
+        log_bytes: 0,
+        accounts_stale_max: Duration::from_secs(2),
+        ..Policy::default()
+    };
+    let shared = SharedStore { database: Arc::clone(database), node: node.into() };
+    let seed = shop::shop(Credits::whole(100_000));
+    Engine::open(folder, &ROOT, policy, Issuers::built_in(), seed, Some(shared)).unwrap()
+}
+
+fn ask(engine: &Arc<Engine>) -> Result<Outcome, Refusal> {
+    let desk = engine.desk().unwrap();
+    let credential = shop::credential(&engine.vault);
+    let claim = Claim::new("张伟", CARD, "99010119610202001X", "16100000001", 0);
+    let asked = async {
+        let admission = desk.admit(&credential, Action::FourElements, false).await?;
+        let question = Question {
+            wire: Wire::AceData,
+            action: Action::FourElements,
+            credential: &credential,
+            claim: &claim,
+            idempotency_key: None,
+            purpose: None,
+            detailed: false,
+            scripted: None,
+            request: new_request_id(),
+            began: Instant::now(),
+        };
+        verify(&desk, admission, question).await
+    };
+    wait(&desk, asked).map(|settled| settled.answer.outcome)
+}
+
+/// Runs one future beside the desk's mail, on this thread.
+fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
+    let waker = park::waker();
+    let mut context = Context::from_waker(&waker);
+    let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
+    loop {
+        let _ = mail.as_mut().poll(&mut context);
+        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+            return done;
+        }
+        std::thread::park();
+    }
+}
+
+/// Asks until that is the answer; gives how long it took.
+fn until(engine: &Arc<Engine>, answer: Result<Outcome, Refusal>) -> Duration {
+    let began = Instant::now();
+    loop {
+        let told = ask(engine);
+        if told == answer {
+            return began.elapsed();
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{told:?} and not {answer:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Two data folders with the same keys.
+fn folders() -> [tempfile::TempDir; 2] {
+    let both = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    engine::vault::KeyRing::open_or_create(&both[0].path().join("keys.json"), &ROOT).unwrap();
+    copy_keys(&both);
+    both
+}
+
+fn copy_keys([from, to]: &[tempfile::TempDir; 2]) {
+    std::fs::copy(from.path().join("keys.json"), to.path().join("keys.json")).unwrap();
+}
+
+#[test]
+fn what_one_node_changes_the_other_knows_within_a_second() {
+    let Some(server) = postgres::shared() else { return };
+    let (database, folders) = (server.database(), folders());
+    let [a, b] = [0, 1].map(|at| open(folders[at].path(), ["a", "b"][at], &database));
+    until(&b.engine, Ok(Outcome::PanInvalid));
+    shop::put(&a.engine, "normal");
+    let took = [&a, &b].map(|node| until(&node.engine, Ok(Outcome::Pass)));
+    assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{took:?}");
+    let order = AccountOrder::SetState(AccountSpot::of(CARD, &b.engine.vault), AccountState::Lost);
+    b.engine.accounts_to_change().unwrap().carry_out(&[order], &b.engine.vault).unwrap();
+    let took = [&a, &b].map(|node| until(&node.engine, Ok(Outcome::CardLost)));
+    assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{took:?}");
+    a.engine.platform().begin_session("key", CallerId(1), i64::MAX, 1).unwrap();
+    assert_eq!(b.engine.platform().session("key", 2).unwrap(), Some(CallerId(1)));
+    [a, b].into_iter().for_each(Running::stop);
+}
+
+#[test]
+fn a_node_that_cannot_reach_the_database_answers_for_as_long_as_its_copy_may_be_old() {
+    let Some(mut server) = postgres::Postgres::start() else { return };
+    let (database, folders) = (server.database(), folders());
+    let node = open(folders[0].path(), "a", &database);
+    shop::put(&node.engine, "normal");
+    until(&node.engine, Ok(Outcome::Pass));
+    server.kill();
+    assert!(node.engine.copy_of_accounts().unwrap().check().is_ok());
+    until(&node.engine, Err(Refusal::Stopped));
+    let said = node.engine.copy_of_accounts().unwrap().check().unwrap_err().to_string();
+    assert!(said.contains("accounts_stale_max"), "{said}");
+    server.run();
+    until(&node.engine, Ok(Outcome::Pass));
+    node.stop();
+}
+
+/// A node that does not have the new keys yet would find nobody: it must not say that there is nobody.
+#[test]
+fn while_keys_are_replaced_no_node_takes_an_account_for_absent() {
+    let Some(server) = postgres::shared() else { return };
+    let (database, folders) = (server.database(), folders());
+    let [a, b] = [0, 1].map(|at| open(folders[at].path(), ["a", "b"][at], &database));
+    shop::put(&a.engine, "normal");
+    [&a, &b].map(|node| until(&node.engine, Ok(Outcome::Pass)));
+    a.engine.acting(By::Machine).rotate_keys(&[KeyGroup::Accounts]).unwrap();
+    let began = Instant::now();
+    while a.engine.rotation().is_running || began.elapsed() < Duration::from_secs(4) {
+        for node in [&a, &b] {
+            let told = ask(&node.engine);
+            assert!(matches!(told, Ok(Outcome::Pass) | Err(Refusal::Stopped)), "{told:?}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((a.engine.rotation().error, a.engine.rotation().rewrapped), (None, 1));
+    until(&a.engine, Ok(Outcome::Pass));
+    b.stop();
+    copy_keys(&folders);
+    let b = open(folders[1].path(), "b", &database);
+    until(&b.engine, Ok(Outcome::Pass));
+    [a, b].into_iter().for_each(Running::stop);
+}
