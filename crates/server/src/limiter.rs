@@ -5,7 +5,7 @@
 //! connection has answered. What becomes of a limit meanwhile is the engine's to say.
 
 use std::cell::RefCell;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -41,7 +41,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const STEADY: Duration = Duration::from_secs(10);
 
 /// Where a limiter is, and how it is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     /// Host, port, TLS.
     pub endpoint: Endpoint,
@@ -53,6 +53,13 @@ pub struct Target {
     pub password: Option<Zeroizing<String>>,
     /// An answer is waited for so long.
     pub timeout: Duration,
+}
+
+impl fmt::Debug for Target {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Target").field(&place(self)).finish()
+    }
 }
 
 /// What all cores know of the limiter, and what they count about it.
