@@ -133,6 +133,9 @@ struct Report {
     p99_us: u64,
     p999_us: u64,
     max_us: u64,
+    /// The same from when a question was sent, where that is not when it was due: with a rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<FromSent>,
     /// Questions the server had no time for, and said so.
     refused: u64,
     /// Other replies that are no answer, and connections that broke.
@@ -141,6 +144,15 @@ struct Report {
     wrong: u64,
     /// CPU of the server for each request, microseconds; absent where it does not tell.
     server_cpu_us_per_request: Option<f64>,
+}
+
+/// Latencies from when a question was sent, and what was due and not sent.
+#[derive(Debug, Serialize)]
+struct FromSent {
+    p50_us: u64,
+    p99_us: u64,
+    /// Questions that were due and whose connection still waited for the answer before, at the end.
+    unsent: u64,
 }
 
 /// Runs it.
@@ -174,6 +186,13 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     )?;
     writeln!(out, "  requests/s  {}", HumanCount(*requests_per_second as u64))?;
     writeln!(out, "  latency     p50 {p50_us} us, p99 {p99_us} us, p99.9 {p999_us} us, most {max_us} us")?;
+    if let Some(FromSent { p50_us, p99_us, unsent }) = &report.sent {
+        writeln!(
+            out,
+            "  from sent   p50 {p50_us} us, p99 {p99_us} us; {} were due and not sent",
+            HumanCount(*unsent)
+        )?;
+    }
     writeln!(out, "  refused     {}", HumanCount(*refused))?;
     writeln!(out, "  errors      {}", HumanCount(*errors))?;
     match report.server_cpu_us_per_request {
@@ -231,9 +250,18 @@ const REFUSALS: [&str; 3] = ["\"ServiceUnavailable\"", "\"RequestLimitExceeded\"
 /// What one connection counts.
 struct Tally {
     times: Histogram<u64>,
+    from_sent: Histogram<u64>,
+    unsent: u64,
     refused: u64,
     errors: u64,
     wrong: u64,
+}
+
+impl Tally {
+    fn new() -> anyhow::Result<Tally> {
+        let (times, from_sent) = (histogram()?, histogram()?);
+        Ok(Tally { times, from_sent, unsent: 0, refused: 0, errors: 0, wrong: 0 })
+    }
 }
 
 async fn measure(options: &Options, address: &str, claims: Vec<Claim>) -> anyhow::Result<Report> {
@@ -260,10 +288,12 @@ async fn measure(options: &Options, address: &str, claims: Vec<Claim>) -> anyhow
     }
     tokio::time::sleep_until(begin.into()).await;
     let cpu_before = server_cpu(address).await;
-    let mut all = Tally { times: histogram()?, refused: 0, errors: 0, wrong: 0 };
+    let mut all = Tally::new()?;
     while let Some(tally) = asking.join_next().await {
         let tally = tally?.with_context(|| format!("cannot reach {address}"))?;
         all.times.add(&tally.times)?;
+        all.from_sent.add(&tally.from_sent)?;
+        all.unsent += tally.unsent;
         all.refused += tally.refused;
         all.errors += tally.errors;
         all.wrong += tally.wrong;
@@ -284,6 +314,11 @@ async fn measure(options: &Options, address: &str, claims: Vec<Claim>) -> anyhow
         p99_us: all.times.value_at_quantile(0.99),
         p999_us: all.times.value_at_quantile(0.999),
         max_us: all.times.max(),
+        sent: options.rate.map(|_| FromSent {
+            p50_us: all.from_sent.value_at_quantile(0.5),
+            p99_us: all.from_sent.value_at_quantile(0.99),
+            unsent: all.unsent,
+        }),
         refused: all.refused,
         errors: all.errors,
         wrong: all.wrong,
@@ -305,7 +340,7 @@ impl Asker {
         end: Instant,
         open: Option<(Duration, Duration)>,
     ) -> anyhow::Result<Tally> {
-        let mut tally = Tally { times: histogram()?, refused: 0, errors: 0, wrong: 0 };
+        let mut tally = Tally::new()?;
         let mut connection = Connection::open(&self.shared.address).await?;
         let mut due = Instant::now() + open.map_or(Duration::ZERO, |(_, offset)| offset);
         loop {
@@ -314,14 +349,17 @@ impl Asker {
             } else {
                 due = Instant::now();
             }
-            if due >= end || Instant::now() >= end {
+            let sent = Instant::now();
+            if due >= end || sent >= end {
+                let late = end.saturating_duration_since(due);
+                tally.unsent = open.map_or(0, |(every, _)| late.div_duration_f64(every) as u64);
                 return Ok(tally);
             }
             let at = (self.next % self.shared.claims.len() as u64) as usize;
             self.next += self.step;
             let (claim, request) = (&self.shared.claims[at], self.shared.request(at));
             let answered = connection.exchange(&request).await;
-            let (took, counts) = (due.elapsed(), due >= begin);
+            let (took, counts) = ([due.elapsed(), sent.elapsed()], due >= begin);
             match answered {
                 Ok(body) if counts => self.shared.judge(claim, body, took, &mut tally),
                 Ok(_) => {}
@@ -346,7 +384,8 @@ async fn until(due: Instant) {
 }
 
 impl Shared {
-    fn judge(&self, claim: &Claim, body: &str, took: Duration, tally: &mut Tally) {
+    /// `took`: since it was due, and since it was sent.
+    fn judge(&self, claim: &Claim, body: &str, took: [Duration; 2], tally: &mut Tally) {
         let member = match self.wire {
             Wire::Tencent => "\"Result\":\"",
             Wire::Acedata => "\"result\":\"",
@@ -357,7 +396,9 @@ impl Shared {
             *if is_refused { &mut tally.refused } else { &mut tally.errors } += 1;
             return;
         };
-        tally.times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        let [from_due, from_sent] = took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        tally.times.saturating_record(from_due);
+        tally.from_sent.saturating_record(from_sent);
         let number_of = |outcome| match self.wire {
             Wire::Tencent => projection::tencent(Name::BankCard4EVerification, outcome),
             Wire::Acedata => projection::acedata(AceDataNumbering::Documented, Endpoint::BankCard4E, outcome),
