@@ -332,6 +332,11 @@ pub enum NotBegun {
          one by one, or leave this action or caller out of the route"
     )]
     Routed,
+    /// Not among several nodes.
+    #[error(
+        "files and batches are not answered yet where nodes share a database (`server.store`); ask one by one"
+    )]
+    Shared,
     /// The ledger.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -407,6 +412,10 @@ impl Engine {
 
     /// Begins a job, or goes on with it.
     pub fn bulk(self: &Arc<Engine>, job: Job) -> Result<Session, NotBegun> {
+        if self.sharing.is_some() {
+            // Its attempts would be counted on this node alone.
+            return Err(NotBegun::Shared);
+        }
         if self.buys(&job) {
             return Err(NotBegun::Routed);
         }

@@ -499,7 +499,8 @@ impl Books {
 
     /// Whether an application was ever granted anything.
     pub fn was_granted(&self, application: ApplicationId) -> bool {
-        self.accounts.get(&application).is_some_and(|account| account.granted > Credits::ZERO)
+        let is_known = |account: &Account| account.granted.0 + account.elsewhere.0 > 0;
+        self.accounts.get(&application).is_some_and(is_known) || self.charged(application) > Credits::ZERO
     }
 
     /// Sets the price aside, so that requests in flight cannot overspend a balance.

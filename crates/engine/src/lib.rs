@@ -395,6 +395,11 @@ impl Engine {
         node::join(folder, store, root_key)
     }
 
+    /// Whether a database has an installation: its nodes share a key ring.
+    pub fn is_begun(store: &SharedStore) -> Result<bool, OpenError> {
+        Ok(Nodes::open(&store.database)?.known_key_ring()?.is_some())
+    }
+
     /// A core's place; call it on the thread that will use it.
     pub fn desk(self: &Arc<Engine>) -> Result<Desk, StoreError> {
         let accounts = self.accounts_to_read()?;

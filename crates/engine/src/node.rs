@@ -329,7 +329,12 @@ impl Engine {
         credits: i64,
     ) -> Result<(), StoreError> {
         let _one_at_a_time = sharing.purses();
-        let taken = nodes.take(&sharing.lease, purse, credits, sharing.alive.load(Ordering::Relaxed));
+        let mut take = || nodes.take(&sharing.lease, purse, credits, sharing.alive.load(Ordering::Relaxed));
+        let taken = match take() {
+            // The writer has just made sure of this node's place.
+            Err(StoreError::ChangedElsewhere) => take(),
+            taken => taken,
+        };
         match taken {
             Ok(taken) => {
                 self.books().take_slice(purse, taken);
@@ -381,7 +386,8 @@ pub(crate) fn watch(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
         match engine.look_around(sharing, &mut nodes, &mut watched) {
             Ok(()) => watched.is_away = false,
             // The writer takes this node's place again, unless it is another's.
-            Err(StoreError::Fenced | StoreError::ChangedElsewhere) => sharing.recount_later(),
+            Err(StoreError::Fenced) => sharing.recount_later(),
+            Err(StoreError::ChangedElsewhere) => {}
             Err(error) => {
                 if !std::mem::replace(&mut watched.is_away, true) {
                     tracing::warn!(%error, "the database that nodes share cannot be watched; it is tried again");

@@ -118,6 +118,8 @@ struct Waiting {
     changes: Vec<(Change, Done)>,
     bulks: VecDeque<(BulkDraft, BulkDone)>,
     closing: bool,
+    /// The writer has gone: nobody takes anything any more.
+    is_over: bool,
     asleep: bool,
 }
 
@@ -182,6 +184,9 @@ impl Queue {
     fn wait_for(&self, push: impl FnOnce(&mut Waiting, Done)) -> Result<(), StoreError> {
         let (done, kept) = std::sync::mpsc::sync_channel(1);
         let mut waiting = self.lock();
+        if waiting.is_over {
+            return Err(StoreError::Stopped);
+        }
         // Whoever asked may have gone.
         push(&mut waiting, Box::new(move |kept| drop(done.send(kept))));
         self.ring(waiting);
@@ -192,7 +197,10 @@ impl Queue {
     pub(crate) fn keep(&self, entry: Entry) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let (tell, wait) = told();
         let mut waiting = self.lock();
-        waiting.entries.push((entry, Box::new(move |kept| tell.tell(kept))));
+        // Too late: it is told so when this is dropped.
+        if !waiting.is_over {
+            waiting.entries.push((entry, Box::new(move |kept| tell.tell(kept))));
+        }
         self.ring(waiting);
         wait
     }
@@ -218,6 +226,15 @@ impl Queue {
         let mut waiting = self.lock();
         waiting.closing = true;
         self.ring(waiting);
+    }
+
+    /// Whoever still waits for the writer is told that there is none any more.
+    fn end(&self) {
+        let mut waiting = self.lock();
+        waiting.is_over = true;
+        let rest = (std::mem::take(&mut waiting.entries), std::mem::take(&mut waiting.changes));
+        drop(waiting);
+        drop(rest);
     }
 
     /// Wakes the writer, once it can have the lock: else it would wake only to wait for that.
@@ -535,6 +552,7 @@ impl Writer {
                 if let Err(error) = self.file.close() {
                     tracing::warn!(%error, "the log could not be folded into the ledger; the next start does it");
                 }
+                self.engine.queue.end();
                 return;
             }
             if self.file.snapshot_is_due() {

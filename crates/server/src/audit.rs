@@ -161,14 +161,14 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn check(data: &Data) -> anyhow::Result<()> {
-    let Installation { folder, vault, .. } = data.place.open()?;
-    let check = LedgerFile::check(&folder.join("ledger.db"), &vault)?;
+    let installation = data.place.open()?;
+    let check = LedgerFile::check(installation.ledger(), &installation.vault)?;
     let mut out = std::io::stdout().lock();
     if data.json {
         writeln!(out, "{}", serde_json::to_string(&check)?)?;
         return Ok(());
     }
-    let Check { blocks, entries, answers, charges, charged, erased, checkpoints, root, .. } = check;
+    let Check { blocks, entries, answers, charges, charged, erased, checkpoints, trees, root, .. } = check;
     writeln!(out, "The audit holds.\n")?;
     let entries = count(entries, "entry", "entries");
     writeln!(
@@ -180,7 +180,10 @@ fn check(data: &Data) -> anyhow::Result<()> {
     let answers = count(answers, "answer", "answers");
     writeln!(out, "  {answers}, {charges} of them charged {charged} {credits} in all")?;
     writeln!(out, "  {}", count(checkpoints, "signed checkpoint", "signed checkpoints"))?;
-    writeln!(out, "  root {root}")?;
+    match trees {
+        1 => writeln!(out, "  root {root}")?,
+        _ => writeln!(out, "  {trees} trees, one of each node")?,
+    }
     Ok(())
 }
 
@@ -204,8 +207,7 @@ fn key(data: &Data) -> anyhow::Result<()> {
 const LOG: [Heading; 4] = ["time (UTC)", "by", "what", "details"];
 
 fn log(since: Option<Time>, until: Option<Time>, data: &Data) -> anyhow::Result<()> {
-    let Installation { folder, .. } = data.place.open()?;
-    let ledger = LedgerReader::open(&folder.join("ledger.db"))?;
+    let ledger = LedgerReader::open(data.place.open()?.ledger())?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let widths = [20, 12, 18, 0];
     if !data.json {
@@ -258,7 +260,10 @@ fn period(since: Option<Time>, until: Option<Time>) -> anyhow::Result<Range<Mill
     Ok(period)
 }
 
-/// A ledger, and the checkpoint that evidence ends in.
+const NOT_SIGNED: &str =
+    "nothing was signed yet; a server signs within a second of its first answer, and when it stops";
+
+/// A ledger, and the checkpoint that evidence ends in. Where nodes share a database, the tree of one of them.
 struct Source {
     ledger: LedgerReader,
     vault: Vault,
@@ -267,12 +272,27 @@ struct Source {
 
 impl Source {
     fn open(place: &Place) -> anyhow::Result<Source> {
-        let Installation { folder, vault, .. } = place.open()?;
-        let ledger = LedgerReader::open(&folder.join("ledger.db"))?;
-        let newest = ledger.last_checkpoint(&vault)?.context(
-            "nothing was signed yet; a server signs within a second of its first answer, and when it stops",
-        )?;
+        let installation = place.open()?;
+        let ledger = LedgerReader::open(installation.ledger())?;
+        let vault = installation.vault;
+        let newest = ledger.last_checkpoint(&vault)?.context(NOT_SIGNED)?;
         Ok(Source { ledger, vault, newest })
+    }
+
+    /// One for the tree of every node that has signed something.
+    fn all(place: &Place) -> anyhow::Result<Vec<Source>> {
+        let nodes = LedgerReader::open(place.open()?.ledger())?.nodes()?;
+        let mut all = Vec::new();
+        for node in nodes {
+            let installation = place.open()?;
+            let ledger = LedgerReader::open(installation.ledger())?.of_node(node);
+            let vault = installation.vault;
+            if let Some(newest) = ledger.last_checkpoint(&vault)? {
+                all.push(Source { ledger, vault, newest });
+            }
+        }
+        ensure!(!all.is_empty(), NOT_SIGNED);
+        Ok(all)
     }
 
     fn signed(&self, checkpoint: &Checkpoint) -> anyhow::Result<Signed> {
@@ -348,25 +368,27 @@ fn write_line(out: &mut impl Write, line: &Line) -> anyhow::Result<()> {
 }
 
 fn prove(request: &str, place: &Place) -> anyhow::Result<()> {
-    let source = Source::open(place)?;
+    let sources = Source::all(place)?;
     let mut found = None;
-    source.ledger.leaves(source.newest.size, |leaf| {
-        if let Entry::Answer(answer) = leaf.entry
-            && uuid_text(&answer.request).eq_ignore_ascii_case(request)
-        {
-            found = Some(Stated::of(&leaf));
-        }
-        anyhow::Ok(())
-    })?;
-    let entry = found.with_context(|| {
+    for source in &sources {
+        source.ledger.leaves(source.newest.size, |leaf| {
+            if let Entry::Answer(answer) = leaf.entry
+                && uuid_text(&answer.request).eq_ignore_ascii_case(request)
+            {
+                found = Some((source, Stated::of(&leaf)));
+            }
+            anyhow::Ok(())
+        })?;
+    }
+    let (source, entry) = found.with_context(|| {
         format!(
             "there is no answer `{request}` among the {} entries that are signed; `card4e ledger list` shows \
              them. One that was given again for an idempotency key has the id of the first.",
-            source.newest.size
+            sources.iter().map(|source| source.newest.size).sum::<u64>()
         )
     })?;
     let mut path = proof::Gathered::new(proof::inclusion(entry.leaf, source.newest.size));
-    gather(&source, &mut path)?;
+    gather(source, &mut path)?;
     let path = written(&path.roots().context("the ledger changed while it was read")?);
     let checkpoint = source.signed(&source.newest)?;
     let proof = Line::Inclusion { version: VERSION, entry, path, checkpoint };

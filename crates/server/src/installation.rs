@@ -7,7 +7,7 @@ use anyhow::ensure;
 use clap::Args;
 use engine::route::Routing;
 use engine::store::postgres::Database;
-use engine::store::{AccountsOfRecord, SharedStore};
+use engine::store::{AccountsOfRecord, LedgerPlace, SharedStore};
 use engine::vault::{KeyRing, ListedKey, RingError, Vault};
 use engine::{Engine, Policy, Running, Seed};
 use zeroize::Zeroizing;
@@ -76,12 +76,28 @@ impl Place {
         }
     }
 
+    /// Where the ledger is, without opening any key.
+    pub fn ledger(&self) -> anyhow::Result<LedgerPlace> {
+        let base = self.config.as_ref().and_then(|config| config.parent()).unwrap_or(Path::new("."));
+        let shared = crate::shared::store(&self.settings()?.server, base)?;
+        Ok(ledger_of(&self.folder()?, shared.as_ref()))
+    }
+
     /// Reads the settings and opens the keys. The data folder itself is not taken: a server may work in it.
     pub fn open(&self) -> anyhow::Result<Installation> {
         match (&self.config, &self.data) {
             (Some(config), _) => Installation::configured(config),
             (None, Some(folder)) => Installation::of_sandbox(folder),
             (None, None) => Err(nowhere()),
+        }
+    }
+}
+
+fn ledger_of(folder: &Path, shared: Option<&SharedStore>) -> LedgerPlace {
+    match shared {
+        None => LedgerPlace::File(folder.join("ledger.db")),
+        Some(SharedStore { database, node }) => {
+            LedgerPlace::Shared { database: Arc::clone(database), node: node.clone() }
         }
     }
 }
@@ -128,6 +144,9 @@ impl Installation {
     pub fn unlocked(settings: Settings, base: &Path, root_key: &[u8; 32]) -> anyhow::Result<Installation> {
         let policy = settings.serve_policy()?;
         let shared = crate::shared::store(&settings.server, base)?;
+        if let Some(shared) = &shared {
+            Engine::join(&base.join(&settings.server.data), shared, root_key)?;
+        }
         let installation = Installation::open(base.join(&settings.server.data), *root_key, policy, settings)?;
         Ok(Installation { shared, ..installation })
     }
@@ -155,6 +174,11 @@ impl Installation {
             shared: None,
             root_key,
         })
+    }
+
+    /// Where its ledger is.
+    pub fn ledger(&self) -> LedgerPlace {
+        ledger_of(&self.folder, self.shared.as_ref())
     }
 
     /// The accounts of record, to change some or to read all.

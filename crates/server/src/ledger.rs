@@ -182,8 +182,7 @@ struct Part {
 
 impl Part {
     fn open(place: &Place, which: &Which) -> anyhow::Result<Part> {
-        let folder = place.folder()?;
-        let ledger = LedgerReader::open(&folder.join("ledger.db"))?;
+        let ledger = LedgerReader::open(place.ledger()?)?;
         let callers = ledger.callers()?;
         let caller = match &which.caller {
             None => None,

@@ -181,7 +181,7 @@ impl Purchase {
 /// # Errors
 /// The ledger cannot be read.
 pub fn read(place: &Place, provider: Option<&str>) -> anyhow::Result<Vec<Purchase>> {
-    let ledger = LedgerReader::open(&place.folder()?.join("ledger.db"))?;
+    let ledger = LedgerReader::open(place.ledger()?)?;
     let mut all: Vec<Purchase> = Vec::new();
     let mut places: BTreeMap<PurchaseId, usize> = BTreeMap::new();
     ledger.entries(&(i64::MIN..i64::MAX), |entry| -> anyhow::Result<()> {

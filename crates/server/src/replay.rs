@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let folder = options.place.folder()?;
     let settings = Settings::read(&options.with)?;
     let routing = settings.routing(&folder, Secrets::IfThere)?.unwrap_or_default();
-    let callers = LedgerReader::open(&folder.join("ledger.db"))?.callers()?;
+    let callers = LedgerReader::open(options.place.ledger()?)?.callers()?;
     let kept = options.exchanges.clone().unwrap_or_else(|| folder.join("exchanges.jsonl"));
     let mut files = vec![kept.with_extension("jsonl.1"), kept.clone()];
     files.retain(|file| file.exists());

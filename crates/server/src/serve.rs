@@ -20,7 +20,7 @@ use crate::front::{Server, envelopes};
 use crate::installation::Installation;
 use crate::tls::Tls;
 use crate::{
-    Announced, answer_until_told, custody, http, limiter, locked, manage, platform, process, sandbox,
+    Announced, answer_until_told, custody, http, limiter, locked, manage, platform, process, sandbox, shared,
     telemetry,
 };
 
@@ -34,7 +34,9 @@ Examples:
   card4e init ./bank && card4e serve --config ./bank/card4e.toml
   card4e init ./bank --custody passphrase
   card4e init ./bank --custody pkcs11 --pkcs11-module /usr/lib/softhsm/libsofthsm2.so --pkcs11-token bank
+  CARD4E_STORE_PASSWORD=… card4e init ./bank --store postgres://card4e@db.example.com/card4e
 
+With --store it is the first of several nodes; the others get its settings and its root key, and no `init`.
 A passphrase or a token's PIN is asked for on the terminal, or given as docs/keys.md says. The token's key is
 made if it is not there.")]
 pub struct Init {
@@ -56,6 +58,10 @@ pub struct Init {
     /// Label of the token, if there are several.
     #[arg(long, value_name = "LABEL")]
     pkcs11_token: Option<String>,
+
+    /// The database that several nodes are to share, empty as yet.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
 }
 
 /// `card4e serve`
@@ -97,10 +103,18 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
     let dir = &options.dir;
     let config = dir.join("card4e.toml");
     let text = options.settings();
-    let keys = Settings::parse(&text)?.keys;
+    let Settings { keys, server, .. } = Settings::parse(&text)?;
     let root = custody::place(&keys, dir, keys.custody).context("a root key has a file")?;
     for path in [&config, &root] {
         ensure!(!path.exists(), "{} is there already; nothing was changed", path.display());
+    }
+    let shared = shared::store(&server, dir)?;
+    if let Some(shared) = &shared {
+        ensure!(
+            !Engine::is_begun(shared)?,
+            "this database has an installation already; give another node the settings and the root key of the first, \
+             and no `init`. Nothing was changed"
+        );
     }
     let root_key = Zeroizing::new(random::<32>());
     // First: a token or a passphrase that is refused leaves nothing behind.
@@ -112,7 +126,7 @@ pub fn init(options: &Init) -> anyhow::Result<()> {
     let data = dir.join(&settings.server.data);
     // The log is grown by the first server, which has the time.
     let policy = Policy { log_bytes: 0, ..settings.serve_policy()? };
-    let running = Engine::open(&data, &root_key, policy, Issuers::built_in(), Seed::nobody(), None)?;
+    let running = Engine::open(&data, &root_key, policy, Issuers::built_in(), Seed::nobody(), shared)?;
     let acting = running.engine.acting(By::Machine);
     acting.create_caller("operator", true, false, Credits::ZERO)?;
     let token = acting.issue("operator", Kind::Platform, Wish::default())?;
@@ -159,6 +173,7 @@ impl Init {
         };
         let path = |path: &PathBuf| path.display().to_string();
         set("data", "data = \"data\"", self.data.as_ref().map(path));
+        set("store", "store = \"\"", self.store.clone());
         set("custody", "custody = \"file\"", Some(self.custody.word().into()));
         let module = "# pkcs11_module = \"/usr/lib/softhsm/libsofthsm2.so\"";
         set("pkcs11_module", module, self.pkcs11_module.as_ref().map(path));
@@ -192,11 +207,6 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
             (Installation::unlocked(settings.clone(), base, &root_key)?, listener, tls)
         }
     };
-    // Accounts and platform can be there; the books of several nodes cannot yet.
-    ensure!(
-        installation.shared.is_none(),
-        "server.store: this version cannot serve with a database yet, because each node would keep books of its own; leave it empty"
-    );
     let folder = installation.folder.clone();
     // Before anything is opened: what is wrong with a provider or the limiter is said at once.
     let routing = settings.routing(&folder, Secrets::Required)?;

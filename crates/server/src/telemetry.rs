@@ -119,6 +119,12 @@ impl Metrics {
                 "1 while the disk is full and nothing is answered.",
                 u64::from(engine.writing() == Writing::Full),
             ),
+            (
+                "card4e_store_away",
+                "gauge",
+                "1 while the database does not answer and nothing is answered.",
+                u64::from(engine.writing() == Writing::Away),
+            ),
         ] {
             head(&mut text, name, kind, help);
             let _ = writeln!(text, "{name} {value}");

@@ -208,6 +208,14 @@ pub fn says(entry: &Entry) -> Value {
         Entry::SandboxReset { at_ms } => {
             json!({ "kind": "sandbox_reset", "time": utc_text(*at_ms), "at_ms": at_ms })
         }
+        Entry::Seen { at_ms, node, size, root } => json!({
+            "kind": "seen",
+            "time": utc_text(*at_ms),
+            "at_ms": at_ms,
+            "node": node,
+            "size": size,
+            "root": hex(root),
+        }),
         Entry::Erased { at_ms, records, account } => json!({
             "kind": "erased",
             "time": utc_text(*at_ms),

@@ -378,6 +378,10 @@ fn health_facts(visit: &Visit) -> Vec<Fact> {
             "the disk is full, nothing is answered: make room, and it goes on by itself",
             "磁盘已满，暂停应答：腾出空间后自动恢复",
         ),
+        Writing::Away => visit.says(
+            "the database does not answer, nothing is answered: it goes on by itself when that is back",
+            "数据库无响应，暂停应答：恢复后自动继续",
+        ),
         Writing::Stopped => visit.says(
             "the disk failed, nothing is answered: look at the log, mend it, restart",
             "磁盘故障，停止应答：查看日志，修复后重启",

@@ -48,7 +48,13 @@ fn ready(server: &Server) -> Reply {
             "disk full, or less of it free than server.disk_reserve_mb: nothing is answered or charged; \
              make room, and it goes on by itself"
         }
-        Writing::Stopped => "stopped: the disk failed; look at the log, mend the disk, restart",
+        Writing::Stopped => {
+            "stopped: the disk failed, or another process has this node's place; look at the log, mend it, restart"
+        }
+        Writing::Away => {
+            "the database (server.store) does not answer: nothing is answered or charged; it goes on by itself \
+             when that is back"
+        }
     };
     let mut warnings = Vec::new();
     if server.engine.policy().test_land {

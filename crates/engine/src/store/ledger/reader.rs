@@ -176,7 +176,7 @@ impl LedgerReader {
             if root != Some(checkpoint.root) || !public_key.is_some_and(|key| checkpoint.holds(&key)) {
                 return Err(damaged(format!("the checkpoint at {} does not hold", checkpoint.size)));
             }
-            if node == self.node || own.is_none() {
+            if node == self.node {
                 own = Some(checkpoint);
             }
         }

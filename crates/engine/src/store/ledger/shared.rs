@@ -148,11 +148,6 @@ pub(in crate::store) const SHARED_SCHEMA: Schema = Schema {
         );
         CREATE TABLE day_key (day INT PRIMARY KEY, sealed BYTEA NOT NULL);
         CREATE TABLE key_ring (one BIGINT PRIMARY KEY CHECK (one = 1), sealed BYTEA NOT NULL);
-        CREATE TABLE job (                     -- one node at a time does it
-            name  TEXT PRIMARY KEY,
-            node  BIGINT NOT NULL,
-            until BIGINT NOT NULL              -- by the database's clock, Unix milliseconds
-        );
     "],
 };
 

@@ -1,0 +1,417 @@
+//! Several engines on one database, as the nodes of an installation: together they answer as one would.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/park.rs"]
+mod park;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/shop.rs"]
+mod shop;
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use engine::caller::{Action, ApplicationId, Wire};
+use engine::claim::Claim;
+use engine::issuer::Issuers;
+use engine::ledger::{Credits, Entry};
+use engine::limit::AttemptPolicy;
+use engine::operator::By;
+use engine::outcome::Outcome;
+use engine::register::{Kind, Wish};
+use engine::settle::{Desk, Settled, Settlement, Writing};
+use engine::store::postgres::{Database, Session};
+use engine::store::{Check, LedgerFile, LedgerPlace, LedgerReader, SharedStore, StoreError};
+use engine::vault::{KeyRing, Vault};
+use engine::verify::{Question, Refusal, new_request_id, verify};
+use engine::{Engine, Policy, Running};
+
+const ROOT: [u8; 32] = [9; 32];
+const GRANTED: Credits = Credits::whole(1_000_000);
+const RIGHT: &str = "16100000001";
+const WRONG: &str = "16100000002";
+
+/// A node in a folder of its own.
+struct Node {
+    running: Running,
+    folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn stop(self) -> tempfile::TempDir {
+        self.running.stop();
+        self.folder
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        test_land: true,
+        requests_per_second: [0; Action::ALL.len()],
+        attempts: AttemptPolicy::OFF,
+        log_bytes: 0,
+        accounts_stale_max: Duration::from_secs(600),
+        ..Policy::default()
+    }
+}
+
+fn open(database: &Arc<Database>, name: &str, granted: Credits, policy: Policy) -> Node {
+    open_in(tempfile::tempdir().unwrap(), database, name, granted, policy)
+}
+
+fn open_in(
+    folder: tempfile::TempDir,
+    database: &Arc<Database>,
+    name: &str,
+    granted: Credits,
+    policy: Policy,
+) -> Node {
+    let shared = SharedStore { database: Arc::clone(database), node: name.into() };
+    let seed = shop::shop(granted);
+    let running = Engine::open(folder.path(), &ROOT, policy, Issuers::built_in(), seed, Some(shared)).unwrap();
+    Node { running, folder }
+}
+
+/// A node that has the account.
+fn first(database: &Arc<Database>, granted: Credits, policy: Policy) -> Node {
+    let node = open(database, "a", granted, policy);
+    shop::put(&node.running.engine, "normal");
+    node.has_account();
+    node
+}
+
+impl Node {
+    fn engine(&self) -> &Arc<Engine> {
+        &self.running.engine
+    }
+
+    /// Waits until the account has come here.
+    fn has_account(&self) {
+        let engine = self.engine();
+        let is_there = || {
+            let accounts = engine.accounts_to_read().unwrap();
+            accounts.find("6217000000000000012", &engine.vault.keys()).is_ok_and(|row| row.is_some())
+        };
+        soon(is_there);
+    }
+
+    fn ask(&self, mobile: &str, key: Option<&str>) -> Settlement {
+        let desk = self.engine().desk().unwrap();
+        wait(&desk, asked(&desk, mobile, key))
+    }
+
+    fn balance(&self) -> Option<Credits> {
+        let (application, _) = self.engine().directory().application(ApplicationId(1)).unwrap();
+        self.engine().balance(&application)
+    }
+}
+
+/// Waits until it is so.
+fn soon(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 seconds");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+async fn asked(desk: &Desk, mobile: &str, key: Option<&str>) -> Settlement {
+    let engine = &desk.engine;
+    let credential = shop::credential(&engine.vault);
+    let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
+    let admission = desk.admit(&credential, Action::FourElements, key.is_some()).await?;
+    let question = Question {
+        wire: Wire::AceData,
+        action: Action::FourElements,
+        credential: &credential,
+        claim: &claim,
+        idempotency_key: key,
+        purpose: None,
+        detailed: false,
+        scripted: None,
+        request: new_request_id(),
+        began: Instant::now(),
+    };
+    verify(desk, admission, question).await
+}
+
+/// Runs one future beside the desk's mail, on this thread.
+fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
+    let waker = park::waker();
+    let mut context = Context::from_waker(&waker);
+    let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
+    loop {
+        let _ = mail.as_mut().poll(&mut context);
+        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+            return done;
+        }
+        std::thread::park();
+    }
+}
+
+fn outcome(settlement: Settlement) -> Outcome {
+    settlement.unwrap().answer.outcome
+}
+
+fn place(database: &Arc<Database>) -> LedgerPlace {
+    LedgerPlace::Shared { database: Arc::clone(database), node: "a".into() }
+}
+
+fn checked(database: &Arc<Database>, folder: &tempfile::TempDir) -> Result<Check, StoreError> {
+    let vault = Vault::new(&KeyRing::open(&folder.path().join("keys.json"), &ROOT).unwrap());
+    LedgerFile::check(place(database), &vault)
+}
+
+fn execute(database: &Arc<Database>, sql: &str) {
+    let mut session = Session::new(Arc::clone(database)).unwrap();
+    session.read(async |connection| connection.client.batch_execute(sql).await).unwrap();
+}
+
+#[test]
+fn two_nodes_answer_as_one() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let counted = || Policy { attempts: AttemptPolicy::default(), ..policy() };
+    let a = first(&database, GRANTED, counted());
+    let b = open(&database, "b", GRANTED, counted());
+    b.has_account();
+
+    let told = a.ask(RIGHT, Some("k")).unwrap();
+    let again = b.ask(RIGHT, Some("k")).unwrap();
+    assert!(!told.replayed && again.replayed, "one question, one charge");
+    assert_eq!(told.answer, again.answer);
+    assert_eq!(b.ask(WRONG, Some("k")).unwrap_err(), Refusal::KeyReused);
+
+    assert_eq!(outcome(a.ask(WRONG, None)), Outcome::HolderMismatch);
+    assert_eq!(outcome(b.ask(WRONG, None)), Outcome::HolderMismatch);
+    assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::Pass, "ends the run, also the other node's");
+    for node in [&a, &b, &a] {
+        assert_eq!(outcome(node.ask(WRONG, None)), Outcome::HolderMismatch);
+    }
+    assert_eq!(outcome(b.ask(RIGHT, None)), Outcome::AttemptsExceeded, "three in a row, wherever");
+
+    // 7 charged; both know it a moment later.
+    let left = Some(Credits(GRANTED.0 - Credits::whole(7).0));
+    soon(|| a.balance() == left && b.balance() == left);
+    a.stop();
+    let folder = b.stop();
+    let check = checked(&database, &folder).unwrap();
+    assert_eq!((check.trees, check.charges), (2, 7));
+
+    // And after a restart.
+    let b = open_in(folder, &database, "b", GRANTED, counted());
+    assert!(b.ask(RIGHT, Some("k")).unwrap().replayed);
+    assert_eq!(outcome(b.ask(RIGHT, None)), Outcome::AttemptsExceeded, "still locked");
+    soon(|| b.engine().usage(None, 100).unwrap().len() == 9);
+    b.stop();
+}
+
+#[test]
+fn no_more_is_spent_than_was_granted_and_all_of_it_can_be() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let granted = Credits::whole(50);
+    let nodes = [first(&database, granted, policy()), open(&database, "b", granted, policy())];
+    nodes[1].has_account();
+    let answered = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for node in &nodes {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let began = Instant::now();
+                    // What the other node has taken and does not use comes back after a while.
+                    while began.elapsed() < Duration::from_secs(8) {
+                        match node.ask(RIGHT, None) {
+                            Ok(_) => drop(answered.fetch_add(1, Ordering::SeqCst)),
+                            Err(Refusal::Arrears) => std::thread::sleep(Duration::from_millis(50)),
+                            Err(other) => panic!("{other:?}"),
+                        }
+                    }
+                });
+            }
+        }
+    });
+    assert_eq!(answered.load(Ordering::SeqCst), 50);
+    soon(|| nodes.iter().all(|node| node.balance() == Some(Credits::ZERO)));
+    let [a, b] = nodes;
+    a.stop();
+    let check = checked(&database, &b.stop()).unwrap();
+    assert_eq!((check.charges, check.charged.as_str()), (50, "50"));
+}
+
+#[test]
+fn a_database_that_is_killed_under_load_loses_nothing_and_doubles_nothing() {
+    let Some(mut server) = postgres::Postgres::start() else { return };
+    let database = server.database();
+    let nodes = [first(&database, GRANTED, policy()), open(&database, "b", GRANTED, policy())];
+    nodes[1].has_account();
+    let (is_over, number) = (AtomicBool::new(false), AtomicU64::new(0));
+    let began = Instant::now();
+    let answers = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for node in nodes.iter().cycle().take(6) {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) && began.elapsed() < Duration::from_secs(60) {
+                    let key = format!("k{}", number.fetch_add(1, Ordering::SeqCst));
+                    match node.ask(RIGHT, Some(&key)) {
+                        Ok(Settled { answer, .. }) => answers.lock().unwrap().push((key, answer)),
+                        Err(Refusal::Stopped | Refusal::Arrears) => {
+                            std::thread::sleep(Duration::from_millis(20));
+                        }
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(500));
+            server.kill();
+            std::thread::sleep(Duration::from_millis(300));
+            server.run();
+            let before = answers.lock().unwrap().len();
+            soon(|| answers.lock().unwrap().len() > before + 10);
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+    soon(|| nodes.iter().all(|node| node.engine().writing() == Writing::Works));
+    let answers = answers.into_inner().unwrap();
+    for (key, answer) in answers.iter().take(50) {
+        let again = nodes[0].ask(RIGHT, Some(key)).unwrap();
+        assert!(again.replayed && again.answer == *answer, "{key} is known by its answer");
+    }
+    let [a, b] = nodes;
+    a.stop();
+    let folder = b.stop();
+    let check = checked(&database, &folder).unwrap();
+    let reader = LedgerReader::open(place(&database)).unwrap();
+    let mut requests = HashSet::new();
+    let mut entries = 0;
+    reader
+        .entries(&(i64::MIN..i64::MAX), |entry| -> Result<(), StoreError> {
+            if let Entry::Answer(answer) = entry {
+                entries += 1;
+                requests.insert(answer.request);
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(requests.len(), entries, "none is there twice");
+    assert!(answers.iter().all(|(_, answer)| requests.contains(&answer.request)), "none is lost");
+    assert_eq!(check.charges as usize, entries);
+    let a = open(&database, "a", GRANTED, policy());
+    let left = GRANTED.0 - Credits::whole(entries as i64).0;
+    soon(|| a.balance() == Some(Credits(left)));
+    a.stop();
+}
+
+#[test]
+fn a_process_whose_place_was_taken_writes_no_more() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let older = first(&database, GRANTED, policy());
+    let newer = open(&database, "a", GRANTED, policy());
+    newer.has_account();
+    assert_eq!(outcome(newer.ask(RIGHT, None)), Outcome::Pass);
+    soon(|| older.engine().writing() == Writing::Stopped);
+    assert_eq!(older.ask(RIGHT, None).unwrap_err(), Refusal::Stopped);
+    older.stop();
+    assert_eq!(outcome(newer.ask(RIGHT, None)), Outcome::Pass);
+    let check = checked(&database, &newer.stop()).unwrap();
+    assert_eq!((check.trees, check.answers), (1, 2));
+}
+
+#[test]
+fn what_a_node_had_taken_when_it_died_comes_back() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let granted = Credits::whole(10);
+    let a = first(&database, granted, policy());
+    assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::Pass);
+    let b = open(&database, "b", granted, policy());
+    b.has_account();
+    // As if all of it were with a node that gives no sign of life.
+    execute(
+        &database,
+        "INSERT INTO node VALUES (9, 'dead', 1, 1, 0);
+         INSERT INTO slice SELECT 9, 0, 1, free, 0 FROM purse WHERE kind = 0 AND id = 1;
+         UPDATE purse SET free = 0 WHERE kind = 0 AND id = 1;",
+    );
+    soon(|| b.ask(RIGHT, None).is_ok());
+    soon(|| b.balance() == Some(Credits::whole(8)));
+    a.stop();
+    b.stop();
+}
+
+#[test]
+fn a_node_that_was_found_dead_and_is_not_counts_anew_and_goes_on() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let a = first(&database, Credits::whole(10), policy());
+    assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::Pass);
+    // What another node does that finds it dead; and somebody else spends it.
+    execute(
+        &database,
+        "UPDATE node SET epoch = 1; UPDATE slice SET remains = 0; UPDATE purse SET free = 2000000;",
+    );
+    let answered = (0..10).filter(|_| a.ask(RIGHT, None).is_ok()).count();
+    assert_eq!(answered, 2, "what there is, and not what it thinks it has");
+    let check = checked(&database, &a.stop()).unwrap();
+    assert_eq!(check.charges, 3);
+}
+
+#[test]
+fn callers_that_one_node_changes_are_known_to_the_others_within_a_second() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let nodes = [open(&database, "a", GRANTED, policy()), open(&database, "b", GRANTED, policy())];
+    let [a, b] = [nodes[0].engine(), nodes[1].engine()];
+    let began = Instant::now();
+    a.acting(By::Machine).create_caller("bank", false, false, Credits::whole(5)).unwrap();
+    let issued = a.acting(By::Machine).issue("bank", Kind::Bearer, Wish::default()).unwrap();
+    soon(|| b.credential_of_token(&issued.secret).is_some());
+    b.acting(By::Machine).revoke(issued.credential).unwrap();
+    soon(|| a.credential_of_token(&issued.secret).is_none());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let next = b.acting(By::Machine).issue("bank", Kind::Bearer, Wish::default()).unwrap();
+    assert_eq!(next.credential, issued.credential + 1, "a number is given out once");
+    nodes.into_iter().for_each(|node| drop(node.stop()));
+}
+
+#[test]
+fn a_tree_that_was_removed_or_cut_is_found() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let a = first(&database, GRANTED, policy());
+    let b = open(&database, "b", GRANTED, policy());
+    b.has_account();
+    for node in [&a, &b] {
+        assert_eq!(outcome(node.ask(RIGHT, None)), Outcome::Pass);
+    }
+    let noted = || {
+        let mut noted = 0;
+        let reader = LedgerReader::open(place(&database)).unwrap();
+        let count = |entry: &Entry| -> Result<(), StoreError> {
+            noted += u32::from(matches!(entry, Entry::Seen { .. }));
+            Ok(())
+        };
+        reader.entries(&(i64::MIN..i64::MAX), count).unwrap();
+        noted
+    };
+    soon(|| noted() >= 2);
+    a.stop();
+    let folder = b.stop();
+    checked(&database, &folder).unwrap();
+    execute(
+        &database,
+        "DELETE FROM block WHERE node = 1; DELETE FROM side WHERE node = 1; DELETE FROM checkpoint WHERE node = 1;
+         DELETE FROM snapshot WHERE node = 1; DELETE FROM slice WHERE node = 1; DELETE FROM node WHERE number = 1;",
+    );
+    let error = checked(&database, &folder).unwrap_err();
+    assert!(error.to_string().contains("the tree of node 1 was seen"), "{error}");
+}
