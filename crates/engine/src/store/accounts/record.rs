@@ -488,6 +488,29 @@ mod tests {
         });
     }
 
+    /// It would find nobody under the names it knows, so it must not go on as if there were nobody.
+    #[test]
+    fn a_node_without_the_new_keys_does_not_follow() {
+        on_nodes(|place| {
+            place.accounts().put(&[row(1, "", &place.vault)], &place.vault).unwrap();
+            let late = place.other_node();
+            assert_eq!(late.told(1), NORMAL);
+            let mut accounts = place.alone();
+            place.ring.lock().unwrap().add(KeyGroup::Accounts, 0);
+            place.vault.replace(&place.ring.lock().unwrap());
+            accounts.begin_rewrap(&place.vault.keys()).unwrap();
+            let (mut follower, fresh) = late.follower();
+            for _ in 0..2 {
+                let followed = follower.step(&late.vault.keys());
+                assert!(matches!(followed, Err(StoreError::OtherKeys)), "{followed:?}");
+                assert!(fresh.check().is_err());
+                while !accounts.rewrap(&place.vault.keys()).unwrap().is_moved {}
+            }
+            late.vault.replace(&late.ring.lock().unwrap());
+            assert_eq!(late.told(1), NORMAL);
+        });
+    }
+
     #[test]
     fn the_same_accounts_have_one_digest_in_either_store() {
         on_nodes(|place| {

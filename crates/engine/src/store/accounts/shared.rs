@@ -24,7 +24,7 @@ use crate::account::{AccountState, DocumentKind};
 use crate::clock::Millis;
 use crate::file::hex;
 use crate::store::StoreError;
-use crate::store::postgres::lease::{self, JOBS};
+use crate::store::postgres::lease::{self, LEASES};
 use crate::store::postgres::{Connection, Database, Schema, Session};
 use crate::vault::{BlindIndex, Keys, Vault, Verifier, Verifiers, random};
 use crate::watch::LastImport;
@@ -215,7 +215,7 @@ impl SharedAccounts {
     /// The accounts of a database; makes their tables if need be.
     pub fn open(database: &Arc<Database>) -> Result<SharedAccounts, StoreError> {
         let mut session = Session::new(Arc::clone(database))?;
-        session.migrate(&JOBS)?;
+        session.migrate(&LEASES)?;
         session.migrate(&SCHEMA)?;
         session.transaction(async |connection| {
             let first = "INSERT INTO account_state VALUES (1, $1, 0, 0, 0, 0, 0, 1, NULL, '', 0, $2, 0, NULL, FALSE, 2, '',
@@ -252,7 +252,7 @@ impl SharedAccounts {
         loop {
             let held = self.session.read(async |connection| {
                 let find =
-                    "SELECT holder || ' ' || CAST(until AS TEXT), until < now() FROM job WHERE name = $1";
+                    "SELECT holder || ' ' || CAST(until AS TEXT), until < now() FROM lease WHERE name = $1";
                 connection.client.query_opt(find, &[&JOB]).await
             })?;
             let Some(held) = held else { return Ok(false) };
