@@ -124,7 +124,8 @@ fn ready(server: &Sandbox) -> Value {
     server.get("/readyz").json()
 }
 
-fn metric(server: &Sandbox, name: &str) -> f64 {
+/// A value of `/metrics`.
+pub fn metric(server: &Sandbox, name: &str) -> f64 {
     let text = server.get("/metrics").text();
     let line = text.lines().find(|line| line.split(' ').next() == Some(name));
     line.unwrap_or_else(|| panic!("no {name}: {text}")).split(' ').nth(1).unwrap().parse().unwrap()
