@@ -17,6 +17,9 @@ use wire::Incoming;
 use super::{Place, Reply, Rewound, is_ambiguous};
 use crate::front::{Core, refuse_late};
 
+/// For so many times the wait that is too long nothing is read from who was refused.
+const PAUSE: u32 = 2;
+
 /// What a request usually has.
 const REQUEST_BYTES: usize = 2 << 10;
 
@@ -36,7 +39,10 @@ pub async fn wait<S: AsyncRead + AsyncWrite + Unpin>(
     if !core.desk.is_late() {
         return Some(at);
     }
-    let patience = Duration::from_secs(core.server.settings().http.head_seconds);
+    let http = core.server.settings().http.clone();
+    let patience = Duration::from_secs(http.head_seconds);
+    // Who is refused and asks again at once waits in its own socket: else a core could be busy with refusals alone.
+    let pause = Duration::from_millis(http.late_ms_max) * PAUSE;
     let Rewound { read, mut socket } = at;
     let mut read = Vec::from(read);
     // As hyper counts it: from the end of the request before, whatever trickles in meanwhile.
@@ -48,6 +54,10 @@ pub async fn wait<S: AsyncRead + AsyncWrite + Unpin>(
                 let reply = written(core, &reply);
                 let sent = async { socket.write_all(&reply).await.and(socket.flush().await) };
                 tokio::time::timeout(patience, sent).await.ok()?.ok()?;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stopping.wait_for(|stop| *stop) => break,
+                }
                 until = Instant::now() + patience;
             }
             Asked::Incomplete => {
@@ -174,6 +184,9 @@ mod tests {
 
     const BODY: &str = r#"{"name":"张伟","bank_card":"6217000000000000012","id_card":"11010119610202001X","phone":"13800000001"}"#;
 
+    /// No pause after a refusal; what is late is said by the test.
+    const AT_ONCE: &str = "[http]\nlate_ms_max = 0\n";
+
     /// One core, and who asks it.
     struct Shop {
         core: Rc<Core>,
@@ -299,7 +312,7 @@ mod tests {
 
     #[test]
     fn who_asks_most_is_refused_and_who_asks_little_is_answered() {
-        on_one_core("", async |shop| {
+        on_one_core(AT_ONCE, async |shop| {
             let (mut noisy, mut quiet) = (shop.connect(), shop.connect());
             assert_eq!(refused(&mut noisy, &bearer(&shop.noisy), 100).await, 0);
             shop.is_late();
@@ -315,7 +328,7 @@ mod tests {
 
     #[test]
     fn it_refuses_in_the_words_of_the_wire() {
-        on_one_core("", async |shop| {
+        on_one_core(AT_ONCE, async |shop| {
             shop.is_late();
             let mut client = shop.connect();
             // One in twenty is let in: not the next ones.
@@ -339,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_forged_claim_is_worth_nothing() {
-        on_one_core("", async |shop| {
+        on_one_core(AT_ONCE, async |shop| {
             shop.is_late();
             let (mut noisy, mut forger, mut quiet) = (shop.connect(), shop.connect(), shop.connect());
             refused(&mut noisy, &bearer(&shop.noisy), 1000).await;
@@ -358,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_request_is_never_mistaken() {
-        on_one_core("", async |shop| {
+        on_one_core(AT_ONCE, async |shop| {
             let mut client = shop.connect();
             let request = bearer(&shop.noisy);
             assert_eq!(ask(&mut client, &request).await.0, 200);
@@ -387,7 +400,7 @@ mod tests {
 
     #[test]
     fn what_trickles_in_ends() {
-        on_one_core("[http]\nhead_seconds = 1\n", async |shop| {
+        on_one_core("[http]\nlate_ms_max = 0\nhead_seconds = 1\n", async |shop| {
             shop.is_late();
             let mut client = shop.connect();
             for byte in b"POST / HTTP/1.1\r\nHost: h\r\nX-Slow: ".iter().cycle() {
