@@ -428,8 +428,7 @@ impl Engine {
                 return Err(NotBegun::UnderWay);
             }
         }
-        let found = self.ledger()
-            .and_then(|ledger| Ok((ledger.settled_rows(&job.id)?, ledger)));
+        let found = self.ledger().and_then(|ledger| Ok((ledger.settled_rows(&job.id)?, ledger)));
         match found {
             Ok((settled, ledger)) => Ok(Session { engine: Arc::clone(self), job, settled, ledger }),
             Err(error) => {

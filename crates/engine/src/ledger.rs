@@ -488,12 +488,14 @@ impl Books {
 
     /// What this node has taken and nobody needs at this moment.
     pub(crate) fn idle_slices(&self) -> Vec<(PurseId, i64)> {
-        let of_applications = self.accounts.iter().map(|(id, account)| {
-            (Purse::application(id.0), account.balance().0 - account.held.0)
-        });
-        let of_credentials = self.credentials.iter().map(|(id, spent)| {
-            (Purse::credential(id.0), spent.granted.0 - spent.charged.0 - spent.held.0)
-        });
+        let of_applications = self
+            .accounts
+            .iter()
+            .map(|(id, account)| (Purse::application(id.0), account.balance().0 - account.held.0));
+        let of_credentials = self
+            .credentials
+            .iter()
+            .map(|(id, spent)| (Purse::credential(id.0), spent.granted.0 - spent.charged.0 - spent.held.0));
         of_applications.chain(of_credentials).filter(|(_, idle)| *idle > 0).collect()
     }
 

@@ -58,16 +58,15 @@ use crate::erase::ErasureStatus;
 use crate::issuer::Issuers;
 use crate::ledger::{Books, Credits, Entry, Totals};
 use crate::limit::{AttemptPolicy, AttemptRefs, Rates, WhenAway};
+use crate::node::Sharing;
 use crate::provider::Providers;
 use crate::rotate::RotationStatus;
 use crate::route::Routing;
 use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
-use crate::node::Sharing;
 use crate::store::postgres::Database;
 use crate::store::{
     Accounts, AccountsOfRecord, Folder, Follower, Freshness, LedgerFile, LedgerPlace, LedgerReader, Nodes,
-    Opened, Platform, Put, Refusals,
-    SharedStore, StoreError, TablePlace, UsageFile,
+    Opened, Platform, Put, Refusals, SharedStore, StoreError, TablePlace, UsageFile,
 };
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
@@ -304,7 +303,8 @@ impl Engine {
         let folder = Folder::take(folder)?;
         let keys = folder.file("keys.json");
         let mut nodes = shared.as_ref().map(|store| Nodes::open(&store.database)).transpose()?;
-        let keys_version = nodes.as_mut().map(|nodes| node::share_keys(nodes, &keys, root_key)).transpose()?;
+        let keys_version =
+            nodes.as_mut().map(|nodes| node::share_keys(nodes, &keys, root_key)).transpose()?;
         let ring = RingFile::open_or_create(&keys, root_key)?;
         let vault = Vault::new(&ring.ring);
         let accounts = folder.file("accounts.db");

@@ -278,7 +278,8 @@ impl Attempts {
         }
         // Those that are counted, in the order of `AttemptRefs::counters`.
         let all: Vec<(Counter, i64)> = all_counters(refs).zip(counts.iter().copied()).collect();
-        let count_of = |counter: &Counter| all.iter().find(|(known, _)| known == counter).map_or(0, |(_, n)| *n);
+        let count_of =
+            |counter: &Counter| all.iter().find(|(known, _)| known == counter).map_or(0, |(_, n)| *n);
         if counters(refs, policy).any(|(counter, limit)| count_of(&counter) > i64::from(limit)) {
             return Err(UsedUp);
         }

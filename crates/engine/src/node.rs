@@ -17,10 +17,11 @@ use crate::caller::{Application, Credential};
 use crate::clock;
 use crate::ledger::{Credits, Entry, StoredAnswer};
 use crate::limit::{AttemptRefs, COUNTER_BYTES};
+use crate::rotate::RotateError;
 use crate::store::{Lease, LedgerReader, Nodes, Purse, PurseId, SharedStore, StoreError};
-use crate::vault::{KeyRing, KeyedRef, RingFile};
+use crate::vault::{KeyRing, KeyedRef, RingFile, Seal};
 use crate::verify::Refusal;
-use crate::{Engine, OpenError, file};
+use crate::{Engine, OpenError, day_key_place, file};
 
 /// How often a node looks for what others changed.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -54,6 +55,16 @@ pub(crate) struct Sharing {
     alive: AtomicI64,
     /// Version of the key ring that this node has.
     pub(crate) keys: AtomicI64,
+    looks: Mutex<Looks>,
+    looked: Condvar,
+}
+
+/// Looks of the watcher, by their numbers.
+#[derive(Default)]
+struct Looks {
+    wanted: u64,
+    begun: u64,
+    done: u64,
 }
 
 #[derive(Default)]
@@ -145,7 +156,36 @@ impl Sharing {
             recount: AtomicBool::new(false),
             alive: AtomicI64::new(1),
             keys: AtomicI64::new(keys),
+            looks: Mutex::default(),
+            looked: Condvar::new(),
         }
+    }
+
+    /// Waits until this node knows what others have changed up to now, but not for ever: whoever changes
+    /// callers must not do it from what is old.
+    pub(crate) fn catch_up(&self) {
+        const MOST: Duration = Duration::from_secs(2);
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.wanted = looks.begun + 1;
+        let wanted = looks.wanted;
+        self.looked.notify_all();
+        let is_waiting = |looks: &mut Looks| looks.done < wanted;
+        drop(self.looked.wait_timeout_while(looks, MOST, is_waiting).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until the next look is due, or wanted.
+    fn next_look(&self) {
+        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_idle = |looks: &mut Looks| looks.wanted <= looks.begun;
+        let waited = self.looked.wait_timeout_while(looks, LOOK_EVERY, is_idle);
+        waited.unwrap_or_else(PoisonError::into_inner).0.begun += 1;
+    }
+
+    fn look_done(&self) {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.done = looks.begun;
+        drop(looks);
+        self.looked.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -286,17 +326,18 @@ fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions, back: &[Atte
         refs.counters().for_each(|counter| *counters.entry((day, counter)).or_default() -= 1);
     }
     let counters: Vec<_> = counters.into_iter().collect();
-    let asked = if counters.is_empty() && runs.is_empty() { Ok(Default::default()) } else { nodes.count(&counters, &runs) };
+    let asked = if counters.is_empty() && runs.is_empty() {
+        Ok(Default::default())
+    } else {
+        nodes.count(&counters, &runs)
+    };
     let asked = match asked {
         Ok(asked) => asked,
         Err(error) => return refuse_all(questions, error),
     };
     // Of several questions about one card in this round trip each is told the count after itself.
-    let mut after: HashMap<_, i64> = counters
-        .iter()
-        .zip(&asked.counts)
-        .map(|((counter, by), count)| (*counter, count - by))
-        .collect();
+    let mut after: HashMap<_, i64> =
+        counters.iter().zip(&asked.counts).map(|((counter, by), count)| (*counter, count - by)).collect();
     let mut runs = asked.runs.iter();
     for (keys, attempts, tell) in questions {
         let answer = keys.iter().find_map(|key| known.get(key)).cloned();
@@ -394,7 +435,8 @@ pub(crate) fn watch(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
                 }
             }
         }
-        std::thread::sleep(LOOK_EVERY);
+        sharing.look_done();
+        sharing.next_look();
     }
 }
 
@@ -414,11 +456,12 @@ impl Engine {
         watched: &mut Watched,
     ) -> Result<(), StoreError> {
         let (callers, keys) = nodes.sign_of_life(&sharing.lease)?;
-        if callers != sharing.lease.callers() {
-            self.read_callers(sharing, callers)?;
-        }
+        // First: what callers have may be sealed with a new key.
         if keys != sharing.keys.load(Ordering::SeqCst) {
             self.read_key_ring(sharing, nodes)?;
+        }
+        if callers != sharing.lease.callers() {
+            self.read_callers(sharing, callers)?;
         }
         if is_due(&mut watched.counted, COUNT_EVERY) {
             sharing.alive.store(nodes.alive()?, Ordering::Relaxed);
@@ -426,7 +469,10 @@ impl Engine {
             self.books().share_out(&slices, false);
             self.give_back_idle(sharing, nodes, &mut watched.idle)?;
             for dead in nodes.bury()? {
-                tracing::warn!(node = dead, "a node gave no sign of life; what it had taken of balances is given back");
+                tracing::warn!(
+                    node = dead,
+                    "a node gave no sign of life; what it had taken of balances is given back"
+                );
             }
             self.note_trees(sharing, nodes, &mut watched.noted)?;
         }
@@ -486,7 +532,8 @@ impl Engine {
         noted: &mut HashMap<i64, (Instant, i64)>,
     ) -> Result<(), StoreError> {
         for (node, size, root) in nodes.other_trees(&sharing.lease)? {
-            let is_known = noted.get(&node).is_some_and(|(at, known)| at.elapsed() < NOTE_EVERY || *known == size);
+            let is_known =
+                noted.get(&node).is_some_and(|(at, known)| at.elapsed() < NOTE_EVERY || *known == size);
             let (Ok(number), Ok(root)) = (u32::try_from(node), root.try_into()) else { continue };
             if is_known {
                 continue;
@@ -563,14 +610,36 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a change of the key ring known to the other nodes; where one of them was first, theirs counts.
-    pub(crate) fn share_key_ring(&self) -> Result<(), StoreError> {
-        let Some(sharing) = &self.sharing else { return Ok(()) };
-        let path = self.file("keys.json");
-        let own = std::fs::read(&path).map_err(|cause| StoreError::Folder { path, cause })?;
+    /// Changes the key ring, here and for all nodes: in the database first, because what was sealed with a key
+    /// that only this node has would be lost with it.
+    pub(crate) fn change_ring(
+        &self,
+        ring: &mut RingFile,
+        change: impl FnOnce(&mut KeyRing),
+    ) -> Result<(), RotateError> {
+        let Some(sharing) = &self.sharing else { return Ok(ring.change(change)?) };
+        let sealed = ring.changed(change)?;
         let seen = sharing.keys.load(Ordering::SeqCst);
-        Nodes::again(&sharing.store.database)?.replace_key_ring(&own, seen)?;
+        let shared =
+            Nodes::again(&sharing.store.database).and_then(|mut nodes| nodes.replace_key_ring(&sealed, seen));
+        if let Err(error) = shared {
+            // If it is there all the same, the watcher reads it.
+            ring.reopen()?;
+            return Err(error.into());
+        }
+        ring.keep(&sealed)?;
         sharing.keys.store(seen + 1, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Seals today's key in the database with the newest key, if there is one.
+    pub(crate) fn reseal_shared_day_key(&self, sharing: &Sharing) -> Result<(), StoreError> {
+        let today = clock::beijing_day(self.clock.now_ms());
+        let place = day_key_place(today);
+        let mut nodes = Nodes::again(&sharing.store.database)?;
+        let Some(sealed) = nodes.known_day_key(today)? else { return Ok(()) };
+        // One that does not open stays what it is.
+        let Ok(key) = self.vault.open(Seal::Credential, place.as_bytes(), &sealed) else { return Ok(()) };
+        nodes.replace_day_key(today, &self.vault.seal(Seal::Credential, place.as_bytes(), &key))
     }
 }

@@ -343,6 +343,9 @@ impl Acting<'_> {
 
     /// Numbers are given out and rows replaced whole: one change at a time.
     fn registering(&self) -> MutexGuard<'_, ()> {
+        if let Some(sharing) = &self.sharing {
+            sharing.catch_up();
+        }
         self.registering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

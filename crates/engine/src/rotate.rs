@@ -47,8 +47,11 @@ pub enum RotateError {
          (`card4e credential rotate ID`) or revoke them, or rotate the other keys: card4e keys rotate accounts side …"
     )]
     OldTokens(String),
-    /// Not among several nodes.
-    #[error("keys cannot be replaced yet where nodes share a database (`server.store`)")]
+    /// For a moment two nodes would know one question by two names, and could charge it twice.
+    #[error(
+        "the key of idempotency keys cannot be replaced where nodes share a database (`server.store`); name the others: \
+         card4e keys rotate accounts side …"
+    )]
     Shared,
     /// The engine is stopping.
     #[error("{0}")]
@@ -107,7 +110,7 @@ impl Engine {
         self: &Arc<Engine>,
         groups: &[KeyGroup],
     ) -> Result<RotationStatus, RotateError> {
-        if self.sharing.is_some() {
+        if self.sharing.is_some() && groups.contains(&KeyGroup::Idempotency) {
             return Err(RotateError::Shared);
         }
         let mut status = self.rotating.status();
@@ -125,7 +128,7 @@ impl Engine {
         if !is_resumed {
             self.refuse_old_tokens(groups)?;
             let now = self.clock.now_ms();
-            ring.change(|ring| groups.iter().for_each(|group| ring.add(*group, now)))?;
+            self.change_ring(&mut ring, |ring| groups.iter().for_each(|group| ring.add(*group, now)))?;
             before = Some(self.put_to_work(&ring.ring));
         }
         drop(ring);
@@ -155,11 +158,10 @@ impl Engine {
             return Ok(());
         }
         let now = self.clock.now_ms();
-        ring.change(|ring| ring.add(KeyGroup::Envelopes, now))?;
-        match self.share_key_ring() {
+        match self.change_ring(&mut ring, |ring| ring.add(KeyGroup::Envelopes, now)) {
             // Another node made some at the same moment, and this one reads them a moment later.
-            Err(StoreError::ChangedElsewhere) => return Ok(()),
-            shared => shared?,
+            Err(RotateError::Store(StoreError::ChangedElsewhere)) => return Ok(()),
+            changed => changed?,
         }
         self.put_to_work(&ring.ring);
         Ok(())
@@ -187,7 +189,10 @@ impl Engine {
         }
         let keys = self.vault.keys();
         self.change(Change::Resealed)?;
-        self.reseal_day_key().map_err(RotateError::DayKey)?;
+        match &self.sharing {
+            None => self.reseal_day_key().map_err(RotateError::DayKey)?,
+            Some(sharing) => self.reseal_shared_day_key(sharing)?,
+        }
         if let Some(mut accounts) = accounts {
             self.rotating.status().accounts = accounts.count()?;
             accounts.begin_rewrap(&keys)?;
@@ -208,7 +213,7 @@ impl Engine {
         let now = self.clock.now_ms();
         let policy = self.policy();
         let answers_end = now - policy.key_kept_ms.max(policy.content_window_ms);
-        ring.change(|ring| {
+        self.change_ring(&mut ring, |ring| {
             ring.destroy_older(KeyGroup::Accounts, |_, _| false);
             ring.destroy_older(KeyGroup::Credentials, |_, _| false);
             ring.destroy_older(KeyGroup::Tokens, |version, replaced| {

@@ -23,10 +23,10 @@ use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId
 use crate::erase::ErasureStep;
 use crate::ledger::{Answer, Arrears, Block, Credits, Draft, Entry, Pending, Side, encoded};
 use crate::limit::Limiter;
+use crate::node::told;
 use crate::outcome::Outcome;
 use crate::overload::Lateness;
 use crate::route::Transport;
-use crate::node::told;
 use crate::store::{Accounts, Commit, LedgerFile, LookedBack, Nodes, Put, StoreError};
 use crate::vault::KeyedRef;
 use crate::verify::{Differs, Refusal};
@@ -714,7 +714,8 @@ impl Writer {
     /// One block of entries that are no answers. In a database an entry that takes credits back is alone: it
     /// may be refused.
     fn record(&mut self, entries: Vec<(Entry, Done)>) {
-        let takes_back = |(entry, _): &(Entry, Done)| matches!(entry, Entry::Payment { amount, .. } if amount.0 < 0);
+        let takes_back =
+            |(entry, _): &(Entry, Done)| matches!(entry, Entry::Payment { amount, .. } if amount.0 < 0);
         let (alone, together): (Vec<_>, Vec<_>) = match self.nodes {
             None => (Vec::new(), entries),
             Some(_) => entries.into_iter().partition(takes_back),
@@ -813,7 +814,8 @@ impl Writer {
         let mut books = self.engine.books();
         for question in questions {
             let asked = question.draft.side.idempotency;
-            let stored = asked.and_then(|asked| known.iter().find(|stored| stored.key == asked.key).zip(Some(asked)));
+            let stored =
+                asked.and_then(|asked| known.iter().find(|stored| stored.key == asked.key).zip(Some(asked)));
             let Some((stored, asked)) = stored else {
                 rest.push((question.ticket, question.draft));
                 continue;

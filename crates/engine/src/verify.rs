@@ -12,9 +12,9 @@ use crate::action::{Action, Element};
 use crate::caller::{Application, Credential, CredentialId, Purpose, Standing, Wire};
 use crate::claim::Claim;
 use crate::issuer::{Issuer, Issuers};
-use crate::node::Sharing;
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, ReuseRef, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Counting, Rate, WhenAway, share};
+use crate::node::Sharing;
 use crate::outcome::{Outcome, Reason, Row};
 use crate::route::{Deal, Purchase, RecordTurn, Routing};
 use crate::settle::{Desk, Settled, Settlement, Writing};
@@ -320,7 +320,8 @@ async fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Resu
         None if admission.hold.is_err() => Counted::Nothing,
         None => Counted::here(engine, &policy, &admission.application, question, &subject)?,
         Some(sharing) => {
-            let all = Counted::everywhere(engine, sharing, &policy, &admission, question, &subject, &known_as);
+            let all =
+                Counted::everywhere(engine, sharing, &policy, &admission, question, &subject, &known_as);
             match all.await? {
                 Ok(counted) => counted,
                 Err(settled) => {
@@ -666,7 +667,8 @@ impl Counted {
         let asked = engine.books().attempts.settled();
         let told = sharing.question(keys, attempts.as_ref().map(|(refs, _)| refs.clone())).await?;
         if let Some(stored) = told.answer {
-            let is_same = known_as.iter().any(|asked| asked.key == stored.key && asked.payload == stored.payload);
+            let is_same =
+                known_as.iter().any(|asked| asked.key == stored.key && asked.payload == stored.payload);
             let settled = Settled { answer: stored.answer, replayed: true, differs: None };
             return if is_same { Ok(Err(settled)) } else { Err(Refusal::KeyReused) };
         }

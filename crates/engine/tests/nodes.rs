@@ -74,7 +74,8 @@ fn open_in(
 ) -> Node {
     let shared = SharedStore { database: Arc::clone(database), node: name.into() };
     let seed = shop::shop(granted);
-    let running = Engine::open(folder.path(), &ROOT, policy, Issuers::built_in(), seed, Some(shared)).unwrap();
+    let running =
+        Engine::open(folder.path(), &ROOT, policy, Issuers::built_in(), seed, Some(shared)).unwrap();
     Node { running, folder }
 }
 

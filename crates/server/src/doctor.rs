@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use clap::Args;
 use engine::clock::{Clock, Millis, utc_text};
-use engine::store::{Accounts, AccountsOfRecord, LedgerReader};
+use engine::store::{Accounts, AccountsOfRecord, LedgerPlace, LedgerReader, SharedStore};
 use engine::vault::{KeyRing, Vault};
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -128,7 +128,7 @@ fn look(config: &Path, settings: &Settings, findings: &mut Findings) {
         && let Some(vault) = look_at_keys(&data, &root_key, findings)
     {
         look_at_accounts(base, &data, settings, findings);
-        look_at_ledger(&data, &vault, now, findings);
+        look_at_ledger(base, &data, settings, &vault, now, findings);
     }
     look_at_certificate(base, settings, now, findings);
     look_at_limiter(settings, findings);
@@ -343,11 +343,29 @@ fn look_at_accounts(base: &Path, data: &Path, settings: &Settings, findings: &mu
     }
 }
 
-fn look_at_ledger(data: &Path, vault: &Vault, now: Millis, findings: &mut Findings) {
+fn look_at_ledger(
+    base: &Path,
+    data: &Path,
+    settings: &Settings,
+    vault: &Vault,
+    now: Millis,
+    findings: &mut Findings,
+) {
     let path = data.join("ledger.db");
-    let remedy = "keep a copy of the file as it is; then go back to a backup with `card4e restore`";
+    let (place, remedy) = match crate::shared::store(&settings.server, base) {
+        // Said of the accounts already.
+        Err(_) => return,
+        Ok(None) => (
+            LedgerPlace::from(&path),
+            "keep a copy of the file as it is; then go back to a backup with `card4e restore`",
+        ),
+        Ok(Some(SharedStore { database, node })) => (
+            LedgerPlace::Shared { database, node },
+            "see that this machine reaches the database of server.store; what is damaged comes back from its backup",
+        ),
+    };
     let looked =
-        LedgerReader::open(&path).and_then(|ledger| Ok((ledger.newest()?, ledger.last_checkpoint(vault)?)));
+        LedgerReader::open(place).and_then(|ledger| Ok((ledger.newest()?, ledger.last_checkpoint(vault)?)));
     let (newest, checkpoint) = match looked {
         Ok(looked) => looked,
         Err(wrong) => return findings.problem("ledger", wrong.to_string(), remedy),

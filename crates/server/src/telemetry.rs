@@ -18,8 +18,6 @@ use engine::store::Freshness;
 
 use crate::limiter;
 
-use crate::limiter;
-
 const OUTCOMES: usize = Outcome::ALL.len();
 const WIRES: usize = Wire::ALL.len();
 const ACTIONS: usize = Action::ALL.len();

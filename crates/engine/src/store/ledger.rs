@@ -8,11 +8,11 @@ mod evidence;
 mod reader;
 mod shared;
 
+pub(super) use db::Db;
 pub use erasure::Unerased;
 pub use evidence::Leaf;
 pub use reader::{LedgerReader, Newest};
 pub use shared::LookedBack;
-pub(super) use db::Db;
 pub(super) use shared::{ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
 
 use std::path::Path;
@@ -1053,6 +1053,11 @@ mod tests {
         file.append(&commit, vault).map(|()| tree)
     }
 
+    fn connection(file: &LedgerFile) -> &Connection {
+        let Db::File(db) = &file.db else { panic!("a file") };
+        db
+    }
+
     #[test]
     fn a_block_that_does_not_fit_is_not_there_and_the_next_one_that_fits_follows() {
         let dir = tempfile::tempdir().unwrap();
@@ -1060,15 +1065,15 @@ mod tests {
         let vault = Vault::new(&KeyRing::generate());
         let Opened { mut file, tree, .. } = LedgerFile::open(&path, &vault).unwrap();
         let tree = appended(&mut file, &tree, &vault).unwrap();
-        let pages: i64 = file.db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-        file.db.pragma_update(None, "max_page_count", pages + 2).unwrap();
+        let pages: i64 = connection(&file).pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        connection(&file).pragma_update(None, "max_page_count", pages + 2).unwrap();
         for _ in 0..3 {
             let error = appended(&mut file, &tree, &vault).unwrap_err();
             assert!(matches!(error, StoreError::Full { .. }), "{error}");
             assert!(matches!(file.try_room().unwrap_err(), StoreError::Full { .. }));
         }
-        assert!(file.db.is_autocommit(), "nothing is left open");
-        file.db.pragma_update(None, "max_page_count", 1 << 20).unwrap();
+        assert!(connection(&file).is_autocommit(), "nothing is left open");
+        connection(&file).pragma_update(None, "max_page_count", 1 << 20).unwrap();
         file.try_room().unwrap();
         appended(&mut file, &tree, &vault).unwrap();
         file.close().unwrap();

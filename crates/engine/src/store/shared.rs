@@ -211,14 +211,20 @@ impl Nodes {
     }
 
     /// Puts credits back into a purse. Not tried again by itself: what an unknown commit did is read back.
-    pub(crate) fn give_back(&mut self, lease: &Lease, purse: PurseId, credits: i64) -> Result<(), StoreError> {
+    pub(crate) fn give_back(
+        &mut self,
+        lease: &Lease,
+        purse: PurseId,
+        credits: i64,
+    ) -> Result<(), StoreError> {
         let (number, epoch) = (lease.number, lease.epoch());
         let (kind, id) = purse;
         let given = self.session.transaction(async |connection: &Connection| {
             let run = async {
                 let fence = connection.prepared(FENCE).await?;
                 connection.client.query(&fence, &[&number, &epoch, &ALIVE_MS]).await?;
-                let take = "UPDATE slice SET remains = remains - $4 WHERE node = $1 AND kind = $2 AND id = $3";
+                let take =
+                    "UPDATE slice SET remains = remains - $4 WHERE node = $1 AND kind = $2 AND id = $3";
                 let take = connection.prepared(take).await?;
                 connection.client.execute(&take, &[&number, &kind, &id, &credits]).await?;
                 let put = "UPDATE purse SET free = free + $3 WHERE kind = $1 AND id = $2";
@@ -286,6 +292,22 @@ impl Nodes {
             let put = "INSERT INTO day_key VALUES ($1, $2) ON CONFLICT DO NOTHING";
             client.execute(put, &[&day, &sealed]).await?;
             Ok(client.query_one("SELECT sealed FROM day_key WHERE day = $1", &[&day]).await?.get(0))
+        })
+    }
+
+    /// The sealed key of a day, if a node has made one.
+    pub(crate) fn known_day_key(&mut self, day: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.session.read(async |connection: &Connection| {
+            connection.client.query_opt("SELECT sealed FROM day_key WHERE day = $1", &[&(day as i32)]).await
+        })?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    /// The same key, sealed with another one.
+    pub(crate) fn replace_day_key(&mut self, day: u32, sealed: &[u8]) -> Result<(), StoreError> {
+        self.session.read(async |connection: &Connection| {
+            let replace = "UPDATE day_key SET sealed = $2 WHERE day = $1";
+            connection.client.execute(replace, &[&(day as i32), &sealed]).await.map(drop)
         })
     }
 

@@ -421,9 +421,13 @@ impl KeyRing {
 
     pub(super) fn write(&self, path: &Path, root: &[u8; 32]) -> Result<(), RingError> {
         let failed = |cause| RingError::File { path: path.display().to_string(), cause };
-        let stored = Stored { format: FORMAT, keys: self.sealed(root) };
-        let bytes = serde_json::to_vec_pretty(&stored).map_err(|e| failed(e.into()))?;
+        let bytes = self.sealed_bytes(root).map_err(failed)?;
         crate::file::write_durably(path, &bytes).map_err(failed)
+    }
+
+    fn sealed_bytes(&self, root: &[u8; 32]) -> std::io::Result<Vec<u8>> {
+        let stored = Stored { format: FORMAT, keys: self.sealed(root) };
+        Ok(serde_json::to_vec_pretty(&stored)?)
     }
 
     fn sealed(&self, root: &[u8; 32]) -> Vec<StoredKey> {
@@ -569,6 +573,21 @@ impl RingFile {
     pub(crate) fn reopen(&mut self) -> Result<(), RingError> {
         self.ring = KeyRing::open(&self.path, &self.root)?;
         Ok(())
+    }
+
+    /// Makes a change in memory; gives what is to be kept of it, see [`RingFile::keep`].
+    pub(crate) fn changed(&mut self, change: impl FnOnce(&mut KeyRing)) -> Result<Vec<u8>, RingError> {
+        change(&mut self.ring);
+        self.ring.sealed_bytes(&self.root).map_err(|cause| self.failed(cause))
+    }
+
+    /// Makes it durable in the file.
+    pub(crate) fn keep(&self, sealed: &[u8]) -> Result<(), RingError> {
+        crate::file::write_durably(&self.path, sealed).map_err(|cause| self.failed(cause))
+    }
+
+    fn failed(&self, cause: std::io::Error) -> RingError {
+        RingError::File { path: self.path.display().to_string(), cause }
     }
 
     /// Makes a change durable; if that fails, the ring is as it was.

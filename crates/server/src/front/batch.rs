@@ -157,7 +157,9 @@ impl Batch {
         engine.may_ask(&job).map_err(|refusal| acedata::fault_of(refusal, ""))?;
         let action = job.action;
         let session = engine.bulk(job).map_err(|why| match why {
-            NotBegun::Routed | NotBegun::Shared => Fault::with_message(ErrorCode::ApiNotImplemented, format!("{why}.")),
+            NotBegun::Routed | NotBegun::Shared => {
+                Fault::with_message(ErrorCode::ApiNotImplemented, format!("{why}."))
+            }
             why => {
                 let why = format!("{why}; send it again when it has ended.");
                 Fault::with_message(ErrorCode::TooManyRequests, why)

@@ -59,8 +59,9 @@ impl Db {
     /// All signed statements about the tree of a node, the smallest first.
     pub(super) fn checkpoints(&self, node: i64) -> Result<Vec<Checkpoint>, StoreError> {
         let find = "SELECT size, root, at_ms, signature, key FROM checkpoint ORDER BY size";
-        let of_file =
-            |db: &Connection| db.prepare(find)?.query_map([], read_checkpoint)?.collect::<rusqlite::Result<_>>();
+        let of_file = |db: &Connection| {
+            db.prepare(find)?.query_map([], read_checkpoint)?.collect::<rusqlite::Result<_>>()
+        };
         match self {
             Db::File(db) => of_file(db).map_err(|cause| SCHEMA.error(cause)),
             Db::Shared(shared) => shared.checkpoints(node),
@@ -79,12 +80,16 @@ impl Db {
     }
 
     /// The first of a size in this range.
-    pub(super) fn checkpoint_in(&self, node: i64, first: i64, end: i64) -> Result<Option<Checkpoint>, StoreError> {
+    pub(super) fn checkpoint_in(
+        &self,
+        node: i64,
+        first: i64,
+        end: i64,
+    ) -> Result<Option<Checkpoint>, StoreError> {
         let find = "SELECT size, root, at_ms, signature, key FROM checkpoint WHERE size >= ?1 AND size < ?2
                     ORDER BY size LIMIT 1";
-        let of_file = |db: &Connection| {
-            db.prepare_cached(find)?.query_row([first, end], read_checkpoint).optional()
-        };
+        let of_file =
+            |db: &Connection| db.prepare_cached(find)?.query_row([first, end], read_checkpoint).optional();
         match self {
             Db::File(db) => of_file(db).map_err(|cause| SCHEMA.error(cause)),
             Db::Shared(shared) => shared.checkpoint_in(node, first, end),

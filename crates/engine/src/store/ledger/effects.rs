@@ -40,7 +40,12 @@ impl Effects {
     fn add(&mut self, entry: &Entry, side: &Side) {
         match entry {
             Entry::Answer(answer) => {
-                self.charge(answer.application.0, answer.credential, answer.charged, answer.balance.is_some());
+                self.charge(
+                    answer.application.0,
+                    answer.credential,
+                    answer.charged,
+                    answer.balance.is_some(),
+                );
                 if let Some(refs) = &side.attempts {
                     self.count(refs, answer.outcome);
                 }

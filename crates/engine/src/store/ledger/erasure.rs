@@ -6,8 +6,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    Db, LedgerFile, LedgerPlace, LedgerReader, ReadBlock, SCHEMA, Seal, Side, StoreError, Vault, Zeroizing, damaged, encoded,
-    first_block, node_of, overwrite_log, page_after, read_sides, seal_sides, side_at,
+    Db, LedgerFile, LedgerPlace, LedgerReader, ReadBlock, SCHEMA, Seal, Side, StoreError, Vault, Zeroizing,
+    damaged, encoded, first_block, node_of, overwrite_log, page_after, read_sides, seal_sides, side_at,
 };
 use crate::erase::{Found, Pending};
 

@@ -101,7 +101,8 @@ impl LedgerReader {
         };
         match &self.db {
             Db::File(db) => {
-                let run = || -> rusqlite::Result<_> { db.prepare(find)?.query_map([&job[..]], read)?.collect() };
+                let run =
+                    || -> rusqlite::Result<_> { db.prepare(find)?.query_map([&job[..]], read)?.collect() };
                 run().map_err(|cause| SCHEMA.error(cause))
             }
             Db::Shared(shared) => shared.settled_rows(job),

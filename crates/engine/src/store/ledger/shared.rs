@@ -20,8 +20,8 @@ use super::{
 };
 use crate::bulk::SettledRows;
 use crate::erase::Found;
-use crate::store::postgres::{Connection, Database, Schema, Session};
 use crate::store::node::new_epoch;
+use crate::store::postgres::{Connection, Database, Schema, Session};
 use crate::store::shared::Purse;
 use crate::vault::KeyedRef;
 
@@ -265,7 +265,8 @@ impl Shared {
     }
 
     pub(super) fn block_at(&self, node: i64, size: u64) -> Result<Option<(i64, Hash, u64)>, StoreError> {
-        let find = "SELECT seq, root, size FROM block WHERE node = $1 AND size <= $2 ORDER BY seq DESC LIMIT 1";
+        let find =
+            "SELECT seq, root, size FROM block WHERE node = $1 AND size <= $2 ORDER BY seq DESC LIMIT 1";
         let found = self.row(find, &[&node, &(size as i64)])?;
         Ok(found.map(|row| (row.get(0), hash(&row, 1), row.get::<_, i64>(2) as u64)))
     }
@@ -338,11 +339,7 @@ impl Shared {
         self.rows(keep, &[&node_of(seq), &seq, &sealed]).map(drop)
     }
 
-    pub(super) fn save_checkpoint(
-        &self,
-        lease: &Lease,
-        checkpoint: &Checkpoint,
-    ) -> Result<(), StoreError> {
+    pub(super) fn save_checkpoint(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<(), StoreError> {
         let (size, key) = (checkpoint.size as i64, i64::from(checkpoint.key));
         let with: Params<'_> = &[
             &lease.number,
@@ -424,12 +421,17 @@ impl Shared {
         self.rows(note, &[&sealed]).map(drop)
     }
 
-    pub(super) fn empty_sides(&mut self, emptied: &[(i64, Vec<u8>)], found: &Found) -> Result<(), StoreError> {
+    pub(super) fn empty_sides(
+        &mut self,
+        emptied: &[(i64, Vec<u8>)],
+        found: &Found,
+    ) -> Result<(), StoreError> {
         let (until, records) = (found.until, found.records() as i64);
         let answers: Vec<&[u8]> = found.answers.iter().map(|key| &key[..]).collect();
         self.session.get_mut().transaction(async |connection: &Connection| {
             let run = async {
-                let put = connection.prepared("UPDATE side SET bytes = $3 WHERE node = $1 AND seq = $2").await?;
+                let put =
+                    connection.prepared("UPDATE side SET bytes = $3 WHERE node = $1 AND seq = $2").await?;
                 for (seq, sealed) in emptied {
                     connection.client.execute(&put, &[&node_of(*seq), seq, sealed]).await?;
                 }
@@ -465,7 +467,8 @@ pub(in crate::store) const RECALL: &str =
 /// A row of [`RECALL`].
 pub(in crate::store) fn read_answer(row: &Row) -> Result<StoredAnswer, StoreError> {
     let keyed = |column| KeyedRef::try_from(row.get::<_, &[u8]>(column)).unwrap_or_default();
-    let answer = postcard::from_bytes(row.get(2)).map_err(|cause| damaged(format!("a stored answer: {cause}")))?;
+    let answer =
+        postcard::from_bytes(row.get(2)).map_err(|cause| damaged(format!("a stored answer: {cause}")))?;
     Ok(StoredAnswer { key: keyed(0), payload: keyed(1), answer })
 }
 
@@ -536,18 +539,11 @@ fn steps<'a>(
                 Box::new(bytes),
             ],
         ),
-        plain(
-            "INSERT INTO side VALUES ($1, $2, $3)",
-            vec![Box::new(node), Box::new(seq), Box::new(sealed)],
-        ),
+        plain("INSERT INTO side VALUES ($1, $2, $3)", vec![Box::new(node), Box::new(seq), Box::new(sealed)]),
     ];
     if let Some((job, first_row, rows)) = &commit.rows {
-        let with: Vec<Box<dyn ToSql + Sync + Send>> = vec![
-            Box::new(&job[..]),
-            Box::new(*first_row as i64),
-            Box::new(*rows as i64),
-            Box::new(seq),
-        ];
+        let with: Vec<Box<dyn ToSql + Sync + Send>> =
+            vec![Box::new(&job[..]), Box::new(*first_row as i64), Box::new(*rows as i64), Box::new(seq)];
         steps.push(plain("INSERT INTO bulk VALUES ($1, $2, $3, $4)", with));
     }
     if let Some(signed) = commit.checkpoint {
@@ -645,12 +641,7 @@ async fn append(connection: &Connection, steps: &[Step<'_>]) -> Result<(), Store
 
 /// Callers, applications, credentials.
 impl Shared {
-    pub(super) fn put(
-        &mut self,
-        lease: &Lease,
-        rows: &[Put<'_>],
-        vault: &Vault,
-    ) -> Result<(), StoreError> {
+    pub(super) fn put(&mut self, lease: &Lease, rows: &[Put<'_>], vault: &Vault) -> Result<(), StoreError> {
         let (number, epoch, seen) = (lease.number, lease.epoch(), lease.callers());
         let put = self.session.get_mut().transaction(async |connection: &Connection| {
             let fence = connection.prepared(FENCE).await.map_err(StoreError::Database)?;
