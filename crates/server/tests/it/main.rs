@@ -23,11 +23,15 @@ mod limiter;
 mod native;
 mod nodes;
 mod operate;
+#[expect(dead_code, reason = "the engine's tests use all of it")]
+#[path = "../../../engine/tests/support/postgres.rs"]
+mod postgres;
 mod providers;
 mod reload;
 mod sandbox;
 mod screens;
 mod serve;
+mod shared_accounts;
 mod supply;
 mod support;
 mod tencent;
