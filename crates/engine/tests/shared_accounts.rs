@@ -23,10 +23,12 @@ use engine::claim::Claim;
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
+use engine::operator::By;
 use engine::outcome::Outcome;
 use engine::settle::Desk;
 use engine::store::postgres::Database;
 use engine::store::{AccountOrder, AccountSpot, SharedStore};
+use engine::vault::KeyGroup;
 use engine::verify::{Question, Refusal, new_request_id, verify};
 use engine::{Engine, Policy, Running};
 
@@ -148,4 +150,31 @@ fn a_copy_that_could_not_follow_is_not_answered_from_until_it_can_again() {
     server.run();
     until(&node.engine, Ok(Outcome::Pass));
     node.stop();
+}
+
+/// A node that does not have the new keys yet would find nobody: it must not say that there is nobody.
+#[test]
+fn while_keys_are_replaced_no_node_takes_an_account_for_absent() {
+    let Some(server) = postgres::shared() else { return };
+    let (database, folders) = (server.database(), folders());
+    let [a, b] = [0, 1].map(|at| open(folders[at].path(), ["a", "b"][at], &database));
+    shop::put(&a.engine, "normal");
+    for node in [&a, &b] {
+        until(&node.engine, Ok(Outcome::Pass));
+    }
+    a.engine.acting(By::Machine).rotate_keys(&[KeyGroup::Accounts]).unwrap();
+    let began = Instant::now();
+    while a.engine.rotation().is_running || began.elapsed() < Duration::from_secs(4) {
+        for node in [&a, &b] {
+            let told = ask(&node.engine);
+            assert!(matches!(told, Ok(Outcome::Pass) | Err(Refusal::Stopped)), "{told:?}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((a.engine.rotation().error, a.engine.rotation().rewrapped), (None, 1));
+    for node in [&a, &b] {
+        until(&node.engine, Ok(Outcome::Pass));
+    }
+    [a, b].into_iter().for_each(Running::stop);
 }
