@@ -211,6 +211,7 @@ mod tests {
                 diagnoses: Mutex::default(),
                 guesses: crate::platform::password::Guesses::default(),
                 checking: crate::console::Checking::default(),
+                limiter: Arc::new(crate::limiter::Shared::new(None)),
             };
             let issued = |name: &str| {
                 let acting = engine.acting(By::Machine);
@@ -244,7 +245,8 @@ mod tests {
         }
 
         fn refusals(&self) -> u64 {
-            let metrics = self.core.server.metrics.render(&self.core.server.engine);
+            let metrics =
+                self.core.server.metrics.render(&self.core.server.engine, &self.core.server.limiter);
             let counts = metrics.lines().filter(|line| line.starts_with("card4e_refusals_total{"));
             counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
         }
@@ -302,7 +304,7 @@ mod tests {
             ..Policy::default()
         };
         let running: Running =
-            Engine::open(folder.path(), &[9; 32], policy, Issuers::built_in(), Seed::nobody()).unwrap();
+            Engine::open(folder.path(), &[9; 32], policy, Issuers::built_in(), Seed::nobody(), None).unwrap();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build_local(LocalOptions::default()).unwrap();
         runtime.block_on(async { test(&Shop::new(&running.engine, settings)).await });

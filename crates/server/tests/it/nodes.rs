@@ -388,7 +388,8 @@ fn every_answer_is_there_once(told: &Told, ledger: &HashMap<String, Recorded>, t
     assert!(told.answers.len() > 1000 && told.steady.len() > 500, "there was hardly any load");
     // Each who asks can have had one question at the node that was killed; the limiter costs nobody an answer.
     let at_the_kill = times.killed..times.killed + Duration::from_secs(3);
-    let (near, far): (Vec<_>, Vec<_>) = told.lost.iter().partition(|at| at_the_kill.contains(at));
+    let (near, far): (Vec<Duration>, Vec<Duration>) =
+        told.lost.iter().partition(|at| at_the_kill.contains(*at));
     assert!(near.len() <= 12 && far.is_empty(), "{near:?} {far:?} of {:?}", times.killed);
 }
 
