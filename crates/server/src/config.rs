@@ -489,6 +489,10 @@ impl Settings {
         settings.policy.price()?;
         settings.actions.prices()?;
         settings.free_quota()?;
+        anyhow::ensure!(
+            settings.server.accounts_stale_max_seconds > 0,
+            "server.accounts_stale_max_seconds is 1 or more: a copy is always a moment old"
+        );
         settings.check_routing()?;
         settings.limits.check()?;
         anyhow::ensure!(
