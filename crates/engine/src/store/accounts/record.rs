@@ -329,8 +329,11 @@ mod tests {
             ..AccountText::default()
         };
         let today = Date::new(2026, 1, 1).unwrap();
-        let options =
-            ParseOptions { test_land: true, element_index: card % 2 == 0, ..ParseOptions::new(today) };
+        let options = ParseOptions {
+            test_land: true,
+            element_index: card.is_multiple_of(2),
+            ..ParseOptions::new(today)
+        };
         text.row(&options, vault).unwrap()
     }
 
