@@ -66,7 +66,7 @@ use crate::settle::{Change, Desk, Post, Queue, Writer, Writing};
 use crate::store::postgres::Database;
 use crate::store::{
     Accounts, AccountsOfRecord, Folder, Follower, Freshness, LedgerFile, LedgerPlace, LedgerReader, Nodes,
-    Opened, Platform, Put, Refusals, SharedStore, StoreError, TablePlace, UsageFile,
+    Opened, Platform, Put, Refusals, SharedAccounts, SharedStore, StoreError, TablePlace, UsageFile,
 };
 use crate::subject::{Date, ParseOptions, Subject};
 use crate::vault::{Cmac, RingError, RingFile, Seal, Vault, random};
@@ -417,7 +417,10 @@ impl Engine {
 
     /// The accounts of record, to change some; may wait for a database.
     pub fn accounts_to_change(&self) -> Result<AccountsOfRecord, StoreError> {
-        AccountsOfRecord::open(self.folder.path(), self.database())
+        match self.database() {
+            None => AccountsOfRecord::open(self.folder.path(), None),
+            Some(database) => Ok(AccountsOfRecord::Shared(SharedAccounts::again(database)?)),
+        }
     }
 
     /// The same, to change many, alone.

@@ -128,8 +128,8 @@ impl Follower {
         let accounts = Accounts::open(file)?;
         if place(&accounts)?.is_none() && accounts.count()? > 0 {
             return Err(StoreError::OtherAccounts(
-                "accounts.db has accounts of its own and server.store names a database: move them there with \
-                 `card4e store copy`, or give this node a data folder of its own",
+                "accounts.db has accounts of its own and server.store names a database: give this node a new data \
+                 folder and import the accounts into the database",
             ));
         }
         Ok(Follower { shared: SharedAccounts::open(database)?, accounts, fresh })
@@ -253,8 +253,8 @@ impl Accounts {
         match place(self)? {
             None => Ok(()),
             Some(_) => Err(StoreError::OtherAccounts(
-                "accounts.db is a copy of a database's accounts and server.store names none: name it again, or move \
-                 them with `card4e store copy` into a new data folder",
+                "accounts.db is a copy of a database's accounts and server.store names none: name it again, or \
+                 take a new data folder and import the accounts there",
             )),
         }
     }

@@ -22,9 +22,16 @@ use AccountsOfRecord::{File, Shared};
 
 impl AccountsOfRecord {
     /// Opens them to change some. With a database, those of the database.
+    ///
+    /// # Errors
+    /// Also when there is no database and the file is a copy of one's accounts.
     pub fn open(folder: &Path, database: Option<&Arc<Database>>) -> Result<AccountsOfRecord, StoreError> {
         match database {
-            None => Ok(File(Accounts::open(&folder.join("accounts.db"))?)),
+            None => {
+                let accounts = Accounts::open(&folder.join("accounts.db"))?;
+                accounts.is_of_record()?;
+                Ok(File(accounts))
+            }
             Some(database) => Ok(Shared(SharedAccounts::open(database)?)),
         }
     }

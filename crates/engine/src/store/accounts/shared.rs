@@ -211,6 +211,7 @@ macro_rules! bury {
          by_mobile_id = NULL, state = 0, kind = 0"
     };
 }
+
 impl SharedAccounts {
     /// The accounts of a database; makes their tables if need be.
     pub fn open(database: &Arc<Database>) -> Result<SharedAccounts, StoreError> {
@@ -224,6 +225,11 @@ impl SharedAccounts {
             execute(connection, first, &[&source, &&[0u8; 16][..]]).await
         })?;
         Ok(SharedAccounts { session, holder: None })
+    }
+
+    /// Another session with tables that [`SharedAccounts::open`] has seen.
+    pub(crate) fn again(database: &Arc<Database>) -> Result<SharedAccounts, StoreError> {
+        Ok(SharedAccounts { session: Session::new(Arc::clone(database))?, holder: None })
     }
 
     /// The same, to change many of them, alone: somebody else who wants the same is refused, whichever node
