@@ -215,7 +215,8 @@ fn without_a_limiter_each_node_has_its_share() {
 #[test]
 fn a_limiter_that_dies_is_not_waited_for_and_comes_back() {
     let Some(mut redis) = Redis::start() else { return };
-    let limits = |away: &str| format!("nodes = 2\nlimiter = \"{}\"\n{away}", redis.url());
+    // Long enough for a busy machine: it must not go away for another reason.
+    let limits = |away: &str| format!("nodes = 2\nlimiter = \"{}\"\ntimeout_ms = 300\n{away}", redis.url());
     let (shares, shop) = bank(&limits(""));
     let (refuses, other) = bank(&limits("away = \"refuse\""));
     let (shares, refuses) = (Sandbox::serving(&shares.config), Sandbox::serving(&refuses.config));

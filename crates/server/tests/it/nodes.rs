@@ -348,8 +348,7 @@ fn nothing_is_lost_or_charged_twice_and_no_limit_is_exceeded_on_a_bad_day() {
 }
 
 #[test]
-#[ignore = "`serve` does not take a database yet"]
-fn nor_on_one_database() {
+fn nor_on_one_database_which_is_killed_as_well() {
     survives_a_bad_day(Books::OneDatabase);
 }
 
