@@ -486,6 +486,22 @@ impl Books {
         }
     }
 
+    /// How many credits this node has too few of for one more question.
+    pub(crate) fn lacking(&self, (kind, id): PurseId, price: Credits) -> Credits {
+        let id = id as u32;
+        let left = match kind {
+            0 => self
+                .accounts
+                .get(&ApplicationId(id))
+                .map_or(0, |account| account.balance().0 - account.held.0),
+            _ => {
+                let spent = self.credentials.get(&CredentialId(id)).copied().unwrap_or_default();
+                spent.left(Credits::ZERO, true)
+            }
+        };
+        Credits((price.0 - left).max(0))
+    }
+
     /// What this node has taken and nobody needs at this moment.
     pub(crate) fn idle_slices(&self) -> Vec<(PurseId, i64)> {
         let of_applications = self

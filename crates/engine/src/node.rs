@@ -403,7 +403,8 @@ impl Engine {
             Refusal::LimitReached => Purse::credential(credential.id.0),
             other => return Err(other),
         };
-        sharing.refill(purse, price).await
+        let lacking = self.books().lacking(purse, price);
+        sharing.refill(purse, lacking).await
     }
 }
 

@@ -525,7 +525,8 @@ impl Writer {
                 self.grow();
                 grown = true;
             }
-            if self.engine.sharing.as_ref().is_some_and(|sharing| sharing.wants_recount()) {
+            let is_stopped = self.engine.writing() == Writing::Stopped;
+            if !is_stopped && self.engine.sharing.as_ref().is_some_and(|sharing| sharing.wants_recount()) {
                 self.find_place();
             }
             self.change(work.changes);

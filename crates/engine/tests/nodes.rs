@@ -11,20 +11,22 @@ mod shop;
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use engine::caller::{Action, ApplicationId, Wire};
+use engine::caller::{Action, ApplicationId, Credential, CredentialId, Wire as CallerWire};
 use engine::claim::Claim;
 use engine::issuer::Issuers;
 use engine::ledger::{Credits, Entry};
 use engine::limit::AttemptPolicy;
 use engine::operator::By;
 use engine::outcome::Outcome;
-use engine::register::{Kind, Wish};
+use engine::register::{CredentialTerms, Kind, Wish};
 use engine::settle::{Desk, Settled, Settlement, Writing};
 use engine::store::postgres::{Database, Session};
 use engine::store::{Check, LedgerFile, LedgerPlace, LedgerReader, SharedStore, StoreError};
@@ -123,14 +125,16 @@ fn soon(is_so: impl Fn() -> bool) {
 }
 
 async fn asked(desk: &Desk, mobile: &str, key: Option<&str>) -> Settlement {
-    let engine = &desk.engine;
-    let credential = shop::credential(&engine.vault);
+    asked_with(desk, &shop::credential(&desk.engine.vault), mobile, key).await
+}
+
+async fn asked_with(desk: &Desk, credential: &Credential, mobile: &str, key: Option<&str>) -> Settlement {
     let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
-    let admission = desk.admit(&credential, Action::FourElements, key.is_some()).await?;
+    let admission = desk.admit(credential, Action::FourElements, key.is_some()).await?;
     let question = Question {
-        wire: Wire::AceData,
+        wire: CallerWire::AceData,
         action: Action::FourElements,
-        credential: &credential,
+        credential,
         claim: &claim,
         idempotency_key: key,
         purpose: None,
@@ -311,6 +315,89 @@ fn a_database_that_is_killed_under_load_loses_nothing_and_doubles_nothing() {
     a.stop();
 }
 
+/// A way to the server that can be cut: of the next commits each is lost on its way there, or its answer on
+/// the way back.
+struct Wire {
+    port: u16,
+    /// 0: nothing is cut; 1: the commit; 2: its answer.
+    cut: Arc<AtomicU64>,
+}
+
+impl Wire {
+    fn to(url: &str) -> (Wire, Arc<Database>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wire = Wire { port: listener.local_addr().unwrap().port(), cut: Arc::default() };
+        let (_, rest) = url.split_once("127.0.0.1:").unwrap();
+        let (server, name) = rest.split_once('/').unwrap();
+        let server: u16 = server.parse().unwrap();
+        let cut = Arc::clone(&wire.cut);
+        // Ends with the process.
+        std::thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, cut) = (near.unwrap(), Arc::clone(&cut));
+                let far = TcpStream::connect(("127.0.0.1", server)).unwrap();
+                let is_lost = Arc::new(AtomicBool::new(false));
+                let (near_again, far_again) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                let lost = Arc::clone(&is_lost);
+                std::thread::spawn(move || pump(near, far, &cut, &is_lost));
+                std::thread::spawn(move || pump(far_again, near_again, &AtomicU64::new(0), &lost));
+            }
+        });
+        let url = format!("postgres://card4e@127.0.0.1:{}/{name}", wire.port);
+        let database = Database::new(&url, None, postgres::plain()).unwrap();
+        (wire, Arc::new(database))
+    }
+}
+
+/// Carries bytes one way; what comes back after a commit that is to be lost goes nowhere.
+fn pump(mut from: TcpStream, mut to: TcpStream, cut: &AtomicU64, is_lost: &AtomicBool) {
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut bytes) else { break };
+        if is_lost.load(Ordering::SeqCst) {
+            break;
+        }
+        let is_commit = bytes[..read].windows(6).any(|word| word == b"COMMIT");
+        match if is_commit { cut.swap(0, Ordering::SeqCst) } else { 0 } {
+            1 => break,
+            2 => is_lost.store(true, Ordering::SeqCst),
+            _ => {}
+        }
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_commit_that_is_lost_on_its_way_or_on_its_way_back_is_made_once() {
+    let Some(server) = postgres::shared() else { return };
+    let (wire, database) = Wire::to(&server.url());
+    let a = first(&database, GRANTED, policy());
+    let mut told = Vec::new();
+    for number in 0..40 {
+        // Any of the node's sessions can be the one that is cut; most are the writer's.
+        wire.cut.store(number % 3, Ordering::SeqCst);
+        let key = format!("k{number}");
+        let settled = loop {
+            match a.ask(RIGHT, Some(&key)) {
+                Err(Refusal::Stopped | Refusal::Arrears) => std::thread::sleep(Duration::from_millis(20)),
+                settled => break settled.unwrap(),
+            }
+        };
+        told.push(settled.answer.request);
+    }
+    wire.cut.store(0, Ordering::SeqCst);
+    soon(|| a.engine().writing() == Writing::Works);
+    let left = GRANTED.0 - Credits::whole(40).0;
+    soon(|| a.balance() == Some(Credits(left)));
+    let check = checked(&database, &a.stop()).unwrap();
+    assert_eq!((check.answers, check.charges), (40, 40), "each once, whatever was lost");
+    assert_eq!(told.iter().collect::<HashSet<_>>().len(), 40);
+}
+
 #[test]
 fn a_process_whose_place_was_taken_writes_no_more() {
     let Some(server) = postgres::shared() else { return };
@@ -364,6 +451,40 @@ fn a_node_that_was_found_dead_and_is_not_counts_anew_and_goes_on() {
     assert_eq!(answered, 2, "what there is, and not what it thinks it has");
     let check = checked(&database, &a.stop()).unwrap();
     assert_eq!(check.charges, 3);
+}
+
+#[test]
+fn a_spend_limit_holds_for_all_nodes_together_and_for_what_was_spent_before() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let nodes = [first(&database, GRANTED, policy()), open(&database, "b", GRANTED, policy())];
+    nodes[1].has_account();
+    (0..5).for_each(|_| assert_eq!(outcome(nodes[0].ask(RIGHT, None)), Outcome::Pass));
+    let terms = CredentialTerms { limit: Some(Some(Credits::whole(20))), ..CredentialTerms::default() };
+    nodes[1].engine().acting(By::Machine).set_credential(1, terms).unwrap();
+    let limited = |node: &Node| {
+        let directory = node.engine().directory();
+        directory.credential(CredentialId(1)).is_some_and(|credential| credential.limit.is_some())
+    };
+    soon(|| nodes.iter().all(limited));
+    let began = Instant::now();
+    let mut answered = 5;
+    while began.elapsed() < Duration::from_secs(6) {
+        for node in &nodes {
+            let credential = Arc::clone(node.engine().directory().credential(CredentialId(1)).unwrap());
+            let desk = node.engine().desk().unwrap();
+            match wait(&desk, asked_with(&desk, &credential, RIGHT, None)) {
+                Ok(_) => answered += 1,
+                Err(refusal) => {
+                    assert_eq!(refusal, Refusal::LimitReached);
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+    }
+    assert_eq!(answered, 20);
+    soon(|| nodes.iter().all(|node| node.engine().spent(CredentialId(1)) == Credits::whole(20)));
+    nodes.into_iter().for_each(|node| drop(node.stop()));
 }
 
 #[test]

@@ -99,6 +99,19 @@ impl Default for ServerSettings {
     }
 }
 
+impl ServerSettings {
+    /// Settings are shown in logs and in the console.
+    fn check_store(&self) -> anyhow::Result<()> {
+        let user = self.store.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next());
+        let user = user.and_then(|user| user.rsplit_once('@')).map_or("", |(user, _)| user);
+        anyhow::ensure!(
+            !user.contains(':') && !self.store.contains("password="),
+            "server.store has a password in it; put that into a file and name it in server.store_password_file"
+        );
+        Ok(())
+    }
+}
+
 /// `[keys]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -493,6 +506,11 @@ impl Settings {
             settings.server.accounts_stale_max_seconds > 0,
             "server.accounts_stale_max_seconds is 1 or more: a copy is always a moment old"
         );
+        settings.server.check_store()?;
+        anyhow::ensure!(
+            settings.server.store.is_empty() || settings.provider.is_empty(),
+            "providers cannot be used yet where nodes share a database (server.store)"
+        );
         settings.check_routing()?;
         settings.limits.check()?;
         anyhow::ensure!(
@@ -677,6 +695,8 @@ mod tests {
             ("[acedata]\nnumbering = \"2e\"\n", "upstream_4e"),
             ("[acedata]\ntoken_mismatched_status = 403\n", "400 or 401"),
             ("[tencent]\nlanguage = \"de\"\n", "zh-CN"),
+            ("[server]\nstore = \"postgres://a:b@db/card4e\"\n", "store_password_file"),
+            ("[server]\nstore = \"postgres://a@db/card4e?password=b\"\n", "store_password_file"),
         ] {
             let error = format!("{:#}", Settings::parse(text).unwrap_err());
             assert!(error.contains(named), "{text}: {error}");

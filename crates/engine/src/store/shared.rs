@@ -2,6 +2,7 @@
 //!
 //! Each verb is one transaction and can be repeated; what takes credits checks this node's right first.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_postgres::Row;
@@ -272,9 +273,12 @@ impl Nodes {
             let found = connection.client.query(&find, &[&run_days, &run_refs]).await?;
             Ok((counted, found))
         })?;
-        let of = |rows: &[Row], (day, counter): &Counter| {
-            let is = |row: &&Row| row.get::<_, i32>(0) == *day && row.get::<_, &[u8]>(1) == counter;
-            rows.iter().find(is).map_or(0, |row| row.get::<_, i64>(2))
+        let by_counter = |rows: &[Row]| -> HashMap<(i32, Vec<u8>), i64> {
+            rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect()
+        };
+        let (counted, found) = (by_counter(&counted), by_counter(&found));
+        let of = |known: &HashMap<(i32, Vec<u8>), i64>, (day, counter): &Counter| {
+            known.get(&(*day, counter.to_vec())).copied().unwrap_or(0)
         };
         Ok(Asked {
             counts: counters.iter().map(|(counter, _)| of(&counted, counter)).collect(),
