@@ -156,7 +156,7 @@ impl Desk {
         for _ in 0..TRIES {
             let Err(refusal @ (Refusal::Arrears | Refusal::LimitReached)) = held else { return held };
             let price = policy.price_of(application, action);
-            engine.refill(sharing, refusal, application, credential, price).await?;
+            Box::pin(engine.refill(sharing, refusal, application, credential, price)).await?;
             held = engine.hold(application, credential, action, policy);
         }
         held
@@ -262,7 +262,18 @@ impl Engine {
 /// # Errors
 /// A [`Refusal`]: nothing was charged or recorded.
 pub async fn verify(desk: &Desk, admission: Admission, question: Question<'_>) -> Settlement {
-    let (ticket, differs) = match ask(desk, admission, &question).await? {
+    let asked = match begin(desk, admission, &question)? {
+        Begin::Over(asked) => asked,
+        Begin::Open(open) => match &desk.engine.sharing {
+            None => {
+                let counted = Counted::here(&desk.engine, &open, &question)?;
+                finish(desk, open, counted, &question)?
+            }
+            // On the heap, because one machine alone has no use for the room it needs.
+            Some(sharing) => Box::pin(ask_everywhere(desk, sharing, open, &question)).await?,
+        },
+    };
+    let (ticket, differs) = match asked {
         Asked::Recalled(settled) => return Ok(settled),
         Asked::HandedOver(ticket, differs) => (ticket, differs),
     };
@@ -275,18 +286,33 @@ enum Asked {
     HandedOver(crate::settle::Ticket, Option<Differs>),
 }
 
-async fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Result<Asked, Refusal> {
+/// A question that is not known yet, and nothing is counted of it.
+struct Open<'a> {
+    /// One for the whole question, whatever is read again meanwhile.
+    policy: Arc<Policy>,
+    subject: Result<Subject, (Outcome, Row)>,
+    keys: Arc<Keys>,
+    known_as: Vec<IdempotencyRef>,
+    begun: Begun<'a>,
+    admission: Admission,
+}
+
+enum Begin<'a> {
+    Over(Asked),
+    Open(Open<'a>),
+}
+
+/// Looks a question up among those that this node knows.
+fn begin<'a>(desk: &'a Desk, admission: Admission, question: &Question<'_>) -> Result<Begin<'a>, Refusal> {
     let engine = &desk.engine;
-    // One for the whole question, whatever is read again meanwhile.
     let policy = engine.policy();
-    let claim = question.claim;
     let options = policy.parse_options(engine.clock.now_ms());
-    let subject = Subject::parse(question.action, claim, &options);
-    let (known_as, asked, keys) = loop {
+    let subject = Subject::parse(question.action, question.claim, &options);
+    let (known_as, keys) = loop {
         let keys = engine.vault.keys();
         let known_as =
             identities(engine, &policy, &keys, &admission.application, question, subject.as_ref().ok());
-        let Some(asked) = known_as.first() else { break (known_as, None, keys) };
+        let Some(asked) = known_as.first() else { break (known_as, keys) };
         let mut books = engine.books();
         if !engine.vault.is_current(&keys) {
             // A key was replaced just now: twins must not be known by different names.
@@ -296,10 +322,13 @@ async fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Resu
         for asked in &known_as {
             match books.memory.recall(asked, now) {
                 Recall::Answered(answer) => {
-                    return Ok(Asked::Recalled(Settled { answer, replayed: true, differs: None }));
+                    let settled = Settled { answer, replayed: true, differs: None };
+                    return Ok(Begin::Over(Asked::Recalled(settled)));
                 }
                 Recall::Conflict => return Err(Refusal::KeyReused),
-                Recall::UnderWay => return Ok(Asked::HandedOver(desk.join(asked.key), None)),
+                Recall::UnderWay => {
+                    return Ok(Begin::Over(Asked::HandedOver(desk.join(asked.key), None)));
+                }
                 Recall::New => {}
             }
         }
@@ -310,30 +339,37 @@ async fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Resu
         if admission.hold.is_ok() {
             books.memory.begin(asked, now);
         }
-        let asked = *asked;
         drop(books);
-        break (known_as, Some(asked), keys);
+        break (known_as, keys);
     };
-    let begun = Begun { engine, asked: asked.as_ref().filter(|_| admission.hold.is_ok()) };
-    let counted = match &engine.sharing {
-        // What cannot be asked is not counted either.
-        None if admission.hold.is_err() => Counted::Nothing,
-        None => Counted::here(engine, &policy, &admission.application, question, &subject)?,
-        Some(sharing) => {
-            let all =
-                Counted::everywhere(engine, sharing, &policy, &admission, question, &subject, &known_as);
-            match all.await? {
-                Ok(counted) => counted,
-                Err(settled) => {
-                    let settled = Ok(settled);
-                    if let Some(asked) = begun.over() {
-                        engine.recalled(&asked.key, &settled);
-                    }
-                    return settled.map(Asked::Recalled);
-                }
+    let asked = known_as.first().copied().filter(|_| admission.hold.is_ok());
+    let begun = Begun { engine, asked };
+    Ok(Begin::Open(Open { policy, subject, keys, known_as, begun, admission }))
+}
+
+/// The same where nodes share a database: it is asked what the others know.
+async fn ask_everywhere(
+    desk: &Desk,
+    sharing: &Sharing,
+    open: Open<'_>,
+    question: &Question<'_>,
+) -> Result<Asked, Refusal> {
+    match Counted::everywhere(&desk.engine, sharing, &open, question).await? {
+        Ok(counted) => finish(desk, open, counted, question),
+        Err(settled) => {
+            let settled = Ok(settled);
+            if let Some(asked) = open.begun.over() {
+                desk.engine.recalled(&asked.key, &settled);
             }
+            settled.map(Asked::Recalled)
         }
-    };
+    }
+}
+
+/// Finds the answer out, and hands the question over.
+fn finish(desk: &Desk, open: Open<'_>, counted: Counted, question: &Question<'_>) -> Result<Asked, Refusal> {
+    let Open { policy, subject, keys, known_as, begun, admission } = open;
+    let (engine, claim) = (&desk.engine, question.claim);
     let hold = admission.hold?;
     let found = find_out(desk, &policy, &keys, question, &subject, counted)?;
     let purpose = question.purpose.or(question.credential.purpose.as_ref());
@@ -347,7 +383,7 @@ async fn ask(desk: &Desk, admission: Admission, question: &Question<'_>) -> Resu
     let side = Side {
         subject: Some(keys.subject(&subject_text(question.action, claim, subject.as_ref().ok()))),
         masks: policy.keep_masks.then(|| claim.masked()),
-        idempotency: asked,
+        idempotency: known_as.first().copied(),
         consent: purpose.map(|purpose| purpose.consent.clone()),
         attempts: found.attempts.as_ref().map(|(refs, _)| refs.clone()),
         // Not of an answer that is given again: it would never grow too old.
@@ -508,16 +544,16 @@ fn subject_text(action: Action, claim: &Claim, subject: Option<&Subject>) -> Zer
 /// A question that others may join; should it end before it is handed over, they must not wait.
 struct Begun<'a> {
     engine: &'a Engine,
-    asked: Option<&'a IdempotencyRef>,
+    asked: Option<IdempotencyRef>,
 }
 
-impl<'a> Begun<'a> {
+impl Begun<'_> {
     fn goes_on(mut self) {
         self.asked = None;
     }
 
     /// Whoever joined it is told otherwise.
-    fn over(mut self) -> Option<&'a IdempotencyRef> {
+    fn over(mut self) -> Option<IdempotencyRef> {
         self.asked.take()
     }
 }
@@ -625,18 +661,14 @@ enum Counted {
 
 impl Counted {
     /// By this node alone.
-    fn here(
-        engine: &Engine,
-        policy: &Policy,
-        application: &Application,
-        question: &Question<'_>,
-        subject: &Result<Subject, (Outcome, Row)>,
-    ) -> Result<Counted, Refusal> {
-        let Some((refs, counted)) = engine.attempts_of(policy, application, question, subject)? else {
+    fn here(engine: &Engine, open: &Open<'_>, question: &Question<'_>) -> Result<Counted, Refusal> {
+        // What cannot be asked is not counted either.
+        if open.admission.hold.is_err() {
             return Ok(Counted::Nothing);
-        };
+        }
+        let Some((refs, counted)) = engine.attempts_of(open, question)? else { return Ok(Counted::Nothing) };
         let mut books = engine.books();
-        if books.attempts.is_full(refs.day, policy.counters_max) {
+        if books.attempts.is_full(refs.day, open.policy.counters_max) {
             return Err(Refusal::Overloaded);
         }
         if books.attempts.hold(&refs, &counted).is_err() {
@@ -649,32 +681,30 @@ impl Counted {
     async fn everywhere(
         engine: &Engine,
         sharing: &Sharing,
-        policy: &Policy,
-        admission: &Admission,
+        open: &Open<'_>,
         question: &Question<'_>,
-        subject: &Result<Subject, (Outcome, Row)>,
-        known_as: &[IdempotencyRef],
     ) -> Result<Result<Counted, Settled>, Refusal> {
-        let attempts = match &admission.hold {
+        let attempts = match &open.admission.hold {
             // Only a stored answer can be given.
             Err(_) => None,
             Ok(_) => {
                 engine.ensure_day_key(sharing).await?;
-                engine.attempts_of(policy, &admission.application, question, subject)?
+                engine.attempts_of(open, question)?
             }
         };
-        let keys = known_as.iter().map(|asked| asked.key).collect();
+        let keys = open.known_as.iter().map(|asked| asked.key).collect();
         let asked = engine.books().attempts.settled();
         let told = sharing.question(keys, attempts.as_ref().map(|(refs, _)| refs.clone())).await?;
         if let Some(stored) = told.answer {
-            let is_same =
-                known_as.iter().any(|asked| asked.key == stored.key && asked.payload == stored.payload);
-            let settled = Settled { answer: stored.answer, replayed: true, differs: None };
-            return if is_same { Ok(Err(settled)) } else { Err(Refusal::KeyReused) };
+            let is_this = |asked: &IdempotencyRef| asked.key == stored.key && asked.payload == stored.payload;
+            if !open.known_as.iter().any(is_this) {
+                return Err(Refusal::KeyReused);
+            }
+            return Ok(Err(Settled { answer: stored.answer, replayed: true, differs: None }));
         }
         let Some((refs, counted)) = attempts else { return Ok(Ok(Counted::Nothing)) };
         let mut books = engine.books();
-        let is_full = books.attempts.is_full(refs.day, policy.counters_max);
+        let is_full = books.attempts.is_full(refs.day, open.policy.counters_max);
         if is_full || books.attempts.know(&refs, &counted, &told.counts, told.run, asked).is_err() {
             drop(books);
             sharing.give_back(&refs);
@@ -688,16 +718,13 @@ impl Engine {
     /// What is counted of a question, if anything is.
     fn attempts_of(
         &self,
-        policy: &Policy,
-        application: &Application,
+        open: &Open<'_>,
         question: &Question<'_>,
-        subject: &Result<Subject, (Outcome, Row)>,
     ) -> Result<Option<(AttemptRefs, AttemptPolicy)>, Refusal> {
-        let counted = application.attempts.unwrap_or(policy.attempts);
-        let Some(subject) = subject.as_ref().ok().filter(|_| question.scripted.is_none() && counted.counts())
-        else {
-            return Ok(None);
-        };
+        let application = &open.admission.application;
+        let counted = application.attempts.unwrap_or(open.policy.attempts);
+        let is_counted = question.scripted.is_none() && counted.counts();
+        let Some(subject) = open.subject.as_ref().ok().filter(|_| is_counted) else { return Ok(None) };
         let refs = self.attempt_refs(application.caller, question.action, subject, &counted)?;
         Ok(Some((refs, counted)))
     }

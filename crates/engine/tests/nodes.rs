@@ -352,8 +352,7 @@ impl Wire {
 /// Carries bytes one way; what comes back after a commit that is to be lost goes nowhere.
 fn pump(mut from: TcpStream, mut to: TcpStream, cut: &AtomicU64, is_lost: &AtomicBool) {
     let mut bytes = vec![0; 1 << 16];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut bytes) else { break };
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
         if is_lost.load(Ordering::SeqCst) {
             break;
         }

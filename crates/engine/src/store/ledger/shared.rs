@@ -498,6 +498,9 @@ struct Step<'a> {
     otherwise: fn() -> StoreError,
 }
 
+/// A statement on its way.
+type Sent<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + 'a>>;
+
 /// What is only ever written.
 fn plain<'a>(sql: &'static str, with: Vec<Box<dyn ToSql + Sync + Send + 'a>>) -> Step<'a> {
     Step { sql, with, otherwise: || StoreError::Stopped }
@@ -614,7 +617,7 @@ async fn append(connection: &Connection, steps: &[Step<'_>]) -> Result<(), Store
     for step in steps {
         statements.push(connection.prepared(step.sql).await.map_err(StoreError::Database)?);
     }
-    let mut pipeline: Vec<Pin<Box<dyn Future<Output = Result<(), StoreError>> + '_>>> = Vec::new();
+    let mut pipeline: Vec<Sent<'_>> = Vec::new();
     pipeline.push(Box::pin(async { client.batch_execute("BEGIN").await.map_err(StoreError::Database) }));
     for (step, statement) in steps.iter().zip(&statements) {
         pipeline.push(Box::pin(async move {
