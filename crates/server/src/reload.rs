@@ -16,6 +16,11 @@ use crate::tls::Tls;
 const AT_START: &[&str] = &[
     "server.listen",
     "server.data",
+    "server.store",
+    "server.store_password_file",
+    "server.store_ca",
+    "server.node",
+    "server.accounts_stale_max_seconds",
     "keys.custody",
     "keys.root_key_file",
     "keys.root_key_env",
@@ -132,6 +137,11 @@ fn named(settings: &Settings) -> Vec<(String, Value)> {
 fn keep_what_waits(former: &Settings, settings: &mut Settings) {
     settings.server.listen = former.server.listen;
     settings.server.data.clone_from(&former.server.data);
+    settings.server.store.clone_from(&former.server.store);
+    settings.server.store_password_file.clone_from(&former.server.store_password_file);
+    settings.server.store_ca.clone_from(&former.server.store_ca);
+    settings.server.node.clone_from(&former.server.node);
+    settings.server.accounts_stale_max_seconds = former.server.accounts_stale_max_seconds;
     settings.keys = former.keys.clone();
     settings.http.connections_max = former.http.connections_max;
 }
@@ -161,6 +171,11 @@ mod tests {
         let mut next = former.clone();
         next.server.listen = ([127, 0, 0, 1], 1).into();
         next.server.data = "elsewhere".into();
+        next.server.store = "postgres://db/card4e".into();
+        next.server.store_password_file = Some("password".into());
+        next.server.store_ca = Some("ca.pem".into());
+        next.server.node = "a".into();
+        next.server.accounts_stale_max_seconds = 1;
         next.keys.root_key_file = "other.key".into();
         next.keys.root_key_env = "KEY".into();
         next.keys.sealed_key_file = "other.sealed".into();
