@@ -323,7 +323,7 @@ impl Connection {
             under_way: Cell::default(),
             let_in: Cell::default(),
             was_forged: Cell::default(),
-            is_late: Cell::default(),
+            leaves: Cell::default(),
         })
     }
 
@@ -415,8 +415,8 @@ struct Place {
     let_in: Cell<bool>,
     /// The last one was not from whom it claimed to be.
     was_forged: Cell<bool>,
-    /// This core was late when the last one was answered.
-    is_late: Cell<bool>,
+    /// This core was late when the last one was answered, and nothing but another request can follow it.
+    leaves: Cell<bool>,
 }
 
 /// Ready when the connection has ended, with `false`; or, with `true`, when it stands between two requests
@@ -434,7 +434,7 @@ where
         return Poll::Ready(false);
     }
     // A question under way would be told that the connection closes after it.
-    if !place.is_late.get() || place.under_way.get() > 0 {
+    if !place.leaves.get() || place.under_way.get() > 0 {
         return Poll::Pending;
     }
     Pin::new(&mut *connection).graceful_shutdown();
@@ -604,15 +604,24 @@ impl std::error::Error for Dropped {}
 
 async fn respond(place: Rc<Place>, request: Request<HyperBody>) -> Result<Response<Outgoing>, Dropped> {
     let is_ambiguous = request.version() != Version::HTTP_2 && is_ambiguous(request.headers());
+    let stays = request.version() == Version::HTTP_11 && !is_ambiguous && keeps_alive(request.headers());
+    place.leaves.set(false);
     let answering = Answering::at(&place);
     let answered = respond_to(&place, request).await;
     drop(answering);
-    place.is_late.set(place.core.desk.is_late());
-    let mut response = answered?;
+    let (mut response, is_read) = answered?;
+    // Of a body that was not read the rest still comes, and is no request.
+    place.leaves.set(stays && is_read && place.core.desk.is_late());
     if is_ambiguous {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+/// Whether HTTP/1.1 says nothing that ends the connection.
+fn keeps_alive(headers: &HeaderMap) -> bool {
+    let mut said = headers.get_all(header::CONNECTION).iter();
+    said.all(|said| said.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
 }
 
 /// One request of a connection that is being answered, or is given up.
@@ -646,7 +655,11 @@ fn is_ambiguous(headers: &HeaderMap) -> bool {
         || host.iter().any(|byte| !byte.is_ascii_graphic())
 }
 
-async fn respond_to(place: &Place, request: Request<HyperBody>) -> Result<Response<Outgoing>, Dropped> {
+/// The response, and whether the request was read to its end.
+async fn respond_to(
+    place: &Place,
+    request: Request<HyperBody>,
+) -> Result<(Response<Outgoing>, bool), Dropped> {
     let (core, peer) = (&place.core, place.peer);
     let (began, let_in) = (Instant::now(), place.let_in.take());
     let deadline = Duration::from_secs(core.server.settings().http.body_seconds);
@@ -656,7 +669,7 @@ async fn respond_to(place: &Place, request: Request<HyperBody>) -> Result<Respon
     }
     if crate::front::is_streamed(&head) {
         let streamed = Streamed { head, body, peer, stopping: place.stopping.clone(), deadline };
-        return Ok(crate::front::stream(core, streamed));
+        return Ok((crate::front::stream(core, streamed), false));
     }
     let mut held = None;
     let body = read_body(&head, body, deadline, &core.server.room, &mut held).await;
@@ -669,7 +682,7 @@ async fn respond_to(place: &Place, request: Request<HyperBody>) -> Result<Respon
         Delivery::Whole => None,
         Delivery::Truncated(bytes) => Some(bytes.min(reply.body.len())),
     };
-    Ok(reply.into_response(cut))
+    Ok((reply.into_response(cut), received.body.is_ok()))
 }
 
 /// A request whose body is read while its reply is written.

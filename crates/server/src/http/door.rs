@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::Incoming;
 
-use super::{Place, Reply, Rewound, is_ambiguous};
+use super::{Place, Reply, Rewound, is_ambiguous, keeps_alive};
 use crate::front::{Core, refuse_late};
 
 /// For so many times the wait that is too long nothing is read from who was refused.
@@ -125,10 +125,10 @@ fn plain(head: &httparse::Request<'_, '_>) -> Option<(HeaderMap, usize)> {
         headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
     }
     let unusual = [header::TRANSFER_ENCODING, header::EXPECT, header::UPGRADE];
-    let closes = headers
-        .get(header::CONNECTION)
-        .is_some_and(|kept| !kept.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
-    if is_ambiguous(&headers) || closes || unusual.iter().any(|name| headers.contains_key(name)) {
+    if is_ambiguous(&headers)
+        || !keeps_alive(&headers)
+        || unusual.iter().any(|name| headers.contains_key(name))
+    {
         return None;
     }
     let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
