@@ -104,6 +104,7 @@ fn audit_check_of_a_folder_that_holds() {
             "erased": 0,
             "erasures_account_for": 0,
             "checkpoints": 1,
+            "trees": 1,
             "root": root,
         })
     );
