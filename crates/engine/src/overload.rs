@@ -27,8 +27,8 @@ pub struct Lateness {
     was_late: bool,
     /// What was refused less than it should have been, in thousandths of a question.
     owed: u32,
-    /// Who asked how often since the last measurement, and the one before; `None`: nobody who is known.
-    asked: [HashMap<Option<ApplicationId>, u32>; 2],
+    /// Who asked how often since the last measurement, and the one before.
+    asked: [HashMap<ApplicationId, u32>; 2],
 }
 
 impl Lateness {
@@ -47,16 +47,10 @@ impl Lateness {
         self.asked[0].clear();
     }
 
-    /// Whether anything is refused.
-    pub fn is_refusing(&self) -> bool {
-        self.refused > 0
-    }
-
-    /// Whether one more question of this application is refused; `None`: of nobody who is known, who never
-    /// asks little.
-    pub fn refuses(&mut self, application: Option<ApplicationId>) -> bool {
+    /// Whether one more question of this application is refused.
+    pub fn refuses(&mut self, application: ApplicationId) -> bool {
         *self.asked[0].entry(application).or_default() += 1;
-        if self.refused == 0 || (application.is_some() && self.asks_little(application)) {
+        if self.refused == 0 || self.asks_little(application) {
             return false;
         }
         self.owed += self.refused;
@@ -66,8 +60,8 @@ impl Lateness {
     }
 
     /// Less than half of an equal share.
-    fn asks_little(&self, application: Option<ApplicationId>) -> bool {
-        let count = |of: &HashMap<Option<ApplicationId>, u32>| of.get(&application).copied().unwrap_or(0);
+    fn asks_little(&self, application: ApplicationId) -> bool {
+        let count = |of: &HashMap<ApplicationId, u32>| of.get(&application).copied().unwrap_or(0);
         let own = u64::from(self.asked.iter().map(count).sum::<u32>());
         let all: u64 = self.asked.iter().flat_map(|of| of.values()).map(|asked| u64::from(*asked)).sum();
         let asking = self.asked[0].len().max(self.asked[1].len()) as u64;
@@ -80,10 +74,10 @@ mod tests {
     use super::*;
 
     const MOST_WAIT: Duration = Duration::from_millis(250);
-    const NOISY: Option<ApplicationId> = Some(ApplicationId(1));
-    const QUIET: Option<ApplicationId> = Some(ApplicationId(2));
+    const NOISY: ApplicationId = ApplicationId(1);
+    const QUIET: ApplicationId = ApplicationId(2);
 
-    fn refused(lateness: &mut Lateness, of: Option<ApplicationId>, questions: u32) -> u32 {
+    fn refused(lateness: &mut Lateness, of: ApplicationId, questions: u32) -> u32 {
         (0..questions).map(|_| u32::from(lateness.refuses(of))).sum()
     }
 
@@ -119,14 +113,5 @@ mod tests {
         assert_eq!(refused(&mut lateness, QUIET, 100), 0, "it is remembered for two measurements");
         assert!(refused(&mut lateness, NOISY, 1000) > 900);
         assert!(refused(&mut lateness, QUIET, 1000) > 0, "until it asks as much");
-    }
-
-    #[test]
-    fn nobody_who_is_known_never_asks_little() {
-        let mut lateness = Lateness::default();
-        (0..100).for_each(|_| lateness.measured(MOST_WAIT * 2, MOST_WAIT));
-        refused(&mut lateness, NOISY, 1000);
-        assert!(refused(&mut lateness, None, 100) > 90, "what is forged is not let through for being rare");
-        assert_eq!(refused(&mut lateness, QUIET, 100), 0);
     }
 }

@@ -373,14 +373,8 @@ impl Desk {
         self.lateness.borrow_mut().measured(waited, most);
     }
 
-    /// Whether this core is so far behind that it refuses questions at all.
-    pub fn is_late(&self) -> bool {
-        self.lateness.borrow().is_refusing()
-    }
-
-    /// Whether this core is so far behind that it refuses one more question of this application, or of
-    /// nobody who is known.
-    pub fn is_too_late_for(&self, application: Option<ApplicationId>) -> bool {
+    /// Whether this core is so far behind that it refuses one more question of this application.
+    pub fn is_too_late_for(&self, application: ApplicationId) -> bool {
         self.lateness.borrow_mut().refuses(application)
     }
 

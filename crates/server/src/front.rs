@@ -113,16 +113,14 @@ impl Core {
 }
 
 impl Core {
-    /// [`Desk::admit`], unless this core is too far behind to answer in time. Who was let in at the door was
-    /// counted there.
+    /// [`Desk::admit`], unless this core is too far behind to answer in time.
     async fn admit(
         &self,
-        received: &Received,
         credential: &Credential,
         action: Action,
         may_recall: bool,
     ) -> Result<Admission, Refusal> {
-        if !received.let_in && self.desk.is_too_late_for(Some(credential.application)) {
+        if self.desk.is_too_late_for(credential.application) {
             return Err(Refusal::Overloaded);
         }
         self.desk.admit(credential, action, may_recall).await
@@ -206,19 +204,6 @@ async fn api(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply
         accounts::PATH | accounts::LOOKUP_PATH => accounts::answer(core, incoming, received).await,
         _ => crate::platform::answer(core, incoming, received).await,
     }
-}
-
-/// What a question is refused with because this core is late, before anything of it is verified or read but
-/// whose it claims to be; `None`: it is to be looked at. `was_forged`: what came before it on its connection
-/// was not from whom it claimed to be, so that its own claim counts for nothing.
-pub fn refuse_late(core: &Core, incoming: &Incoming<'_>, was_forged: bool) -> Option<Reply> {
-    let (wire, code, reply) = if tencent_claims(incoming) {
-        tencent::refuse_late(core, incoming, was_forged)?
-    } else {
-        acedata::refuse_late(core, incoming, was_forged)?
-    };
-    core.server.metrics.refused(wire, code);
-    Some(reply)
 }
 
 /// Whether a request's reply begins before its body has ended.
@@ -356,7 +341,6 @@ pub async fn finish(
         let answer = &settled.answer;
         core.server.metrics.answered(wire, answer.action, answer.outcome, received.began.elapsed());
     } else if let Some(code) = note.error {
-        received.forged.set(note.asker.is_none());
         core.server.metrics.refused(wire, code);
         if let Some((application, credential)) = note.asker {
             core.server.engine.note_refusal(engine::store::Refusal {

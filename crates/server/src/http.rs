@@ -2,12 +2,9 @@
 //!
 //! Knows bounds and deadlines, no protocol of ours: what a request means is `front`'s.
 
-mod door;
-
 use std::cell::Cell;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::io::IoSlice;
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -23,9 +20,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ve
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming as HyperBody, SizeHint};
 use hyper::server::conn::{http1, http2};
-use hyper::service::{HttpService, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -53,10 +50,6 @@ pub struct Received {
     pub peer: IpAddr,
     /// Whose question it is, where that is known without a token: one that is tried in the console.
     pub asker: Option<Arc<Credential>>,
-    /// This core is late and lets it in all the same.
-    pub let_in: bool,
-    /// It was found not to be from whom it claims to be, or of nobody.
-    pub forged: Cell<bool>,
     _held: Held,
 }
 
@@ -68,8 +61,7 @@ impl Received {
         peer: IpAddr,
         asker: Option<Arc<Credential>>,
     ) -> Received {
-        let (body, began, forged) = (Ok(body.into()), Instant::now(), Cell::default());
-        Received { head, body, began, peer, asker, let_in: false, forged, _held: None }
+        Received { head, body: Ok(body.into()), began: Instant::now(), peer, asker, _held: None }
     }
 }
 
@@ -315,69 +307,41 @@ impl Connection {
         }
     }
 
-    fn place(&self) -> Rc<Place> {
-        Rc::new(Place {
-            core: Rc::clone(&self.core),
-            peer: self.peer,
-            stopping: self.stopping.clone(),
-            under_way: Cell::default(),
-            let_in: Cell::default(),
-            was_forged: Cell::default(),
-            leaves: Cell::default(),
-        })
-    }
-
     fn head_deadline(&self) -> Duration {
         Duration::from_secs(self.core.server.settings().http.head_seconds)
     }
 
-    /// hyper answers while this core is in time; while it is late, each question is first asked at the door.
     async fn serve_http1(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin) {
-        let place = self.place();
-        let mut left = Some(Rewound::of(socket));
-        while let Some(socket) = left {
-            left = match door::wait(&place, socket, &mut self.stopping).await {
-                Some(socket) => self.serve_in_time(&place, socket).await,
-                None => return,
-            };
-        }
-    }
-
-    /// Gives the socket back between two requests, once this core is late.
-    async fn serve_in_time<S>(&mut self, place: &Rc<Place>, socket: Rewound<S>) -> Option<Rewound<S>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let own = Rc::clone(place);
-        // On the heap, because hyper moves it twice.
-        let service = service_fn(move |request| Box::pin(respond(Rc::clone(&own), request)));
-        let mut connection = http1::Builder::new()
+        let (core, peer, stopping) = (Rc::clone(&self.core), self.peer, self.stopping.clone());
+        let service = service_fn(move |request| {
+            // On the heap, because hyper moves it twice.
+            Box::pin(respond(Rc::clone(&core), peer, stopping.clone(), request))
+        });
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_deadline())
             .max_buf_size(256 << 10)
             .serve_connection(TokioIo::new(socket), service);
+        let mut connection = pin!(connection);
         // A connection that breaks is the client's affair; there is nobody left to tell.
-        let is_left = tokio::select! {
-            is_left = poll_fn(|context| poll_in_time(&mut connection, place, context)) => is_left,
-            _ = self.stopping.wait_for(|stop| *stop) => {
-                Pin::new(&mut connection).graceful_shutdown();
-                let _ = connection.await;
-                return None;
-            }
-        };
-        let parts = is_left.then(|| connection.into_parts())?;
-        Some(Rewound { read: parts.read_buf, ..parts.io.into_inner() })
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = self.stopping.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
     }
 
     async fn serve_http2(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-        let (place, head_deadline) = (self.place(), self.head_deadline());
+        let (core, peer, stopping) = (Rc::clone(&self.core), self.peer, self.stopping.clone());
+        let head_deadline = self.head_deadline();
         let activity = Rc::new(Activity::default());
         let service = service_fn({
             let activity = Rc::clone(&activity);
             move |request| {
-                let (place, under_way) = (Rc::clone(&place), UnderWay::of(&activity));
+                let (core, under_way) = (Rc::clone(&core), UnderWay::of(&activity));
+                let stopping = stopping.clone();
                 async move {
-                    let response = respond(place, request).await;
+                    let response = respond(core, peer, stopping, request).await;
                     drop(under_way);
                     response
                 }
@@ -401,100 +365,6 @@ impl Connection {
             _ = connection => {}
             () = activity.ended(head_deadline) => {}
         }
-    }
-}
-
-/// What the requests of a connection have in common, and what it knows of those it brought.
-struct Place {
-    core: Rc<Core>,
-    peer: IpAddr,
-    stopping: watch::Receiver<bool>,
-    /// Requests being answered.
-    under_way: Cell<u32>,
-    /// The next one was let in at the door.
-    let_in: Cell<bool>,
-    /// The last one was not from whom it claimed to be.
-    was_forged: Cell<bool>,
-    /// This core was late when the last one was answered, and nothing but another request can follow it.
-    leaves: Cell<bool>,
-}
-
-/// Ready when the connection has ended, with `false`; or, with `true`, when it stands between two requests
-/// on a core that is late, and can be taken apart.
-fn poll_in_time<I, S>(
-    connection: &mut http1::Connection<I, S>,
-    place: &Place,
-    context: &mut Context<'_>,
-) -> Poll<bool>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: HttpService<HyperBody, ResBody = Outgoing, Error = Dropped, Future: Unpin> + Unpin,
-{
-    if Pin::new(&mut *connection).poll(context).is_ready() {
-        return Poll::Ready(false);
-    }
-    // A question under way would be told that the connection closes after it.
-    if !place.leaves.get() || place.under_way.get() > 0 {
-        return Poll::Pending;
-    }
-    Pin::new(&mut *connection).graceful_shutdown();
-    connection.poll_without_shutdown(context).map(|ended| ended.is_ok())
-}
-
-/// A socket of which some bytes were read already.
-struct Rewound<S> {
-    read: Bytes,
-    socket: S,
-}
-
-impl<S> Rewound<S> {
-    fn of(socket: S) -> Rewound<S> {
-        Rewound { read: Bytes::new(), socket }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let own = self.get_mut();
-        if own.read.is_empty() {
-            return Pin::new(&mut own.socket).poll_read(context, into);
-        }
-        into.put_slice(&own.read.split_to(own.read.len().min(into.remaining())));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        from: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(context, from)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        from: &[IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(context, from)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(context)
     }
 }
 
@@ -602,42 +472,18 @@ impl fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-async fn respond(place: Rc<Place>, request: Request<HyperBody>) -> Result<Response<Outgoing>, Dropped> {
+async fn respond(
+    core: Rc<Core>,
+    peer: IpAddr,
+    stopping: watch::Receiver<bool>,
+    request: Request<HyperBody>,
+) -> Result<Response<Outgoing>, Dropped> {
     let is_ambiguous = request.version() != Version::HTTP_2 && is_ambiguous(request.headers());
-    let stays = request.version() == Version::HTTP_11 && !is_ambiguous && keeps_alive(request.headers());
-    place.leaves.set(false);
-    let answering = Answering::at(&place);
-    let answered = respond_to(&place, request).await;
-    drop(answering);
-    let (mut response, is_read) = answered?;
-    // Of a body that was not read the rest still comes, and is no request.
-    place.leaves.set(stays && is_read && place.core.desk.is_late());
+    let mut response = respond_to(core, peer, stopping, request).await?;
     if is_ambiguous {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
-}
-
-/// Whether HTTP/1.1 says nothing that ends the connection.
-fn keeps_alive(headers: &HeaderMap) -> bool {
-    let mut said = headers.get_all(header::CONNECTION).iter();
-    said.all(|said| said.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
-}
-
-/// One request of a connection that is being answered, or is given up.
-struct Answering<'a>(&'a Place);
-
-impl Answering<'_> {
-    fn at(place: &Place) -> Answering<'_> {
-        place.under_way.set(place.under_way.get() + 1);
-        Answering(place)
-    }
-}
-
-impl Drop for Answering<'_> {
-    fn drop(&mut self) {
-        self.0.under_way.set(self.0.under_way.get() - 1);
-    }
 }
 
 /// Whether a proxy before us may have read the end of this request, or whom it is for, otherwise than we do:
@@ -655,34 +501,32 @@ fn is_ambiguous(headers: &HeaderMap) -> bool {
         || host.iter().any(|byte| !byte.is_ascii_graphic())
 }
 
-/// The response, and whether the request was read to its end.
 async fn respond_to(
-    place: &Place,
+    core: Rc<Core>,
+    peer: IpAddr,
+    stopping: watch::Receiver<bool>,
     request: Request<HyperBody>,
-) -> Result<(Response<Outgoing>, bool), Dropped> {
-    let (core, peer) = (&place.core, place.peer);
-    let (began, let_in) = (Instant::now(), place.let_in.take());
+) -> Result<Response<Outgoing>, Dropped> {
+    let began = Instant::now();
     let deadline = Duration::from_secs(core.server.settings().http.body_seconds);
     let (mut head, body) = request.into_parts();
     if head.version == Version::HTTP_2 {
         name_host(&mut head);
     }
     if crate::front::is_streamed(&head) {
-        let streamed = Streamed { head, body, peer, stopping: place.stopping.clone(), deadline };
-        return Ok((crate::front::stream(core, streamed), false));
+        let streamed = Streamed { head, body, peer, stopping, deadline };
+        return Ok(crate::front::stream(&core, streamed));
     }
     let mut held = None;
     let body = read_body(&head, body, deadline, &core.server.room, &mut held).await;
-    let received =
-        Received { head, body, began, peer, asker: None, let_in, forged: Cell::default(), _held: held };
-    let reply = crate::front::answer(core, &received).await;
-    place.was_forged.set(received.forged.get());
+    let received = Received { head, body, began, peer, asker: None, _held: held };
+    let reply = crate::front::answer(&core, &received).await;
     let cut = match reply.delivery {
         Delivery::Dropped => return Err(Dropped),
         Delivery::Whole => None,
         Delivery::Truncated(bytes) => Some(bytes.min(reply.body.len())),
     };
-    Ok((reply.into_response(cut), received.body.is_ok()))
+    Ok(reply.into_response(cut))
 }
 
 /// A request whose body is read while its reply is written.

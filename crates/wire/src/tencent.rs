@@ -129,13 +129,6 @@ pub fn read<'a>(incoming: &Incoming<'a>) -> Result<Call<'a>, Fault> {
     if is_tc3(incoming) { read_tc3(incoming) } else { read_v1(incoming) }
 }
 
-/// Whose key a request signed with TC3 claims to be signed with, found without reading anything else.
-pub fn claimed_secret_id<'a>(incoming: &Incoming<'a>) -> Option<&'a str> {
-    let signed = incoming.header("authorization")?.strip_prefix("TC3-")?;
-    let (_, scope) = signed.split_once("Credential=")?;
-    scope.split_once('/').map(|(secret_id, _)| secret_id)
-}
-
 /// The very first question, before a body is looked at or even was read; [`read`] asks it too.
 ///
 /// # Errors

@@ -50,24 +50,6 @@ pub fn panicked(incoming: &Incoming<'_>, request: &[u8; 16]) -> (Wire, &'static 
     (Wire::AceData, fault.code.as_str(), reply)
 }
 
-/// See [`super::refuse_late`]. What asks no question is looked at.
-pub fn refuse_late(
-    core: &Core,
-    incoming: &Incoming<'_>,
-    was_forged: bool,
-) -> Option<(Wire, &'static str, Reply)> {
-    acedata::route(incoming).ok()?;
-    let token = acedata::bearer(incoming).ok().filter(|_| !was_forged);
-    let claimed = token.and_then(|token| core.server.engine.credential_of_token(token.secret()));
-    if !core.desk.is_too_late_for(claimed.map(|credential| credential.application)) {
-        return None;
-    }
-    let (request, fault) = (new_request_id(), Fault::overloaded());
-    let mut reply = failure(&fault, &uuid_text(&request));
-    identify(&mut reply, incoming, &request);
-    Some((Wire::AceData, fault.code.as_str(), reply))
-}
-
 /// How the application stands in this second.
 pub fn tell_rate(reply: &mut Reply, rate: Rate) {
     reply.header("ratelimit-limit", rate.limit);
@@ -191,7 +173,7 @@ async fn ask(
     let key = acedata::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
     let refused = |refusal| statused(server, fault_of(refusal, &public_url(server, incoming)));
-    let admission = core.admit(received, &credential, action, may_recall).await;
+    let admission = core.admit(&credential, action, may_recall).await;
     if let Err(Refusal::TooFast(exceeded)) = &admission {
         *rate = Some(*exceeded);
     }

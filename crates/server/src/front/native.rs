@@ -194,7 +194,7 @@ async fn ask(
     }
     let key = wire::acedata::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
-    let admission = core.admit(received, &credential, action, may_recall).await;
+    let admission = core.admit(&credential, action, may_recall).await;
     if let Err(Refusal::TooFast(exceeded)) = &admission {
         *rate = Some(*exceeded);
     }

@@ -107,23 +107,6 @@ pub fn panicked(core: &Core, incoming: &Incoming<'_>, request: &[u8; 16]) -> (Wi
     (Wire::Tencent, fault.code.as_str(), reply(incoming, &request, body))
 }
 
-/// See [`super::refuse_late`]. What is not signed with TC3 is looked at: whose it is stands among its members.
-pub fn refuse_late(
-    core: &Core,
-    incoming: &Incoming<'_>,
-    was_forged: bool,
-) -> Option<(Wire, &'static str, Reply)> {
-    let secret_id = tencent::claimed_secret_id(incoming)?;
-    let claimed = core.server.engine.directory().signing(secret_id).filter(|_| !was_forged);
-    if !core.desk.is_too_late_for(claimed.map(|credential| credential.application)) {
-        return None;
-    }
-    let (request, fault) = (uuid_text(&new_request_id()), refused(Refusal::Overloaded));
-    let language = tencent::language(incoming, core.server.settings().tencent.language);
-    let body = tencent::failure(&request, &fault, language);
-    Some((Wire::Tencent, fault.code.as_str(), reply(incoming, &request, body)))
-}
-
 /// The reply of a server that waits for its passphrase: official clients try again later.
 pub fn locked(incoming: &Incoming<'_>, language: wire::Language) -> Reply {
     let request = uuid_text(&new_request_id());
@@ -185,7 +168,7 @@ async fn ask(
     }
     let key = tencent::idempotency_key(incoming)?;
     let may_recall = key.is_some() || server.engine.recalls_by_content();
-    let admission = core.admit(received, &credential, asked, may_recall).await;
+    let admission = core.admit(&credential, asked, may_recall).await;
     let admission = admission.map_err(refused)?;
     let elements = Elements::read(name, &call)?;
     if server.requires_encryption(credential.application) {

@@ -2,9 +2,6 @@
 //! was answered is lost or charged twice, no limit and no balance is exceeded beyond its bound.
 
 pub mod nginx;
-#[expect(dead_code, reason = "the engine's tests use more of it")]
-#[path = "../../../engine/tests/support/postgres.rs"]
-mod postgres;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -16,12 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nginx::Nginx;
-use postgres::Postgres;
 use serde_json::Value;
 use wire::tencent::signature::JsonPost;
 
 use super::limiter::redis_server::{Redis, free_port};
 use super::limiter::{metric, until};
+use super::postgres::Postgres;
 use super::serve::{Installation, card4e, error};
 use super::support::{Reply, Sandbox, now};
 
