@@ -72,6 +72,10 @@ impl Database {
             config.password(password);
         }
         config.application_name("card4e").connect_timeout(CONNECT_MOST);
+        if config.get_options().is_none() {
+            // That a table is there already is no news.
+            config.options("-c client_min_messages=warning");
+        }
         config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(WORK_MOST);
         Ok(Database { config, tls: Arc::new(tls) })
     }
@@ -251,12 +255,18 @@ impl Session {
                 "CREATE TABLE IF NOT EXISTS schema_part (part TEXT PRIMARY KEY, version BIGINT NOT NULL)";
             match connection.client.batch_execute(table).await {
                 // Two nodes made it at once: PostgreSQL tells the second one so, in spite of IF NOT EXISTS.
-                Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(()),
+                Err(error) if is_made_twice(&error) => Ok(()),
                 done => done.map_err(StoreError::Database),
             }
         })?;
         self.transaction(async |connection| bring_forward(connection, schema).await)
     }
+}
+
+/// The words for it depend on how far the other one was.
+fn is_made_twice(error: &tokio_postgres::Error) -> bool {
+    let made = [&SqlState::UNIQUE_VIOLATION, &SqlState::DUPLICATE_OBJECT, &SqlState::DUPLICATE_TABLE];
+    error.code().is_some_and(|code| made.contains(&code))
 }
 
 /// Tables of a part, one script a version; only ever forward.
