@@ -23,7 +23,6 @@ mod limiter;
 mod native;
 mod nodes;
 mod operate;
-#[expect(dead_code, reason = "the engine's tests use all of it")]
 #[path = "../../../engine/tests/support/postgres.rs"]
 mod postgres;
 mod providers;

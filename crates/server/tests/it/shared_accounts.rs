@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use engine::store::StoreError;
+use engine::store::postgres::Session;
 use serde_json::json;
 
 use super::postgres;
-use super::serve::{Installation, fed};
+use super::serve::{Installation, card4e, fed};
 
 const CSV: &str = "\
 bank_card,name,id_type,id_number,phone,status
@@ -37,7 +39,7 @@ fn commands_change_and_read_them_there() {
 
     let census = bank.run(&["accounts", "check"]);
     assert_eq!((&census["accounts"], &census["file_bytes"]), (&json!(2), &json!(null)), "{census}");
-    let doctor = super::serve::card4e(&["doctor", "--json", "--config", bank.config.to_str().unwrap()]);
+    let doctor = card4e(&["doctor", "--json", "--config", bank.config.to_str().unwrap()]);
     let said = String::from_utf8(doctor.stdout).unwrap();
     let line = said.lines().find(|line| line.contains(r#""what":"accounts""#)).unwrap();
     assert!(line.contains("2 accounts"), "{line}");
@@ -50,6 +52,61 @@ fn commands_change_and_read_them_there() {
     assert!(own.contains("is a copy of a database's accounts"), "{own}");
     let backup = bank.refused(&["backup", bank.folder().join("copy").to_str().unwrap()]);
     assert!(backup.contains("backed up with the database's own means"), "{backup}");
+}
+
+#[test]
+fn a_database_is_spoken_to_only_behind_its_own_certificate() {
+    let Some(server) = postgres::Postgres::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let ca = |name: &str| {
+        let out = folder.path().join(name);
+        let made = card4e(&["tls", "dev-ca", "--out", out.to_str().unwrap()]);
+        assert!(made.status.success(), "{made:?}");
+        out
+    };
+    let (own, other) = (ca("own"), ca("other"));
+    let url = server.url();
+    insist_on_encryption(&server, &own);
+
+    let bank = |mode: &str, ca: &Path| {
+        let store = format!("store = {:?}", format!("{url}?sslmode={mode}"));
+        let ca = format!("store_ca = {:?}", ca.join("ca.pem"));
+        Installation::new(&[("store = \"\"", &store), ("# store_ca = \"store-ca.pem\"", &ca)])
+    };
+    let first = bank("verify-full", &own);
+    let file = first.folder().join("accounts.csv");
+    std::fs::write(&file, CSV).unwrap();
+    assert_eq!(first.run(&["import", "accounts", file.to_str().unwrap()])["put"], 3);
+
+    let file = file.to_str().unwrap();
+    let error = bank("require", &other).refused(&["import", "accounts", file]);
+    assert!(error.contains("certificate"), "{error}");
+    let error = bank("disable", &own).refused(&["import", "accounts", file]);
+    assert!(error.contains("no encryption"), "{error}");
+}
+
+/// From then on the server has the certificate of a folder, and lets in nobody without encryption.
+fn insist_on_encryption(server: &postgres::Postgres, tls: &Path) {
+    let mut session = Session::new(server.database()).unwrap();
+    let pem = |file: &str| std::fs::read_to_string(tls.join(file)).unwrap();
+    let write = |text: &str, file: &str| {
+        // As the server's own user, who alone may read a key.
+        format!("COPY (SELECT unnest(string_to_array('{text}', E'\n'))) TO PROGRAM 'umask 077; cat > {file}'")
+    };
+    let hba = "hostssl all all 127.0.0.1/32 trust";
+    let done = session.attempt(async |connection| {
+        for sql in [
+            &write(&pem("server.pem"), "server.crt"),
+            &write(&pem("server-key.pem"), "server.key"),
+            &write(hba, "pg_hba.conf"),
+            "ALTER SYSTEM SET ssl = on",
+            "SELECT pg_reload_conf()",
+        ] {
+            connection.client.batch_execute(sql).await.map_err(StoreError::Database)?;
+        }
+        Ok(())
+    });
+    done.unwrap();
 }
 
 fn said_by(config: &Path, card: &str) -> String {
