@@ -430,6 +430,8 @@ pub(crate) fn watch(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
             // The writer takes this node's place again, unless it is another's.
             Err(StoreError::Fenced) => sharing.recount_later(),
             Err(StoreError::ChangedElsewhere) => {}
+            // The writer is gone already: nothing is noted any more.
+            Err(StoreError::Stopped) if engine.queue.is_closed() => {}
             Err(error) => {
                 if !std::mem::replace(&mut watched.is_away, true) {
                     tracing::warn!(%error, "the database that nodes share cannot be watched; it is tried again");
