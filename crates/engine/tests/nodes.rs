@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/ask.rs"]
+mod ask;
 #[path = "support/park.rs"]
 mod park;
 #[path = "support/postgres.rs"]
@@ -10,17 +12,13 @@ mod postgres;
 mod shop;
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use engine::caller::{Action, ApplicationId, Credential, CredentialId, Wire as CallerWire};
-use engine::claim::Claim;
+use engine::caller::{Action, ApplicationId, CredentialId};
 use engine::issuer::Issuers;
 use engine::ledger::{Credits, Entry};
 use engine::limit::AttemptPolicy;
@@ -31,8 +29,10 @@ use engine::settle::{Desk, Settled, Settlement, Writing};
 use engine::store::postgres::{Database, Session};
 use engine::store::{Check, LedgerFile, LedgerPlace, LedgerReader, SharedStore, StoreError};
 use engine::vault::{KeyRing, Vault};
-use engine::verify::{Question, Refusal, new_request_id, verify};
+use engine::verify::Refusal;
 use engine::{Engine, Policy, Running};
+
+use ask::wait;
 
 const ROOT: [u8; 32] = [9; 32];
 const GRANTED: Credits = Credits::whole(1_000_000);
@@ -125,39 +125,7 @@ fn soon(is_so: impl Fn() -> bool) {
 }
 
 async fn asked(desk: &Desk, mobile: &str, key: Option<&str>) -> Settlement {
-    asked_with(desk, &shop::credential(&desk.engine.vault), mobile, key).await
-}
-
-async fn asked_with(desk: &Desk, credential: &Credential, mobile: &str, key: Option<&str>) -> Settlement {
-    let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
-    let admission = desk.admit(credential, Action::FourElements, key.is_some()).await?;
-    let question = Question {
-        wire: CallerWire::AceData,
-        action: Action::FourElements,
-        credential,
-        claim: &claim,
-        idempotency_key: key,
-        purpose: None,
-        detailed: false,
-        scripted: None,
-        request: new_request_id(),
-        began: Instant::now(),
-    };
-    verify(desk, admission, question).await
-}
-
-/// Runs one future beside the desk's mail, on this thread.
-fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
-    let waker = park::waker();
-    let mut context = Context::from_waker(&waker);
-    let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
-    loop {
-        let _ = mail.as_mut().poll(&mut context);
-        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
-            return done;
-        }
-        std::thread::park();
-    }
+    ask::asked(desk, &shop::credential(&desk.engine.vault), mobile, key).await
 }
 
 fn outcome(settlement: Settlement) -> Outcome {
@@ -472,7 +440,7 @@ fn a_spend_limit_holds_for_all_nodes_together_and_for_what_was_spent_before() {
         for node in &nodes {
             let credential = Arc::clone(node.engine().directory().credential(CredentialId(1)).unwrap());
             let desk = node.engine().desk().unwrap();
-            match wait(&desk, asked_with(&desk, &credential, RIGHT, None)) {
+            match wait(&desk, ask::asked(&desk, &credential, RIGHT, None)) {
                 Ok(_) => answered += 1,
                 Err(refusal) => {
                     assert_eq!(refusal, Refusal::LimitReached);

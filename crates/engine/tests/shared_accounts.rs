@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/ask.rs"]
+mod ask;
 #[path = "support/park.rs"]
 mod park;
 #[path = "support/postgres.rs"]
@@ -10,27 +12,24 @@ mod postgres;
 #[path = "support/shop.rs"]
 mod shop;
 
-use std::future::Future;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use engine::account::AccountState;
-use engine::caller::{Action, CallerId, Wire};
-use engine::claim::Claim;
+use engine::caller::{Action, CallerId};
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::limit::AttemptPolicy;
 use engine::operator::By;
 use engine::outcome::Outcome;
-use engine::settle::Desk;
 use engine::store::postgres::Database;
 use engine::store::{AccountOrder, AccountSpot, SharedStore};
 use engine::vault::KeyGroup;
-use engine::verify::{Question, Refusal, new_request_id, verify};
+use engine::verify::Refusal;
 use engine::{Engine, Policy, Running};
+
+use ask::{asked, wait};
 
 const ROOT: [u8; 32] = [9; 32];
 const CARD: &str = "6217000000000000012";
@@ -52,38 +51,7 @@ fn open(folder: &Path, node: &str, database: &Arc<Database>) -> Running {
 fn ask(engine: &Arc<Engine>) -> Result<Outcome, Refusal> {
     let desk = engine.desk().unwrap();
     let credential = shop::credential(&engine.vault);
-    let claim = Claim::new("张伟", CARD, "99010119610202001X", "16100000001", 0);
-    let asked = async {
-        let admission = desk.admit(&credential, Action::FourElements, false).await?;
-        let question = Question {
-            wire: Wire::AceData,
-            action: Action::FourElements,
-            credential: &credential,
-            claim: &claim,
-            idempotency_key: None,
-            purpose: None,
-            detailed: false,
-            scripted: None,
-            request: new_request_id(),
-            began: Instant::now(),
-        };
-        verify(&desk, admission, question).await
-    };
-    wait(&desk, asked).map(|settled| settled.answer.outcome)
-}
-
-/// Runs one future beside the desk's mail, on this thread.
-fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
-    let waker = park::waker();
-    let mut context = Context::from_waker(&waker);
-    let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
-    loop {
-        let _ = mail.as_mut().poll(&mut context);
-        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
-            return done;
-        }
-        std::thread::park();
-    }
+    wait(&desk, asked(&desk, &credential, "16100000001", None)).map(|settled| settled.answer.outcome)
 }
 
 /// Asks until that is the answer; gives how long it took.

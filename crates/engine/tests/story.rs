@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/ask.rs"]
+mod ask;
 #[path = "support/park.rs"]
 mod park;
 #[path = "support/shop.rs"]
@@ -12,10 +14,9 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use engine::caller::{Action, ApplicationId, CallerId, CredentialId, Wire};
-use engine::claim::Claim;
+use engine::caller::{Action, ApplicationId, CallerId, CredentialId};
 use engine::clock::Mode;
 use engine::erase::ErasureStatus;
 use engine::issuer::Issuers;
@@ -28,9 +29,10 @@ use engine::register::{Kind, Wish};
 use engine::settle::{Desk, Settlement, Writing};
 use engine::store::{Check, LedgerFile};
 use engine::vault::{KeyGroup, KeyRing, Vault};
-use engine::verify::{Question, Refusal, new_request_id, verify};
+use engine::verify::Refusal;
 use engine::{Engine, Policy, Running, Seed};
 
+use ask::wait;
 use shop::{credential, put, shop};
 
 const ROOT: [u8; 32] = [9; 32];
@@ -60,41 +62,11 @@ fn ask(engine: &Arc<Engine>, mobile: &str, key: Option<&str>) -> Settlement {
 }
 
 async fn asked(desk: &Desk, mobile: &str, key: Option<&str>) -> Settlement {
-    let engine = &desk.engine;
-    let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
-    let credential = credential(&engine.vault);
-    let admission = desk.admit(&credential, Action::FourElements, key.is_some()).await?;
-    let question = Question {
-        wire: Wire::AceData,
-        action: Action::FourElements,
-        credential: &credential,
-        claim: &claim,
-        idempotency_key: key,
-        purpose: None,
-        detailed: false,
-        scripted: None,
-        request: new_request_id(),
-        began: Instant::now(),
-    };
-    verify(desk, admission, question).await
+    ask::asked(desk, &credential(&desk.engine.vault), mobile, key).await
 }
 
 fn outcome(settlement: Settlement) -> Outcome {
     settlement.unwrap().answer.outcome
-}
-
-/// Runs one future beside the desk's mail, on this thread.
-fn wait<T>(desk: &Desk, work: impl Future<Output = T>) -> T {
-    let waker = park::waker();
-    let mut context = Context::from_waker(&waker);
-    let (mut work, mut mail) = (pin!(work), pin!(desk.carry_mail()));
-    loop {
-        let _ = mail.as_mut().poll(&mut context);
-        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
-            return done;
-        }
-        std::thread::park();
-    }
 }
 
 #[test]
