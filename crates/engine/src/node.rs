@@ -492,6 +492,8 @@ impl Engine {
         let directory = LedgerReader::open(self.ledger.clone())?.directory(&self.vault)?;
         self.replace_directory(directory);
         sharing.lease.set_callers(version);
+        // A limit may be another one.
+        sharing.recount_later();
         Ok(())
     }
 

@@ -820,6 +820,10 @@ impl Writer {
                 false => Err(Refusal::KeyReused),
             };
             books.settle(&question.draft, None);
+            if let (Some(sharing), Some((refs, _))) = (&self.engine.sharing, &question.draft.attempts) {
+                // It was counted there, too.
+                sharing.give_back(refs);
+            }
             let twins = self.engine.post.twins_of(&asked.key).into_iter();
             told.extend(twins.map(|twin| (twin, replayed(&settlement))));
             told.push((question.ticket, settlement));
@@ -970,7 +974,13 @@ impl Writer {
                 return Err(Uncommitted::Failed);
             }
             match self.find_out(commit, &error, &mut given_up)? {
-                LookedBack::Appended => return Ok(()),
+                LookedBack::Appended { was_buried } => {
+                    if was_buried {
+                        // Before the next question is decided, and after these are counted.
+                        self.recount_later();
+                    }
+                    return Ok(());
+                }
                 LookedBack::Absent => {}
                 LookedBack::Buried => return Err(Uncommitted::Recounted),
             }

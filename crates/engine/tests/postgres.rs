@@ -83,6 +83,22 @@ fn a_server_that_was_restarted_is_found_again() {
 }
 
 #[test]
+fn who_freezes_in_a_transaction_does_not_keep_the_others_waiting() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let (mut frozen, mut other) = (session(&database), session(&database));
+    add(&mut other, 1).unwrap();
+    let begun = frozen.attempt(async |connection| {
+        let begin = "BEGIN; UPDATE counter SET n = n + 100 WHERE id = 1";
+        connection.client.batch_execute(begin).await.map_err(StoreError::Database)
+    });
+    begun.unwrap();
+    add(&mut other, 1).unwrap();
+    add(&mut frozen, 1).unwrap();
+    assert_eq!(counted(&mut other, 1), 3, "what was begun and not gone on with is as if it had not been");
+}
+
+#[test]
 fn what_cannot_be_meant_is_said_and_no_password_is_shown() {
     let new = |url: &str| Database::new(url, Some("hidden"), postgres::plain()).unwrap_err();
     assert_eq!(new("postgres:///card4e"), "it names no host");

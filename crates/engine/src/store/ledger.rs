@@ -265,7 +265,7 @@ impl LedgerFile {
         };
         let root = block.map(|block| block.tree.root());
         let found = shared.look_back(lease, self.next_seq, root.as_ref())?;
-        if let (LookedBack::Appended, Some(block)) = (found, block) {
+        if let (LookedBack::Appended { .. }, Some(block)) = (found, block) {
             self.appended(block);
         }
         Ok(found)

@@ -28,6 +28,11 @@ const CONNECT_MOST: Duration = Duration::from_secs(5);
 /// database usually interrupts.
 const WORK_MOST: Duration = Duration::from_secs(30);
 
+/// What a session is begun with. That a table is there already is no news. A node that freezes in the middle of
+/// a transaction must not keep the others from what it has locked.
+const SESSION: &str =
+    "-c client_min_messages=warning -c idle_in_transaction_session_timeout=5s -c lock_timeout=15s";
+
 /// How often a transaction is tried again that others were in the way of.
 const TRIES: u32 = 10;
 
@@ -73,8 +78,7 @@ impl Database {
         }
         config.application_name("card4e").connect_timeout(CONNECT_MOST);
         if config.get_options().is_none() {
-            // That a table is there already is no news.
-            config.options("-c client_min_messages=warning");
+            config.options(SESSION);
         }
         config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(WORK_MOST);
         Ok(Database { config, tls: Arc::new(tls) })
@@ -225,6 +229,8 @@ impl Session {
             && !error.is_answer_of_the_database()
         {
             self.connection = None;
+            // Its task is told now: a transaction it leaves behind would hold its locks until the next question.
+            runtime.block_on(tokio::task::yield_now());
         }
         done
     }
@@ -236,7 +242,11 @@ impl Session {
         work: impl AsyncFnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let limit = format!("SET LOCAL statement_timeout = {}", WORK_MOST.as_millis());
+        let most = WORK_MOST.as_millis();
+        // What was read is written elsewhere before more is.
+        let limit = format!(
+            "SET LOCAL statement_timeout = {most}; SET LOCAL idle_in_transaction_session_timeout = {most}"
+        );
         self.without_limit(async |connection| {
             for statement in [begin, &limit] {
                 connection.client.batch_execute(statement).await.map_err(StoreError::Database)?;
@@ -314,11 +324,23 @@ pub(super) async fn commit(connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
+/// Whether the server ended the session: it stops or starts, or nobody went on with a transaction.
+fn ended_session(code: &SqlState) -> bool {
+    code.code().starts_with("57P") || code == &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+}
+
 impl StoreError {
     /// Whether others were in the way, so that the same may succeed when it is asked again.
     pub(crate) fn is_in_the_way(&self) -> bool {
         let StoreError::Database(error) = self else { return false };
-        matches!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED))
+        matches!(
+            error.code(),
+            Some(
+                &SqlState::T_R_SERIALIZATION_FAILURE
+                    | &SqlState::T_R_DEADLOCK_DETECTED
+                    | &SqlState::LOCK_NOT_AVAILABLE
+            )
+        )
     }
 
     /// Whether the connection was lost before anything was changed.
@@ -329,8 +351,7 @@ impl StoreError {
                 error.is_closed()
                     || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
             }
-            // The server stops or starts.
-            Some(code) => code.code().starts_with("57P"),
+            Some(code) => ended_session(code),
         }
     }
 
@@ -341,7 +362,8 @@ impl StoreError {
             StoreError::Database(error) => error.code().is_none_or(|code| {
                 // Lost, out of something, stopping, read only after a failover.
                 let code = code.code();
-                ["08", "53", "57P"].iter().any(|class| code.starts_with(class)) || code == "25006"
+                ["08", "53", "57P"].iter().any(|class| code.starts_with(class))
+                    || matches!(code, "25006" | "25P03")
             }),
             _ => false,
         }
@@ -350,7 +372,7 @@ impl StoreError {
     /// Whether the database itself said so, and goes on.
     fn is_answer_of_the_database(&self) -> bool {
         match self {
-            StoreError::Database(error) => error.code().is_some_and(|code| !code.code().starts_with("57P")),
+            StoreError::Database(error) => error.code().is_some_and(|code| !ended_session(code)),
             StoreError::DatabaseSlow(_) | StoreError::Unknown(_) => false,
             _ => true,
         }

@@ -131,7 +131,7 @@ impl Nodes {
             SELECT number, name FROM node
             WHERE alive_until < (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT
               AND EXISTS (SELECT 1 FROM slice WHERE slice.node = node.number AND slice.remains > 0)
-            FOR UPDATE";
+            FOR UPDATE SKIP LOCKED";
         let give_back = "
             INSERT INTO purse SELECT kind, id, remains FROM slice WHERE node = $1 AND remains > 0 ORDER BY kind, id
             ON CONFLICT (kind, id) DO UPDATE SET free = purse.free + excluded.free";
@@ -224,17 +224,23 @@ impl Nodes {
             let run = async {
                 let fence = connection.prepared(FENCE).await?;
                 connection.client.query(&fence, &[&number, &epoch, &ALIVE_MS]).await?;
-                let take =
-                    "UPDATE slice SET remains = remains - $4 WHERE node = $1 AND kind = $2 AND id = $3";
+                // Not there any more when the limit was changed meanwhile.
+                let take = "UPDATE slice SET remains = remains - $4
+                    WHERE node = $1 AND kind = $2 AND id = $3 AND remains >= $4";
                 let take = connection.prepared(take).await?;
-                connection.client.execute(&take, &[&number, &kind, &id, &credits]).await?;
+                if connection.client.execute(&take, &[&number, &kind, &id, &credits]).await? == 0 {
+                    return Ok(false);
+                }
                 let put = "UPDATE purse SET free = free + $3 WHERE kind = $1 AND id = $2";
                 let put = connection.prepared(put).await?;
-                connection.client.execute(&put, &[&kind, &id, &credits]).await
+                connection.client.execute(&put, &[&kind, &id, &credits]).await.map(|_| true)
             };
-            run.await.map(drop).map_err(StoreError::Database)
+            run.await.map_err(StoreError::Database)
         });
-        given.map_err(|error| fenced(error, lease, epoch))
+        match given.map_err(|error| fenced(error, lease, epoch))? {
+            true => Ok(()),
+            false => Err(StoreError::ChangedElsewhere),
+        }
     }
 
     /// Answers to questions that were asked before.

@@ -400,7 +400,9 @@ impl Shared {
             (Some(epoch), block) => {
                 lease.set_epoch(next);
                 match (block, root) {
-                    (Some(block), Some(root)) if block == *root => Ok(LookedBack::Appended),
+                    (Some(block), Some(root)) if block == *root => {
+                        Ok(LookedBack::Appended { was_buried: epoch != known })
+                    }
                     // Somebody wrote in this node's name: nobody may.
                     (Some(_), _) => Err(StoreError::Fenced),
                     (None, _) if epoch != known => Ok(LookedBack::Buried),
@@ -453,7 +455,10 @@ impl Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookedBack {
     /// It is durable.
-    Appended,
+    Appended {
+        /// Since then others found this node dead: what it had taken of balances is given back.
+        was_buried: bool,
+    },
     /// It is not there, and never will be.
     Absent,
     /// Nor is it, and what this node had taken of balances is given back: others found it dead.
@@ -720,12 +725,21 @@ async fn put(connection: &Connection, row: &Put<'_>, vault: &Vault) -> Result<()
         }
         Put::Credential(credential) => {
             let (kind, id) = Purse::credential(credential.id.0);
-            // What it may spend grows or shrinks by as much as its limit.
-            let limit = "INSERT INTO purse SELECT $1, $2, $3
-                - coalesce((SELECT spend_limit FROM credential WHERE id = $2), 0)
-                ON CONFLICT (kind, id) DO UPDATE SET free = purse.free + excluded.free";
-            let spend = credential.limit.map_or(0, |limit| limit.0);
-            client.execute(&connection.prepared(limit).await?, &[&kind, &id, &spend]).await?;
+            let old = connection.prepared("SELECT spend_limit FROM credential WHERE id = $1").await?;
+            let old: Option<i64> = client.query_opt(&old, &[&id]).await?.and_then(|row| row.get(0));
+            let limit = credential.limit.map(|limit| limit.0);
+            if old != limit {
+                // What any node has charged counts against it, and what nodes had taken of another one is void:
+                // they count anew when they see the change.
+                let spend = "INSERT INTO purse SELECT $1, $2, $3
+                    - coalesce((SELECT sum(charged) FROM slice WHERE kind = $1 AND id = $2), 0)::BIGINT
+                    ON CONFLICT (kind, id) DO UPDATE SET free = excluded.free";
+                let spend = connection.prepared(spend).await?;
+                client.execute(&spend, &[&kind, &id, &limit.unwrap_or(0)]).await?;
+                let void =
+                    connection.prepared("UPDATE slice SET remains = 0 WHERE kind = $1 AND id = $2").await?;
+                client.execute(&void, &[&kind, &id]).await?;
+            }
             let row = StoredCredential::of(credential, vault);
             let put = "INSERT INTO credential
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
