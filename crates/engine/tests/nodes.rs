@@ -422,6 +422,16 @@ fn a_node_that_was_found_dead_and_is_not_counts_anew_and_goes_on() {
 
 #[test]
 fn a_spend_limit_holds_for_all_nodes_together_and_for_what_was_spent_before() {
+    a_limit_that_is_set_later_holds_for(&[0, 1]);
+}
+
+#[test]
+fn a_spend_limit_counts_what_another_node_charged_before_there_was_one() {
+    a_limit_that_is_set_later_holds_for(&[1]);
+}
+
+/// The first node has charged five when the limit is set; then these are asked until they refuse.
+fn a_limit_that_is_set_later_holds_for(asked: &[usize]) {
     let Some(server) = postgres::shared() else { return };
     let database = server.database();
     let nodes = [first(&database, GRANTED, policy()), open(&database, "b", GRANTED, policy())];
@@ -437,7 +447,7 @@ fn a_spend_limit_holds_for_all_nodes_together_and_for_what_was_spent_before() {
     let began = Instant::now();
     let mut answered = 5;
     while began.elapsed() < Duration::from_secs(6) {
-        for node in &nodes {
+        for node in asked.iter().map(|at| &nodes[*at]) {
             let credential = Arc::clone(node.engine().directory().credential(CredentialId(1)).unwrap());
             let desk = node.engine().desk().unwrap();
             match wait(&desk, ask::asked(&desk, &credential, RIGHT, None)) {
