@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::caller::{Action, ApplicationId, CredentialId};
+use engine::caller::{ApplicationId, CredentialId};
 use engine::issuer::Issuers;
 use engine::ledger::{Credits, Entry};
 use engine::limit::AttemptPolicy;
@@ -53,14 +53,7 @@ impl Node {
 }
 
 fn policy() -> Policy {
-    Policy {
-        test_land: true,
-        requests_per_second: [0; Action::ALL.len()],
-        attempts: AttemptPolicy::OFF,
-        log_bytes: 0,
-        accounts_stale_max: Duration::from_secs(600),
-        ..Policy::default()
-    }
+    Policy { accounts_stale_max: Duration::from_secs(600), ..ask::policy() }
 }
 
 fn open(database: &Arc<Database>, name: &str, granted: Credits, policy: Policy) -> Node {

@@ -17,10 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::account::AccountState;
-use engine::caller::{Action, CallerId};
+use engine::caller::CallerId;
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
-use engine::limit::AttemptPolicy;
 use engine::operator::By;
 use engine::outcome::Outcome;
 use engine::store::postgres::Database;
@@ -35,14 +34,7 @@ const ROOT: [u8; 32] = [9; 32];
 const CARD: &str = "6217000000000000012";
 
 fn open(folder: &Path, node: &str, database: &Arc<Database>) -> Running {
-    let policy = Policy {
-        test_land: true,
-        requests_per_second: [0; Action::ALL.len()],
-        attempts: AttemptPolicy::OFF,
-        log_bytes: 0,
-        accounts_stale_max: Duration::from_secs(2),
-        ..Policy::default()
-    };
+    let policy = Policy { accounts_stale_max: Duration::from_secs(2), ..ask::policy() };
     let shared = SharedStore { database: Arc::clone(database), node: node.into() };
     let seed = shop::shop(Credits::whole(100_000));
     Engine::open(folder, &ROOT, policy, Issuers::built_in(), seed, Some(shared)).unwrap()

@@ -32,22 +32,12 @@ use engine::vault::{KeyGroup, KeyRing, Vault};
 use engine::verify::Refusal;
 use engine::{Engine, Policy, Running, Seed};
 
-use ask::wait;
+use ask::{policy, wait};
 use shop::{credential, put, shop};
 
 const ROOT: [u8; 32] = [9; 32];
 const NOON: i64 = 1_795_233_600_000; // 2026-11-21 12:00 in Beijing
 const DAY: i64 = 86_400_000;
-
-fn policy() -> Policy {
-    Policy {
-        test_land: true,
-        requests_per_second: [0; Action::ALL.len()],
-        attempts: AttemptPolicy::OFF,
-        log_bytes: 0,
-        ..Policy::default()
-    }
-}
 
 fn open(folder: &Path, policy: Policy) -> Running {
     let running =

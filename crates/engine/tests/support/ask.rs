@@ -1,16 +1,29 @@
-//! One question of the shop about the one account there is, asked as a front asks it.
+//! An engine's policy in tests, and one question of the shop about the one account there is, asked as a front asks it.
 
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use engine::Policy;
 use engine::caller::{Action, Credential, Wire};
 use engine::claim::Claim;
+use engine::limit::AttemptPolicy;
 use engine::settle::{Desk, Settlement};
 use engine::verify::{Question, new_request_id, verify};
 
 use super::park;
+
+/// Made-up people, no limits, and no log grown beforehand.
+pub fn policy() -> Policy {
+    Policy {
+        test_land: true,
+        requests_per_second: [0; Action::ALL.len()],
+        attempts: AttemptPolicy::OFF,
+        log_bytes: 0,
+        ..Policy::default()
+    }
+}
 
 /// Asks whether the mobile belongs to the account, with this credential.
 pub async fn asked(desk: &Desk, credential: &Credential, mobile: &str, key: Option<&str>) -> Settlement {
