@@ -68,7 +68,9 @@ fn a_disk_that_only_says_so_is_found_out() {
         installation.live(&mut dice).err()
     });
     let found = told.expect("answers that were told are lost, and nobody noticed").to_string();
-    assert!(found.contains("is not recorded") || found.contains("entries"), "{found}");
+    // What is lost can be an answer, entries at the end of the tree, or a page in the middle of the file.
+    let ways = ["is not recorded", "entries", "malformed"];
+    assert!(ways.iter().any(|way| found.contains(way)), "{found}");
 }
 
 fn lives(end: End) -> anyhow::Result<()> {
