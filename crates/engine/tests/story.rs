@@ -118,7 +118,8 @@ impl Installation {
     }
 
     fn open_with(&self, policy: Policy, seed: Seed) -> Running {
-        let shared = |database: &Arc<Database>| SharedStore { database: Arc::clone(database), node: "a".into() };
+        let shared =
+            |database: &Arc<Database>| SharedStore { database: Arc::clone(database), node: "a".into() };
         let shared = self.database.as_ref().map(shared);
         let running = Engine::open(self.path(), &ROOT, policy, Issuers::built_in(), seed, shared).unwrap();
         running.engine.clock.set(Mode::Frozen(noon()));
@@ -417,7 +418,8 @@ fn traces(bank: &Installation) -> Vec<Vec<u8>> {
 
 /// Files of the folder that have some of them, and rows of the database.
 fn linger(bank: &Installation, traces: &[Vec<u8>]) -> Vec<String> {
-    let has = |bytes: &[u8]| traces.iter().any(|trace| bytes.windows(trace.len()).any(|window| window == trace));
+    let has =
+        |bytes: &[u8]| traces.iter().any(|trace| bytes.windows(trace.len()).any(|window| window == trace));
     let mut found = Vec::new();
     for entry in std::fs::read_dir(bank.path()).unwrap() {
         let path = entry.unwrap().path();
@@ -486,7 +488,8 @@ fn an_interrupted_erasure_is_gone_on_with(store: Store) {
         std::thread::sleep(Duration::from_millis(20));
     }
     // Somebody in the way of the accounts stops it after it was noted.
-    let accounts = (store == Store::Files).then(|| rusqlite::Connection::open(bank.path().join("accounts.db")).unwrap());
+    let accounts =
+        (store == Store::Files).then(|| rusqlite::Connection::open(bank.path().join("accounts.db")).unwrap());
     match &accounts {
         Some(accounts) => accounts.execute_batch("BEGIN IMMEDIATE").unwrap(),
         None => bank.meddle("", IN_THE_WAY),
@@ -517,7 +520,8 @@ fn a_question_is_known_and_a_card_is_found_under_keys_from_before(store: Store) 
     put(&running.engine, "normal");
     assert_eq!(outcome(ask(&running.engine, "16100000001", Some("k"))), Outcome::Pass);
     // On a database the key of idempotency keys cannot be replaced yet.
-    let groups = KeyGroup::ALL.into_iter().filter(|group| store == Store::Files || *group != KeyGroup::Idempotency);
+    let groups =
+        KeyGroup::ALL.into_iter().filter(|group| store == Store::Files || *group != KeyGroup::Idempotency);
     running.engine.acting(By::Machine).rotate_keys(&groups.collect::<Vec<_>>()).unwrap();
     while running.engine.rotation().is_running {
         std::thread::sleep(Duration::from_millis(5));
@@ -661,8 +665,10 @@ fn an_order_that_was_paid_before_a_crash_is_carried_out_once(store: Store) {
     ));
     soon_has(engine, caller, 10);
     // The money has come and was noted; then the power went.
-    let order =
-        Order { state: OrderState::Paid, ..Order::new(caller, "Hundred".into(), Credits::whole(100), noon()) };
+    let order = Order {
+        state: OrderState::Paid,
+        ..Order::new(caller, "Hundred".into(), Credits::whole(100), noon())
+    };
     engine.platform().add_order(&order).unwrap();
     running.stop();
 

@@ -3,6 +3,7 @@
 //! Each connection draws from its own seed which of its messages fails, and how; so the same seed breaks the same
 //! messages of the same connections, as far as the nodes' threads ask the same in the same order.
 
+use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,17 +30,26 @@ struct Shared {
     is_stormy: AtomicBool,
     /// Nothing gets through, and nobody is let in.
     is_cut: AtomicBool,
-    /// No transaction is begun.
+    /// No block is written.
     is_held: AtomicBool,
-    next: Mutex<Option<Lose>>,
+    next: Mutex<Option<Loss>>,
     live: Mutex<Vec<TcpStream>>,
     faults: AtomicU64,
 }
 
-/// What is lost of the next commit.
+/// What is to be lost.
+struct Loss {
+    /// How the statement begins.
+    of: &'static str,
+    /// Of so many before it nothing is.
+    after: u32,
+    what: Lose,
+}
+
+/// What is lost of a change to the database.
 pub enum Lose {
     /// All of it: it is never made.
-    Commit,
+    Change,
     /// Its answer. Before whoever asked sees that the connection is gone, this is done.
     Answer(Box<dyn FnOnce() + Send>),
 }
@@ -88,13 +98,19 @@ impl Proxy {
         &self.database
     }
 
-    /// Of the next commit this is lost; the one who makes it may be any session of the node.
-    pub fn lose(&self, what: Lose) {
-        *self.shared.next.lock().unwrap() = Some(what);
+    /// Loses this of the next statement that begins so, after some of its kind: of the transaction it is in, at
+    /// its commit.
+    pub fn lose(&self, of: &'static str, after: u32, what: Lose) {
+        *self.shared.next.lock().unwrap() = Some(Loss { of, after, what });
     }
 
-    /// From now on, or no longer, no transaction is begun: who wants to waits.
-    pub fn hold_transactions(&self, is_held: bool) {
+    /// The same of the next block that is written.
+    pub fn lose_block(&self, what: Lose) {
+        self.lose(BLOCK, 0, what);
+    }
+
+    /// From now on, or no longer, the writing of a block stands still before its first row.
+    pub fn hold_blocks(&self, is_held: bool) {
         self.shared.is_held.store(is_held, Ordering::SeqCst);
     }
 
@@ -107,7 +123,12 @@ impl Proxy {
     pub fn cut(&self, is_cut: bool) {
         self.shared.is_cut.store(is_cut, Ordering::SeqCst);
         if is_cut {
-            self.shared.live.lock().unwrap().drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+            self.shared
+                .live
+                .lock()
+                .unwrap()
+                .drain(..)
+                .for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
         }
     }
 
@@ -167,30 +188,48 @@ impl Shared {
         });
     }
 
+    /// What is to be lost of this statement.
+    fn lost_of(&self, statement: &str) -> Option<Lose> {
+        let mut next = self.next.lock().unwrap();
+        let loss = next.as_mut().filter(|loss| statement.starts_with(loss.of))?;
+        if loss.after > 0 {
+            loss.after -= 1;
+            return None;
+        }
+        next.take().map(|loss| loss.what)
+    }
+
     /// Carries what the node says.
     fn carry_there(&self, line: &Line, mut draws: Draws) -> std::io::Result<()> {
         let (mut from, mut to) = (BufReader::new(line.near.try_clone()?), line.far.try_clone()?);
         // The first message has no kind.
         let mut message = read_sized(&mut from, Vec::new())?;
         let mut storm = Storm::new(&mut draws);
+        let (mut seen, mut lost) = (Seen::default(), None);
         loop {
             let is_commit = message.starts_with(b"Q") && message[5..].starts_with(b"COMMIT");
-            if message.starts_with(b"Q") && message[5..].starts_with(b"BEGIN") {
-                while self.is_held.load(Ordering::SeqCst) {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
+            let statement = seen.statement(&message);
+            while statement.is_some_and(|text| text.starts_with(BLOCK)) && self.is_held.load(Ordering::SeqCst)
+            {
+                std::thread::sleep(Duration::from_millis(2));
             }
-            let named = if is_commit { self.next.lock().unwrap().take() } else { None };
-            match named {
-                Some(Lose::Commit) => return Ok(()),
-                Some(Lose::Answer(then)) => *line.answers.lock().unwrap() = Answers::Lost(then),
-                None => {}
+            if let Some(what) = statement.and_then(|text| self.lost_of(text)) {
+                lost = Some(what);
+            }
+            if is_commit || !seen.is_in_transaction {
+                match lost.take() {
+                    Some(Lose::Change) => return Ok(()),
+                    Some(Lose::Answer(then)) => *line.answers.lock().unwrap() = Answers::Lost(then),
+                    None => {}
+                }
             }
             let is_stormy = self.is_stormy.load(Ordering::SeqCst);
             if let Some(fault) = is_stormy.then(|| storm.next(&mut draws, is_commit)).flatten() {
                 self.faults.fetch_add(1, Ordering::SeqCst);
                 match fault {
                     Fault::Lost => return Ok(()),
+                    // In the middle of a transaction nothing would end the silence.
+                    Fault::AnswerLost if !is_commit => *line.answers.lock().unwrap() = Answers::Most(0),
                     Fault::AnswerLost => *line.answers.lock().unwrap() = Answers::Lost(Box::new(|| {})),
                     Fault::AnswerCut(after) => *line.answers.lock().unwrap() = Answers::Most(after),
                     Fault::Late(by) => std::thread::sleep(by),
@@ -198,6 +237,41 @@ impl Shared {
             }
             to.write_all(&message)?;
             message = read_message(&mut from)?;
+        }
+    }
+}
+
+/// How the statement begins that writes a block.
+const BLOCK: &str = "INSERT INTO block";
+
+/// What a connection has prepared and begun.
+#[derive(Default)]
+struct Seen {
+    statements: HashMap<Vec<u8>, String>,
+    is_in_transaction: bool,
+}
+
+impl Seen {
+    /// The prepared statement that is to be carried out with this message.
+    fn statement(&mut self, message: &[u8]) -> Option<&str> {
+        let mut texts = message.get(5..).unwrap_or_default().split(|byte| *byte == 0);
+        let (first, second) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+        match message.first()? {
+            // Parse: name, query.
+            b'P' => {
+                let query = String::from_utf8_lossy(second).trim_start().to_owned();
+                self.statements.insert(first.to_vec(), query);
+                None
+            }
+            // Bind: portal, name.
+            b'B' => self.statements.get(second).map(String::as_str),
+            b'Q' => {
+                let was_in = self.is_in_transaction;
+                self.is_in_transaction =
+                    first == b"BEGIN" || was_in && first != b"COMMIT" && first != b"ROLLBACK";
+                None
+            }
+            _ => None,
         }
     }
 }
