@@ -480,7 +480,8 @@ impl Books {
         if kind == 0 {
             let account = self.accounts.entry(ApplicationId(id)).or_default();
             account.granted.0 += credits;
-            account.elsewhere.0 -= credits;
+            // What was counted a moment ago may lack what another node gave back since.
+            account.elsewhere.0 = (account.elsewhere.0 - credits).max(0);
         } else {
             self.credentials.entry(CredentialId(id)).or_default().granted.0 += credits;
         }
@@ -1015,6 +1016,21 @@ mod tests {
         let answer = books.decide(&mut Pending::default(), draft, now).unwrap();
         books.settle(draft, Some(&answer));
         answer
+    }
+
+    /// A balance of -3 was answered: what another node had given back meanwhile was not known yet.
+    #[test]
+    fn what_is_taken_of_a_balance_that_grew_meanwhile_is_not_told_as_a_debt() {
+        let app = application(false);
+        let mut books = Books::default();
+        books.share();
+        let purse = Purse::application(app.id.0);
+        let slice = Slice { purse, remains: 0, elsewhere: 2, charged_elsewhere: 0 };
+        books.share_out(&[slice], true);
+        books.take_slice(purse, 5);
+        assert_eq!((books.own_balance(&app), books.balance(&app)), (Some(Credits(5)), Some(Credits(5))));
+        books.take_slice(purse, -5);
+        assert_eq!(books.balance(&app), Some(Credits(5)));
     }
 
     #[test]

@@ -265,7 +265,7 @@ pub struct Running {
     pub engine: Arc<Engine>,
     writer: JoinHandle<()>,
     projector: JoinHandle<()>,
-    /// Teller and watcher, where nodes share a database.
+    /// Teller, watcher and whoever follows the accounts, where nodes share a database.
     among_others: Vec<JoinHandle<()>>,
 }
 
@@ -371,7 +371,10 @@ impl Engine {
             platform: Mutex::new(platform),
             refusals: Mutex::default(),
         });
-        let among_others = among_others(&engine)?;
+        let mut among_others = among_others(&engine)?;
+        if let Some(follower) = follower {
+            among_others.push(follow_accounts(Arc::clone(&engine), follower)?);
+        }
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes, nodes };
         let running = Running {
             writer: thread("card4e-ledger", move || run_or_abort(writer))?,
@@ -379,9 +382,6 @@ impl Engine {
             among_others,
             engine,
         };
-        if let Some(follower) = follower {
-            follow_accounts(Arc::clone(&running.engine), follower)?;
-        }
         for grant in grants {
             running.engine.record(grant)?;
         }
@@ -745,6 +745,7 @@ impl Running {
         join([self.writer, self.projector]);
         let Some(sharing) = &self.engine.sharing else { return };
         sharing.close();
+        self.among_others.iter().for_each(|thread| thread.thread().unpark());
         join(self.among_others);
         let left = Nodes::again(&sharing.store.database).and_then(|mut nodes| nodes.leave(&sharing.lease));
         if let Err(error) = left {
@@ -847,7 +848,7 @@ fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>
 }
 
 /// Keeps this node's copy of the accounts up to date, until the engine ends.
-fn follow_accounts(engine: Arc<Engine>, mut follower: Follower) -> Result<(), OpenError> {
+fn follow_accounts(engine: Arc<Engine>, mut follower: Follower) -> Result<JoinHandle<()>, OpenError> {
     const PAUSE: Duration = Duration::from_millis(250);
     /// How often somebody looks whether deletions can be forgotten.
     const FORGET_EVERY: u32 = 14_400;
@@ -896,14 +897,11 @@ fn follow_accounts(engine: Arc<Engine>, mut follower: Follower) -> Result<(), Op
                 tracing::warn!(%error, "deletions that every node knows are not forgotten yet");
             }
             steps += 1;
-            std::thread::sleep(PAUSE);
+            // Less, when the engine ends.
+            std::thread::park_timeout(PAUSE);
         }
     };
-    std::thread::Builder::new()
-        .name("card4e-accounts".into())
-        .spawn(follow)
-        .map(drop)
-        .map_err(OpenError::Thread)
+    thread("card4e-accounts", follow)
 }
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {

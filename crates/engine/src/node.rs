@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use crate::caller::{Application, Credential};
 use crate::clock;
 use crate::ledger::{Credits, Entry, StoredAnswer};
-use crate::limit::{AttemptRefs, COUNTER_BYTES};
+use crate::limit::AttemptRefs;
 use crate::rotate::RotateError;
-use crate::store::{Lease, LedgerReader, Nodes, Purse, PurseId, SharedStore, StoreError};
+use crate::store::{Counter, Lease, LedgerReader, Nodes, Purse, PurseId, SharedStore, StoreError};
 use crate::vault::{KeyRing, KeyedRef, RingFile, Seal};
 use crate::verify::Refusal;
 use crate::{Engine, OpenError, day_key_place, file};
@@ -297,13 +297,15 @@ pub(crate) fn tell_all(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
                 tell.tell(error.take().map_or(Ok(Told::default()), Err));
             }
         }
-        answer(engine, &mut nodes, questions, &back);
+        answer(engine, &mut nodes, questions);
+        // Nobody waits for that.
+        give_back(&mut nodes, &back);
     }
 }
 
 type Questions = Vec<(Vec<KeyedRef>, Option<AttemptRefs>, Tell<Told>)>;
 
-fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions, back: &[AttemptRefs]) {
+fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions) {
     let keys: Vec<KeyedRef> = questions.iter().flat_map(|(keys, ..)| keys).copied().collect();
     let mut known: HashMap<KeyedRef, StoredAnswer> = HashMap::new();
     if !keys.is_empty() {
@@ -313,19 +315,10 @@ fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions, back: &[Atte
         }
     }
     let is_new = |keys: &[KeyedRef]| !keys.iter().any(|key| known.contains_key(key));
-    let mut counters: BTreeMap<(i32, [u8; COUNTER_BYTES]), i64> = BTreeMap::new();
-    let mut runs = Vec::new();
-    for (keys, attempts, _) in &questions {
-        let Some(refs) = attempts.as_ref().filter(|_| is_new(keys)) else { continue };
-        let day = refs.day as i32;
-        refs.counters().for_each(|counter| *counters.entry((day, counter)).or_default() += 1);
-        runs.push((day, refs.pair()));
-    }
-    for refs in back {
-        let day = refs.day as i32;
-        refs.counters().for_each(|counter| *counters.entry((day, counter)).or_default() -= 1);
-    }
-    let counters: Vec<_> = counters.into_iter().collect();
+    let counted: Vec<&AttemptRefs> =
+        questions.iter().filter_map(|(keys, refs, _)| refs.as_ref().filter(|_| is_new(keys))).collect();
+    let runs: Vec<_> = counted.iter().map(|refs| (refs.day as i32, refs.pair())).collect();
+    let counters = how_often(counted);
     let asked = if counters.is_empty() && runs.is_empty() {
         Ok(Default::default())
     } else {
@@ -353,6 +346,24 @@ fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions, back: &[Atte
             told.run = runs.next().copied().unwrap_or(0);
         }
         tell.tell(Ok(told));
+    }
+}
+
+/// Counters of some questions, in the order of their bytes, and how many of the questions have each.
+fn how_often<'a>(questions: impl IntoIterator<Item = &'a AttemptRefs>) -> Vec<(Counter, i64)> {
+    let mut counters: BTreeMap<Counter, i64> = BTreeMap::new();
+    for refs in questions {
+        let day = refs.day as i32;
+        refs.counters().for_each(|counter| *counters.entry((day, counter)).or_default() += 1);
+    }
+    counters.into_iter().collect()
+}
+
+fn give_back(nodes: &mut Nodes, attempts: &[AttemptRefs]) {
+    if !attempts.is_empty()
+        && let Err(error) = nodes.give_back_attempts(&how_often(attempts))
+    {
+        tracing::warn!(%error, "attempts of questions that were not asked may stay counted");
     }
 }
 

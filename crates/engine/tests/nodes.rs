@@ -4,16 +4,19 @@
 
 #[path = "support/ask.rs"]
 mod ask;
+#[path = "support/draws.rs"]
+mod draws;
 #[path = "support/park.rs"]
 mod park;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[expect(dead_code, reason = "no storm here")]
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/shop.rs"]
 mod shop;
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +36,7 @@ use engine::verify::Refusal;
 use engine::{Engine, Policy, Running};
 
 use ask::wait;
+use proxy::{Lose, Proxy};
 
 const ROOT: [u8; 32] = [9; 32];
 const GRANTED: Credits = Credits::whole(1_000_000);
@@ -132,6 +136,16 @@ fn place(database: &Arc<Database>) -> LedgerPlace {
 fn checked(database: &Arc<Database>, folder: &tempfile::TempDir) -> Result<Check, StoreError> {
     let vault = Vault::new(&KeyRing::open(&folder.path().join("keys.json"), &ROOT).unwrap());
     LedgerFile::check(place(database), &vault)
+}
+
+/// The same database, past whatever stands before it.
+fn database_at(url: &str) -> Arc<Database> {
+    Arc::new(Database::new(url, None, postgres::plain()).unwrap())
+}
+
+fn number(database: &Arc<Database>, sql: &str) -> i64 {
+    let mut session = Session::new(Arc::clone(database)).unwrap();
+    session.read(async |connection| connection.client.query_one(sql, &[]).await).unwrap().get(0)
 }
 
 fn execute(database: &Arc<Database>, sql: &str) {
@@ -276,70 +290,18 @@ fn a_database_that_is_killed_under_load_loses_nothing_and_doubles_nothing() {
     a.stop();
 }
 
-/// A way to the server that can be cut: of the next commits each is lost on its way there, or its answer on
-/// the way back.
-struct Wire {
-    port: u16,
-    /// 0: nothing is cut; 1: the commit; 2: its answer.
-    cut: Arc<AtomicU64>,
-}
-
-impl Wire {
-    fn to(url: &str) -> (Wire, Arc<Database>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let wire = Wire { port: listener.local_addr().unwrap().port(), cut: Arc::default() };
-        let (_, rest) = url.split_once("127.0.0.1:").unwrap();
-        let (server, name) = rest.split_once('/').unwrap();
-        let server: u16 = server.parse().unwrap();
-        let cut = Arc::clone(&wire.cut);
-        // Ends with the process.
-        std::thread::spawn(move || {
-            for near in listener.incoming() {
-                let (near, cut) = (near.unwrap(), Arc::clone(&cut));
-                let far = TcpStream::connect(("127.0.0.1", server)).unwrap();
-                let is_lost = Arc::new(AtomicBool::new(false));
-                let (near_again, far_again) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                let lost = Arc::clone(&is_lost);
-                std::thread::spawn(move || pump(near, far, &cut, &is_lost));
-                std::thread::spawn(move || pump(far_again, near_again, &AtomicU64::new(0), &lost));
-            }
-        });
-        let url = format!("postgres://card4e@127.0.0.1:{}/{name}", wire.port);
-        let database = Database::new(&url, None, postgres::plain()).unwrap();
-        (wire, Arc::new(database))
-    }
-}
-
-/// Carries bytes one way; what comes back after a commit that is to be lost goes nowhere.
-fn pump(mut from: TcpStream, mut to: TcpStream, cut: &AtomicU64, is_lost: &AtomicBool) {
-    let mut bytes = vec![0; 1 << 16];
-    while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if is_lost.load(Ordering::SeqCst) {
-            break;
-        }
-        let is_commit = bytes[..read].windows(6).any(|word| word == b"COMMIT");
-        match if is_commit { cut.swap(0, Ordering::SeqCst) } else { 0 } {
-            1 => break,
-            2 => is_lost.store(true, Ordering::SeqCst),
-            _ => {}
-        }
-        if to.write_all(&bytes[..read]).is_err() {
-            break;
-        }
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
-}
-
 #[test]
 fn a_commit_that_is_lost_on_its_way_or_on_its_way_back_is_made_once() {
     let Some(server) = postgres::shared() else { return };
-    let (wire, database) = Wire::to(&server.url());
-    let a = first(&database, GRANTED, policy());
+    let proxy = Proxy::new(&server.url(), 0);
+    let a = first(proxy.database(), GRANTED, policy());
     let mut told = Vec::new();
     for number in 0..40 {
-        // Any of the node's sessions can be the one that is cut; most are the writer's.
-        wire.cut.store(number % 3, Ordering::SeqCst);
+        match number % 3 {
+            1 => proxy.lose_block(Lose::Change),
+            2 => proxy.lose_block(Lose::Answer(Box::new(|| {}))),
+            _ => {}
+        }
         let key = format!("k{number}");
         let settled = loop {
             match a.ask(RIGHT, Some(&key)) {
@@ -349,11 +311,10 @@ fn a_commit_that_is_lost_on_its_way_or_on_its_way_back_is_made_once() {
         };
         told.push(settled.answer.request);
     }
-    wire.cut.store(0, Ordering::SeqCst);
     soon(|| a.engine().writing() == Writing::Works);
     let left = GRANTED.0 - Credits::whole(40).0;
     soon(|| a.balance() == Some(Credits(left)));
-    let check = checked(&database, &a.stop()).unwrap();
+    let check = checked(proxy.database(), &a.stop()).unwrap();
     assert_eq!((check.answers, check.charges), (40, 40), "each once, whatever was lost");
     assert_eq!(told.iter().collect::<HashSet<_>>().len(), 40);
 }
@@ -411,6 +372,76 @@ fn a_node_that_was_found_dead_and_is_not_counts_anew_and_goes_on() {
     assert_eq!(answered, 2, "what there is, and not what it thinks it has");
     let check = checked(&database, &a.stop()).unwrap();
     assert_eq!(check.charges, 3);
+}
+
+/// It charged 1,173 of 1,010 credits: it went on with what had been given back and was spent by others.
+#[test]
+fn a_node_that_was_found_dead_between_its_commit_and_the_lost_answer_to_it_counts_anew() {
+    let Some(server) = postgres::shared() else { return };
+    let url = server.url();
+    let (proxy, others) = (Proxy::new(&url, 0), database_at(&url));
+    let a = first(proxy.database(), Credits::whole(10), policy());
+    assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::Pass);
+    let found_dead =
+        "UPDATE node SET epoch = 1; UPDATE slice SET remains = 0; UPDATE purse SET free = 2000000;";
+    let bury = Arc::clone(&others);
+    proxy.lose_block(Lose::Answer(Box::new(move || execute(&bury, found_dead))));
+    assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::Pass, "it was made, and is not made again");
+    let answered = (0..10).filter(|_| a.ask(RIGHT, None).is_ok()).count();
+    assert_eq!(answered, 2, "what there is, and not what it thinks it has");
+    assert_eq!(checked(&others, &a.stop()).unwrap().charges, 4);
+}
+
+/// Both nodes had counted it, and the one that came second kept the attempt.
+#[test]
+fn a_key_that_is_asked_at_two_nodes_at_once_is_one_answer_and_one_attempt() {
+    let Some(server) = postgres::shared() else { return };
+    let url = server.url();
+    let (proxy, others) = (Proxy::new(&url, 0), database_at(&url));
+    let counted = || Policy { attempts: AttemptPolicy::default(), ..policy() };
+    let a = first(proxy.database(), GRANTED, counted());
+    let b = open(&others, "b", GRANTED, counted());
+    b.has_account();
+    // From here on neither has to wait for credits.
+    for node in [&a, &b] {
+        assert_eq!(outcome(node.ask(RIGHT, None)), Outcome::Pass);
+    }
+    let attempts = || number(&others, "SELECT max(n) FROM attempt");
+    assert_eq!(attempts(), 2);
+    proxy.hold_blocks(true);
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| a.ask(RIGHT, Some("k")).unwrap());
+        soon(|| attempts() == 3);
+        let first = b.ask(RIGHT, Some("k")).unwrap();
+        assert_eq!(attempts(), 4, "it was not known there yet");
+        proxy.hold_blocks(false);
+        let second = held.join().unwrap();
+        assert!(!first.replayed && second.replayed);
+        assert_eq!(first.answer, second.answer);
+    });
+    soon(|| attempts() == 3);
+    a.stop();
+    assert_eq!(checked(&others, &b.stop()).unwrap().charges, 3);
+}
+
+/// It was given back once more when the answer to that was lost: a card could be asked about once too often.
+#[test]
+fn an_attempt_that_is_given_back_over_a_connection_that_breaks_is_given_back_once() {
+    let Some(server) = postgres::shared() else { return };
+    let url = server.url();
+    let (proxy, others) = (Proxy::new(&url, 0), database_at(&url));
+    let attempts = AttemptPolicy { per_card: Some(2), ..AttemptPolicy::default() };
+    let a = first(proxy.database(), GRANTED, Policy { attempts, ..policy() });
+    for _ in 0..2 {
+        assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::Pass);
+    }
+    // The first is that of the question, which is one too many.
+    proxy.lose("INSERT INTO attempt", 1, Lose::Answer(Box::new(|| {})));
+    assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::AttemptsExceeded);
+    soon(|| number(&others, "SELECT max(n) FROM attempt") == 2);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::AttemptsExceeded, "two are two");
+    a.stop();
 }
 
 #[test]

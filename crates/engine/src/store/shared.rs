@@ -292,6 +292,25 @@ impl Nodes {
         })
     }
 
+    /// Takes attempts back that were counted, in the same form. Tried once: what is not known to be given back stays counted.
+    pub(crate) fn give_back_attempts(&mut self, counters: &[(Counter, i64)]) -> Result<(), StoreError> {
+        // In the order of their bytes, as they are counted, so that nobody locks another out.
+        let give_back = "
+            INSERT INTO attempt SELECT day, ref, -times
+            FROM unnest($1::INT[], $2::BYTEA[], $3::BIGINT[]) AS back (day, ref, times)
+            ON CONFLICT (day, ref) DO UPDATE SET n = attempt.n + excluded.n";
+        let days: Vec<i32> = counters.iter().map(|((day, _), _)| *day).collect();
+        let refs: Vec<&[u8]> = counters.iter().map(|((_, counter), _)| &counter[..]).collect();
+        let times: Vec<i64> = counters.iter().map(|(_, times)| *times).collect();
+        self.session.attempt(async |connection: &Connection| {
+            let run = async {
+                let give_back = connection.prepared(give_back).await?;
+                connection.client.execute(&give_back, &[&days, &refs, &times]).await
+            };
+            run.await.map(drop).map_err(StoreError::Database)
+        })
+    }
+
     /// The sealed key of a day: the first that any node makes.
     pub(crate) fn day_key(&mut self, day: u32, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
         let day = day as i32;

@@ -187,10 +187,15 @@ const END_RUNS: &str = "
 const ADD_CREDITS: &str = "
     INSERT INTO purse VALUES (0, $1, $2) ON CONFLICT (kind, id) DO UPDATE SET free = purse.free + excluded.free";
 
+/// What is taken back is against the CHECK if less is left. A CHECK looks at what is to be inserted, too, though it
+/// is an update in the end; so nothing is, or where there is no purse something that is surely refused.
 const ADD_PAYMENT: &str = "
     WITH first AS (INSERT INTO payment VALUES ($3) ON CONFLICT DO NOTHING RETURNING reference)
-    INSERT INTO purse SELECT 0, $1, $2 FROM first
-    ON CONFLICT (kind, id) DO UPDATE SET free = purse.free + excluded.free";
+    INSERT INTO purse SELECT 0, $1, CASE
+        WHEN $2::BIGINT >= 0 THEN $2
+        WHEN EXISTS (SELECT 1 FROM purse WHERE kind = 0 AND id = $1) THEN 0
+        ELSE -1 END FROM first
+    ON CONFLICT (kind, id) DO UPDATE SET free = purse.free + $2";
 
 const KEEP_CHECKPOINT: &str = "
     INSERT INTO checkpoint VALUES ($1, $2, $3, $4, $5, $6)
