@@ -32,7 +32,7 @@ pub use accounts::{
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, LookedBack, Newest, Opened, Put, Unerased};
 pub use node::{Lease, LedgerPlace, SharedStore};
 pub use platform::Platform;
-pub(crate) use shared::{Nodes, Purse, PurseId, Slice};
+pub(crate) use shared::{Counter, Nodes, Purse, PurseId, Slice};
 pub use usage::{DayUse, Refusal, RefusalCount, RefusalRow, Refusals, UsageFile, UsageFilter, UsageRow};
 
 use std::fs::File;
