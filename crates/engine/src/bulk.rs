@@ -8,8 +8,10 @@
 //!
 //! A file asks the accounts of record and nobody else.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,10 +24,11 @@ use crate::caller::{Application, ApplicationId, Credential, CredentialId, Purpos
 use crate::claim::ClaimText;
 use crate::clock::Millis;
 use crate::ledger::{Answer, Credits};
-use crate::limit::{AttemptPolicy, AttemptRefs};
+use crate::limit::{AttemptPolicy, AttemptRefs, Attempts, UsedUp};
+use crate::node::{self, Sharing};
 use crate::outcome::{self, Outcome};
 use crate::settle::Writing;
-use crate::store::{Accounts, LedgerReader, StoreError};
+use crate::store::{Accounts, Counter, LedgerReader, Nodes, Purse, StoreError};
 use crate::subject::{ParseOptions, Subject};
 use crate::vault::nonce;
 use crate::verify::{Refusal, all_on_record};
@@ -44,6 +47,9 @@ const JOBS_MAX: usize = 32;
 
 /// Rows whose attempts are counted without letting others in between.
 const COUNTED_AT_ONCE: usize = 512;
+
+/// How long rows wait for credits that other nodes have taken: what those do not need comes back by then.
+const OTHERS_MOST: Duration = Duration::from_secs(4);
 
 /// The record of many answered rows. Tells about nobody: the answers are in [`BulkSide`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -332,11 +338,6 @@ pub enum NotBegun {
          one by one, or leave this action or caller out of the route"
     )]
     Routed,
-    /// Not among several nodes.
-    #[error(
-        "files and batches are not answered yet where nodes share a database (`server.store`); ask one by one"
-    )]
-    Shared,
     /// The ledger.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -359,6 +360,8 @@ pub struct Session {
     job: Job,
     settled: Vec<SettledRows>,
     ledger: LedgerReader,
+    /// Where nodes share the counters of attempts: the rows of a block hold up no single question there.
+    nodes: Option<RefCell<Nodes>>,
 }
 
 impl Drop for Session {
@@ -387,6 +390,8 @@ pub enum Unsettled {
     OtherRows,
     /// What was settled cannot be read again: its side row was erased.
     Erased,
+    /// Another node has answered these rows, just now.
+    Elsewhere,
 }
 
 impl From<Refusal> for Unsettled {
@@ -412,10 +417,6 @@ impl Engine {
 
     /// Begins a job, or goes on with it.
     pub fn bulk(self: &Arc<Engine>, job: Job) -> Result<Session, NotBegun> {
-        if self.sharing.is_some() {
-            // Its attempts would be counted on this node alone.
-            return Err(NotBegun::Shared);
-        }
         if self.buys(&job) {
             return Err(NotBegun::Routed);
         }
@@ -428,9 +429,14 @@ impl Engine {
                 return Err(NotBegun::UnderWay);
             }
         }
-        let found = self.ledger().and_then(|ledger| Ok((ledger.settled_rows(&job.id)?, ledger)));
+        let found = self.ledger().and_then(|ledger| {
+            let nodes = self.sharing.as_ref().map(|sharing| Nodes::again(&sharing.store.database));
+            Ok((ledger.settled_rows(&job.id)?, ledger, nodes.transpose()?.map(RefCell::new)))
+        });
         match found {
-            Ok((settled, ledger)) => Ok(Session { engine: Arc::clone(self), job, settled, ledger }),
+            Ok((settled, ledger, nodes)) => {
+                Ok(Session { engine: Arc::clone(self), job, settled, ledger, nodes })
+            }
             Err(error) => {
                 self.jobs.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.id);
                 Err(error.into())
@@ -494,8 +500,17 @@ impl Judge {
                     Some(Ok(_)) => answers.next(),
                 });
                 if let Some((counted, all)) = &mut attempts {
-                    let refs =
-                        |subject| engine.attempt_refs(application.caller, self.action, subject, counted);
+                    let refs = |subject| {
+                        let refs = || engine.attempt_refs(application.caller, self.action, subject, counted);
+                        match &engine.sharing {
+                            None => refs(),
+                            // Whose key of the day has to be asked for, once a day.
+                            Some(sharing) => refs().or_else(|_| {
+                                node::wait(engine.ensure_day_key(sharing))?;
+                                refs()
+                            }),
+                        }
+                    };
                     let sound = subject.as_ref().and_then(|subject| subject.as_ref().ok());
                     all.push(sound.map(refs).transpose()?);
                 }
@@ -542,7 +557,7 @@ impl Session {
         let at = self.settled.binary_search_by_key(&first_row, |settled| settled.first_row);
         match at {
             Ok(at) => self.again(self.settled[at], &judged),
-            Err(_) => Ok(self.first(first_row, judged)?),
+            Err(_) => self.first(first_row, judged),
         }
     }
 
@@ -562,28 +577,15 @@ impl Session {
         Ok(Answers { outcomes: side.outcomes().collect(), price: bulk.price, replayed: true })
     }
 
-    fn first(&self, first_row: u64, mut judged: Judged) -> Result<Answers, Refusal> {
+    fn first(&self, first_row: u64, mut judged: Judged) -> Result<Answers, Unsettled> {
         let engine = &self.engine;
         let (application, price) = engine.may_ask(&self.job)?;
-        let covered = {
-            let mut books = engine.books();
-            if judged.attempts.is_some()
-                && !books.attempts.has_room(judged.rows.len(), engine.policy().counters_max)
-            {
-                return Err(Refusal::Overloaded);
-            }
-            let covered = books.covers(&application, &self.job.credential, price, judged.rows.len());
-            if covered == 0 && !judged.rows.is_empty() {
-                return Err(Refusal::Arrears);
-            }
-            let held = Credits(price.0 * covered as i64);
-            books.hold(&application, held).map_err(|_| Refusal::Arrears)?;
-            if books.hold_limit(&self.job.credential, held).is_err() {
-                books.release(&application, held);
-                return Err(Refusal::LimitReached);
-            }
-            covered
-        };
+        if judged.attempts.is_some()
+            && !engine.books().attempts.has_room(judged.rows.len(), engine.policy().counters_max)
+        {
+            return Err(Refusal::Overloaded.into());
+        }
+        let covered = self.hold(&application, price, judged.rows.len())?;
         if covered < judged.rows.len() {
             judged.outcomes.truncate(covered);
             if let Some((_, attempts)) = &mut judged.attempts {
@@ -591,11 +593,107 @@ impl Session {
             }
             judged.digest = judged.rows.digest_of(covered);
         }
-        let draft = self.draft(first_row, judged, application, price);
-        engine.queue.settle_bulk(draft)
+        let counted = match self.count(&mut judged) {
+            Ok(counted) => counted,
+            Err(error) => {
+                tracing::warn!(%error, "the database that nodes share cannot count the attempts of rows");
+                engine.release(&application, self.job.credential.id, Credits(price.0 * covered as i64));
+                return Err(Refusal::Stopped.into());
+            }
+        };
+        let settled = engine.queue.settle_bulk(self.draft(first_row, judged, application, price));
+        // Where nobody knows whether it is durable, too many are counted rather than too few.
+        if matches!(settled, Err(why) if why != Unsettled::Refused(Refusal::Stopped)) {
+            self.give_back(&counted);
+        }
+        settled
     }
 
-    /// Takes the attempts; a row that has none left is answered so.
+    /// Sets the price of as many rows aside as are covered. Of what nodes share, takes what this node has too
+    /// little of, and waits a moment for what others have and may not need.
+    fn hold(&self, application: &Application, price: Credits, rows: usize) -> Result<usize, Refusal> {
+        let (engine, credential) = (&self.engine, &self.job.credential);
+        let began = Instant::now();
+        loop {
+            let wanted = Credits(price.0 * rows as i64);
+            let refilled =
+                engine.sharing.as_ref().map_or(Ok(()), |sharing| self.refill(sharing, application, wanted));
+            if refilled.is_err() && began.elapsed() < OTHERS_MOST {
+                // Others found this node dead: the writer is about to take its place again.
+                std::thread::sleep(OTHERS_MOST / 20);
+                continue;
+            }
+            refilled?;
+            let mut books = engine.books();
+            let covered = books.covers(application, credential, price, rows);
+            let may_come = covered < books.covers_everywhere(application, credential, price, rows);
+            if may_come && began.elapsed() < OTHERS_MOST {
+                drop(books);
+                std::thread::sleep(OTHERS_MOST / 20);
+                continue;
+            }
+            if covered == 0 && rows > 0 {
+                return Err(Refusal::Arrears);
+            }
+            let held = Credits(price.0 * covered as i64);
+            books.hold(application, held).map_err(|_| Refusal::Arrears)?;
+            if books.hold_limit(credential, held).is_err() {
+                books.release(application, held);
+                return Err(Refusal::LimitReached);
+            }
+            return Ok(covered);
+        }
+    }
+
+    fn refill(&self, sharing: &Sharing, application: &Application, credits: Credits) -> Result<(), Refusal> {
+        let credential = &self.job.credential;
+        let purses = [
+            (!application.unlimited).then(|| Purse::application(application.id.0)),
+            credential.limit.map(|_| Purse::credential(credential.id.0)),
+        ];
+        for purse in purses.into_iter().flatten() {
+            let lacking = self.engine.books().lacking(purse, credits);
+            if lacking > Credits::ZERO {
+                node::wait(sharing.refill(purse, lacking))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the attempts; a row that has none left is answered so. Gives what is to be taken from the counters
+    /// that nodes share, should the rows not be answered after all.
+    fn count(&self, judged: &mut Judged) -> Result<Vec<(Counter, i64)>, StoreError> {
+        let Judged { outcomes, attempts: Some((policy, refs)), .. } = judged else { return Ok(Vec::new()) };
+        let mut known = match &self.nodes {
+            None => None,
+            Some(nodes) => Some(Known::of(&self.engine, &mut nodes.borrow_mut(), refs)?),
+        };
+        for (outcomes, refs) in outcomes.chunks_mut(COUNTED_AT_ONCE).zip(refs.chunks_mut(COUNTED_AT_ONCE)) {
+            let mut books = self.engine.books();
+            for (outcome, place) in outcomes.iter_mut().zip(refs) {
+                let Some(refs) = place else { continue };
+                let held = match &mut known {
+                    None => books.attempts.hold(refs, policy),
+                    Some(known) => known.hold(&mut books.attempts, refs, policy),
+                };
+                if held.is_err() {
+                    (*outcome, *place) = (Some(Outcome::AttemptsExceeded), None);
+                }
+            }
+        }
+        let Some(Known { taken, refused, .. }) = known else { return Ok(Vec::new()) };
+        self.give_back(&counters(refused));
+        Ok(counters(taken))
+    }
+
+    /// Takes attempts from the counters that nodes share: nobody was asked.
+    fn give_back(&self, counted: &[(Counter, i64)]) {
+        let Some(nodes) = self.nodes.as_ref().filter(|_| !counted.is_empty()) else { return };
+        if let Err(error) = nodes.borrow_mut().count(counted, &[]) {
+            tracing::warn!(%error, "attempts of rows that were not asked stay counted until midnight");
+        }
+    }
+
     fn draft(
         &self,
         first_row: u64,
@@ -603,23 +701,12 @@ impl Session {
         application: Arc<Application>,
         price: Credits,
     ) -> BulkDraft {
-        let Judged { mut outcomes, attempts, digest, .. } = judged;
-        let attempts = attempts.map(|(policy, mut refs)| {
-            for (outcomes, refs) in outcomes.chunks_mut(COUNTED_AT_ONCE).zip(refs.chunks_mut(COUNTED_AT_ONCE))
-            {
-                let mut books = self.engine.books();
-                for (outcome, refs) in outcomes.iter_mut().zip(refs) {
-                    if refs.as_ref().is_some_and(|refs| books.attempts.hold(refs, &policy).is_err()) {
-                        (*outcome, *refs) = (Some(Outcome::AttemptsExceeded), None);
-                    }
-                }
-            }
-            (policy, refs)
-        });
+        let Judged { outcomes, attempts, digest, .. } = judged;
         BulkDraft {
             job: self.job.id,
             application,
             credential: self.job.credential.id,
+            limit: self.job.credential.limit,
             wire: self.job.wire,
             action: self.job.action,
             purpose: self.job.purpose.clone(),
@@ -630,6 +717,67 @@ impl Session {
             rows: digest,
         }
     }
+}
+
+/// What the counters that nodes share say about the rows of a block, which they have counted already.
+struct Known {
+    /// [`Attempts::settled`] before they were asked.
+    asked: u64,
+    /// Without the rows of this block that come later.
+    counts: HashMap<Counter, i64>,
+    runs: HashMap<Counter, i64>,
+    /// What is to be taken back of rows that have their attempt, if they are not answered; and of the others.
+    taken: BTreeMap<Counter, i64>,
+    refused: BTreeMap<Counter, i64>,
+}
+
+impl Known {
+    /// Counts all rows in one round trip, before anything is answered.
+    fn of(engine: &Engine, nodes: &mut Nodes, rows: &[Option<AttemptRefs>]) -> Result<Known, StoreError> {
+        let asked = engine.books().attempts.settled();
+        let (mut wanted, mut pairs) = (BTreeMap::<Counter, i64>::new(), BTreeSet::new());
+        for refs in rows.iter().flatten() {
+            counters_of(refs).for_each(|counter| *wanted.entry(counter).or_default() += 1);
+            pairs.insert((refs.day as i32, refs.pair()));
+        }
+        let (wanted, pairs) = (counters(wanted), pairs.into_iter().collect::<Vec<_>>());
+        let told = nodes.count(&wanted, &pairs)?;
+        let before = |((counter, by), after): (&(Counter, i64), i64)| (*counter, after - by);
+        Ok(Known {
+            asked,
+            counts: wanted.iter().zip(told.counts).map(before).collect(),
+            runs: pairs.into_iter().zip(told.runs).collect(),
+            taken: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        })
+    }
+
+    /// Takes the attempts of one row, in its turn.
+    fn hold(
+        &mut self,
+        attempts: &mut Attempts,
+        refs: &AttemptRefs,
+        policy: &AttemptPolicy,
+    ) -> Result<(), UsedUp> {
+        let count_of = |counter| self.counts.get(&counter).copied().unwrap_or(0) + 1;
+        let counts: Vec<i64> = counters_of(refs).map(count_of).collect();
+        let run = self.runs.get(&(refs.day as i32, refs.pair())).copied().unwrap_or(0);
+        let held = attempts.know(refs, policy, &counts, run, self.asked);
+        let back = if held.is_ok() { &mut self.taken } else { &mut self.refused };
+        counters_of(refs).for_each(|counter| *back.entry(counter).or_default() -= 1);
+        if held.is_ok() {
+            counters_of(refs).for_each(|counter| *self.counts.entry(counter).or_default() += 1);
+        }
+        held
+    }
+}
+
+fn counters_of(refs: &AttemptRefs) -> impl Iterator<Item = Counter> + '_ {
+    refs.counters().map(|counter| (refs.day as i32, counter))
+}
+
+fn counters(by: BTreeMap<Counter, i64>) -> Vec<(Counter, i64)> {
+    by.into_iter().collect()
 }
 
 impl Engine {
@@ -676,6 +824,7 @@ pub(crate) struct BulkDraft {
     pub(crate) job: JobId,
     pub(crate) application: Arc<Application>,
     pub(crate) credential: CredentialId,
+    pub(crate) limit: Option<Credits>,
     pub(crate) wire: Wire,
     pub(crate) action: Action,
     pub(crate) purpose: Option<Purpose>,

@@ -419,9 +419,27 @@ impl Spent {
     }
 }
 
+/// How many of so many questions are covered where so much is left of a balance and of a limit.
+fn covered(left: Option<i64>, limit: Option<i64>, price: Credits, questions: usize) -> usize {
+    if price <= Credits::ZERO {
+        return questions;
+    }
+    let least = left.into_iter().chain(limit).min();
+    least.map_or(questions, |least| questions.min((least / price.0).max(0) as usize))
+}
+
 /// A balance does not cover the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrears;
+
+/// What does not cover the price of a question that is to be settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncovered {
+    /// The application's balance.
+    Balance,
+    /// What the credential may be charged in all.
+    Limit,
+}
 
 impl Books {
     /// What is left to an application; `None`: unlimited. Of a balance that nodes share, as it was known a
@@ -432,12 +450,12 @@ impl Books {
     }
 
     /// What of it may be charged here.
-    fn own_balance(&self, application: &Application) -> Option<Credits> {
+    pub(crate) fn own_balance(&self, application: &Application) -> Option<Credits> {
         let account = self.accounts.get(&application.id).copied().unwrap_or_default();
         (!application.unlimited).then(|| account.balance())
     }
 
-    fn elsewhere(&self, application: ApplicationId) -> Credits {
+    pub(crate) fn elsewhere(&self, application: ApplicationId) -> Credits {
         self.accounts.get(&application).copied().unwrap_or_default().elsewhere
     }
 
@@ -503,6 +521,20 @@ impl Books {
         Credits((price.0 - left).max(0))
     }
 
+    /// What this node has too little of for the questions under way, and how much is missing: others have had it.
+    pub(crate) fn overdrawn(&self) -> Vec<(PurseId, i64)> {
+        let of_applications = self
+            .accounts
+            .iter()
+            .filter(|(_, account)| account.held > Credits::ZERO)
+            .map(|(id, account)| (Purse::application(id.0), account.held.0 - account.balance().0));
+        let of_credentials =
+            self.credentials.iter().filter(|(_, spent)| spent.held > Credits::ZERO).map(|(id, spent)| {
+                (Purse::credential(id.0), spent.held.0 - (spent.granted.0 - spent.charged.0))
+            });
+        of_applications.chain(of_credentials).filter(|(_, lacking)| *lacking > 0).collect()
+    }
+
     /// What this node has taken and nobody needs at this moment.
     pub(crate) fn idle_slices(&self) -> Vec<(PurseId, i64)> {
         let of_applications = self
@@ -544,7 +576,8 @@ impl Books {
         self.under_way.has_room(application, most)
     }
 
-    /// How many of so many questions at this price a balance and a credential's limit cover.
+    /// How many of so many questions at this price a balance and a credential's limit cover; where nodes share
+    /// them, what this node has taken of both.
     pub(crate) fn covers(
         &self,
         application: &Application,
@@ -552,15 +585,26 @@ impl Books {
         price: Credits,
         questions: usize,
     ) -> usize {
-        if price <= Credits::ZERO {
-            return questions;
-        }
         let account = self.accounts.get(&application.id).copied().unwrap_or_default();
         let spent = self.credentials.get(&credential.id).copied().unwrap_or_default();
         let left = (!application.unlimited).then(|| account.balance().0 - account.held.0);
         let limit = credential.limit.map(|limit| spent.left(limit, self.is_shared));
-        let least = left.into_iter().chain(limit).min();
-        least.map_or(questions, |least| questions.min((least / price.0).max(0) as usize))
+        covered(left, limit, price, questions)
+    }
+
+    /// The same with what others have taken and may not need.
+    pub(crate) fn covers_everywhere(
+        &self,
+        application: &Application,
+        credential: &Credential,
+        price: Credits,
+        questions: usize,
+    ) -> usize {
+        let account = self.accounts.get(&application.id).copied().unwrap_or_default();
+        let spent = self.credentials.get(&credential.id).copied().unwrap_or_default();
+        let left = self.balance(application).map(|balance| balance.0 - account.held.0);
+        let limit = credential.limit.map(|limit| spent.left(limit, false) - spent.charged_elsewhere.0);
+        covered(left, limit, price, questions)
     }
 
     /// Gives back what [`Books::hold`] set aside.
@@ -719,8 +763,9 @@ impl Books {
     /// leaves nothing to undo. `pending` is what the questions before it in the same block come to.
     ///
     /// # Errors
-    /// [`Arrears`] when the operator took back credits that were set aside; nothing is recorded then.
-    pub fn decide(&self, pending: &mut Pending, draft: &mut Draft, now: Millis) -> Result<Answer, Arrears> {
+    /// What was set aside is not there any more: the operator took credits back, or other nodes found this one
+    /// dead and had what it had taken. Nothing is recorded then.
+    pub fn decide(&self, pending: &mut Pending, draft: &mut Draft, now: Millis) -> Result<Answer, Uncovered> {
         if let Some((refs, policy)) = &draft.attempts
             && pending.run(&self.attempts, refs).is_some_and(|run| policy.locks(run))
         {
@@ -736,9 +781,13 @@ impl Books {
         let before = before.map(|before| Credits(before.0 - pending.charged(draft.application.id).0));
         let elsewhere = self.elsewhere(draft.application.id);
         if before.is_some_and(|before| before < charged) {
-            return Err(Arrears);
+            return Err(Uncovered::Balance);
         }
-        pending.count(&self.attempts, draft, before.map(|_| charged));
+        let left = draft.limit.map(|limit| self.chargeable(draft.credential, limit, pending));
+        if left.is_some_and(|left| left < charged) {
+            return Err(Uncovered::Limit);
+        }
+        pending.count(&self.attempts, draft, before.map(|_| charged), charged);
         let attempts_left = match &draft.attempts {
             _ if draft.outcome == Outcome::AttemptsExceeded => Some(0),
             Some((refs, policy)) => {
@@ -766,6 +815,13 @@ impl Books {
         })
     }
 
+    /// What may still be charged to a credential under this limit, whatever is set aside.
+    pub(crate) fn chargeable(&self, credential: CredentialId, limit: Credits, pending: &Pending) -> Credits {
+        let spent = self.credentials.get(&credential).copied().unwrap_or_default();
+        let all = if self.is_shared { spent.granted } else { limit };
+        Credits(all.0 - spent.charged.0 - pending.of_credential(credential).0)
+    }
+
     /// What was held for a question is given back; then its answer, once durable, is counted.
     /// Without an answer the question is as if it had never been asked.
     pub fn settle(&mut self, draft: &Draft, durable: Option<&Answer>) {
@@ -786,12 +842,17 @@ impl Books {
 #[derive(Default)]
 pub struct Pending {
     charged: HashMap<ApplicationId, Credits>,
+    credentials: HashMap<CredentialId, Credits>,
     runs: HashMap<(CallerId, KeyedRef), u32>,
 }
 
 impl Pending {
     fn charged(&self, application: ApplicationId) -> Credits {
         self.charged.get(&application).copied().unwrap_or_default()
+    }
+
+    fn of_credential(&self, credential: CredentialId) -> Credits {
+        self.credentials.get(&credential).copied().unwrap_or_default()
     }
 
     /// Mismatches in a row of a pair of caller and card; `None` when its day is over.
@@ -801,9 +862,13 @@ impl Pending {
         Some(pending.unwrap_or(run))
     }
 
-    fn count(&mut self, attempts: &Attempts, draft: &Draft, charged: Option<Credits>) {
-        if let Some(charged) = charged {
-            self.charged.entry(draft.application.id).or_default().0 += charged.0;
+    /// `of_balance`: what of `charged` a balance pays.
+    fn count(&mut self, attempts: &Attempts, draft: &Draft, of_balance: Option<Credits>, charged: Credits) {
+        if let Some(of_balance) = of_balance {
+            self.charged.entry(draft.application.id).or_default().0 += of_balance.0;
+        }
+        if draft.limit.is_some() {
+            self.credentials.entry(draft.credential).or_default().0 += charged.0;
         }
         let Some((refs, _)) = &draft.attempts else { return };
         self.count_attempt(attempts, refs, draft.outcome);
@@ -827,6 +892,8 @@ pub struct Draft {
     pub application: std::sync::Arc<Application>,
     /// Which credential asked.
     pub credential: CredentialId,
+    /// What it may be charged in all, as of when the question was admitted.
+    pub limit: Option<Credits>,
     /// Over which wire.
     pub wire: Wire,
     /// What was asked.
@@ -989,6 +1056,7 @@ mod tests {
             request: nonce(),
             application: Arc::clone(application),
             credential: CredentialId(1),
+            limit: None,
             wire: Wire::AceData,
             action: Action::FourElements,
             outcome,
@@ -1210,7 +1278,7 @@ mod tests {
         let mut pending = Pending::default();
         drafts.iter_mut().for_each(|draft| draft.attempts = None);
         assert!(books.decide(&mut pending, &mut drafts[0], 5).is_ok());
-        assert_eq!(books.decide(&mut pending, &mut drafts[1], 5).unwrap_err(), Arrears);
+        assert_eq!(books.decide(&mut pending, &mut drafts[1], 5).unwrap_err(), Uncovered::Balance);
     }
 
     proptest! {

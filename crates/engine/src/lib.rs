@@ -215,9 +215,6 @@ pub enum OpenError {
     /// No thread can be started.
     #[error("no thread can be started: {0}")]
     Thread(std::io::Error),
-    /// Not among several nodes.
-    #[error("{0} cannot be used yet where nodes share a database (`server.store`)")]
-    NotShared(&'static str),
 }
 
 /// Everything a verification needs, shared by all cores.
@@ -297,9 +294,6 @@ impl Engine {
         seed: Seed,
         shared: Option<SharedStore>,
     ) -> Result<Running, OpenError> {
-        if shared.is_some() && policy.routing.is_some() {
-            return Err(OpenError::NotShared("providers"));
-        }
         let folder = Folder::take(folder)?;
         let keys = folder.file("keys.json");
         let mut nodes = shared.as_ref().map(|store| Nodes::open(&store.database)).transpose()?;

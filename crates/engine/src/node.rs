@@ -8,9 +8,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::caller::{Application, Credential};
@@ -120,6 +122,26 @@ pub(crate) fn told<T>() -> (Tell<T>, impl Future<Output = Result<T, StoreError>>
         }
     });
     (tell, wait)
+}
+
+/// Waits for what another thread says, on a thread that may wait.
+pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        match work.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(told) => return told,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Unpark>) {
+        self.0.unpark();
+    }
 }
 
 impl<T> Tell<T> {
@@ -238,6 +260,11 @@ impl Sharing {
 
     pub(crate) fn recount_later(&self) {
         self.recount.store(true, Ordering::SeqCst);
+    }
+
+    /// Nodes that live, this one with them, as of a moment ago.
+    pub(crate) fn alive(&self) -> i64 {
+        self.alive.load(Ordering::Relaxed)
     }
 
     /// Nobody takes or gives back credits meanwhile.
@@ -381,7 +408,7 @@ impl Engine {
         credits: i64,
     ) -> Result<(), StoreError> {
         let _one_at_a_time = sharing.purses();
-        let mut take = || nodes.take(&sharing.lease, purse, credits, sharing.alive.load(Ordering::Relaxed));
+        let mut take = || nodes.take(&sharing.lease, purse, credits, sharing.alive());
         let taken = match take() {
             // The writer has just made sure of this node's place.
             Err(StoreError::ChangedElsewhere) => take(),

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use crate::Engine;
 use crate::audit::{Checkpoint, Frontier};
-use crate::bulk::{Answers, Bulk, BulkDraft, JobId};
+use crate::bulk::{Answers, Bulk, BulkDraft, JobId, Unsettled};
 use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId};
 use crate::erase::ErasureStep;
-use crate::ledger::{Answer, Arrears, Block, Credits, Draft, Entry, Pending, Side, encoded};
+use crate::ledger::{Answer, Block, Credits, Draft, Entry, Pending, Side, Uncovered, encoded};
 use crate::limit::Limiter;
 use crate::node::told;
 use crate::outcome::Outcome;
@@ -123,7 +123,7 @@ struct Waiting {
     asleep: bool,
 }
 
-type BulkDone = SyncSender<Result<Answers, Refusal>>;
+type BulkDone = SyncSender<Result<Answers, Unsettled>>;
 
 /// Something about callers is to be kept otherwise than it is.
 #[derive(Clone, Debug)]
@@ -169,16 +169,16 @@ impl Queue {
     }
 
     /// Answers rows in a commit of their own; waits for it.
-    pub(crate) fn settle_bulk(&self, draft: BulkDraft) -> Result<Answers, Refusal> {
+    pub(crate) fn settle_bulk(&self, draft: BulkDraft) -> Result<Answers, Unsettled> {
         let (done, settled) = std::sync::mpsc::sync_channel(1);
         let mut waiting = self.lock();
         if waiting.closing {
             drop(waiting);
-            return Err(Refusal::Stopped);
+            return Err(Refusal::Stopped.into());
         }
         waiting.bulks.push_back((draft, done));
         self.ring(waiting);
-        settled.recv().unwrap_or(Err(Refusal::Stopped))
+        settled.recv().unwrap_or(Err(Refusal::Stopped.into()))
     }
 
     fn wait_for(&self, push: impl FnOnce(&mut Waiting, Done)) -> Result<(), StoreError> {
@@ -491,7 +491,7 @@ pub(crate) struct Writer {
 /// Why a block is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Uncommitted {
-    /// Some of its questions were answered before.
+    /// Some of its questions were answered before, or its rows.
     Answered,
     /// What it charges may be another node's by now: to be decided again.
     Recounted,
@@ -806,8 +806,9 @@ impl Writer {
             }
         };
         let (mut told, mut rest) = (Vec::new(), Vec::new());
+        let mut bought: Vec<(Entry, Done)> = Vec::new();
         let mut books = self.engine.books();
-        for question in questions {
+        for mut question in questions {
             let asked = question.draft.side.idempotency;
             let stored =
                 asked.and_then(|asked| known.iter().find(|stored| stored.key == asked.key).zip(Some(asked)));
@@ -827,9 +828,13 @@ impl Writer {
             let twins = self.engine.post.twins_of(&asked.key).into_iter();
             told.extend(twins.map(|twin| (twin, replayed(&settlement))));
             told.push((question.ticket, settlement));
+            let paid = question.draft.bought.drain(..).map(|(paid, _)| Entry::Bought(paid));
+            bought.extend(paid.map(|paid| (paid, Box::new(|_| {}) as Done)));
         }
         drop(books);
         self.engine.post.deliver(told);
+        // What was bought in vain was paid for all the same; where it cannot be kept, the next start finds it.
+        self.record_block(bought);
         rest
     }
 
@@ -838,7 +843,7 @@ impl Writer {
         let mut pending = Pending::default();
         let books = self.engine.books();
         let decide = |(ticket, mut draft): (Ticket, Draft)| {
-            let decided = books.decide(&mut pending, &mut draft, now).map_err(|Arrears| Refusal::Arrears);
+            let decided = books.decide(&mut pending, &mut draft, now).map_err(Refusal::from);
             Question { ticket, draft, decided }
         };
         drafts.into_iter().map(decide).collect()
@@ -867,14 +872,23 @@ impl Writer {
     }
 
     /// One block with the answers of many rows: decide, commit, count.
-    fn settle_bulk(&mut self, mut draft: BulkDraft) -> Result<Answers, Refusal> {
-        let decided =
-            self.may_write().map_err(|_| Refusal::Stopped).and_then(|()| self.decide_bulk(&mut draft));
-        let settled = decided.and_then(|bulk| {
-            let consent = draft.purpose.as_ref().map(|purpose| purpose.consent.clone());
-            let side = Side { consent, bulk: Some(draft.side()), ..Side::default() };
-            self.commit_bulk(bulk, side)
-        });
+    fn settle_bulk(&mut self, mut draft: BulkDraft) -> Result<Answers, Unsettled> {
+        let settled = loop {
+            let decided = self.may_write().map_err(|_| Refusal::Stopped);
+            let decided = decided.and_then(|()| self.decide_bulk(&mut draft));
+            let committed = decided.map_err(Unsettled::from).map(|bulk| {
+                let consent = draft.purpose.as_ref().map(|purpose| purpose.consent.clone());
+                let side = Side { consent, bulk: Some(draft.side()), ..Side::default() };
+                self.commit_bulk(bulk, side)
+            });
+            match committed {
+                Err(refused) => break Err(refused),
+                Ok(Ok(bulk)) => break Ok(bulk),
+                Ok(Err(Uncommitted::Recounted)) => {}
+                Ok(Err(Uncommitted::Answered)) => break Err(Unsettled::Elsewhere),
+                Ok(Err(_)) => break Err(Refusal::Stopped.into()),
+            }
+        };
         let engine = Arc::clone(&self.engine);
         for rows in draft.counted() {
             let mut books = engine.books();
@@ -908,10 +922,15 @@ impl Writer {
         }
         let sums = draft.sums();
         let charged: i64 = sums.iter().map(|sum| sum.charged.0).sum();
-        let before = books.balance(&draft.application);
+        let before = books.own_balance(&draft.application);
         if before.is_some_and(|before| before.0 < charged) {
             return Err(Refusal::Arrears);
         }
+        let left = draft.limit.map(|limit| books.chargeable(draft.credential, limit, &pending));
+        if left.is_some_and(|left| left.0 < charged) {
+            return Err(Refusal::LimitReached);
+        }
+        let elsewhere = books.elsewhere(draft.application.id);
         Ok(Bulk {
             job: draft.job,
             at_ms: self.engine.clock.now_ms(),
@@ -923,20 +942,20 @@ impl Writer {
             rows: draft.outcomes.len() as u64,
             sums,
             price: draft.price,
-            balance: before.map(|before| Credits(before.0 - charged)),
+            balance: before.map(|before| Credits(before.0 - charged + elsewhere.0)),
             digest: draft.rows,
             purpose: draft.purpose.as_ref().map(|purpose| purpose.code.clone()),
         })
     }
 
-    fn commit_bulk(&mut self, mut bulk: Bulk, mut side: Side) -> Result<Bulk, Refusal> {
+    fn commit_bulk(&mut self, mut bulk: Bulk, mut side: Side) -> Result<Bulk, Uncommitted> {
         if let Some(answers) = &side.bulk {
             bulk.digest = crate::bulk::digest(&answers.opening, &bulk.digest, &answers.answers);
         }
         let mut batch = Batch::new(&self.tree);
         batch.block.push(&Entry::Bulk(bulk.clone()), &mut side, &mut batch.tree);
         batch.rows = Some((bulk.job, bulk.first_row, bulk.rows));
-        self.commit(batch, &[&side], false).map(|()| bulk).map_err(|_| Refusal::Stopped)
+        self.commit(batch, &[&side], false).map(|()| bulk)
     }
 
     fn commit(&mut self, batch: Batch, sides: &[&Side], sign: bool) -> Result<(), Uncommitted> {
@@ -1047,14 +1066,21 @@ impl Writer {
         let engine = Arc::clone(&self.engine);
         let (Some(sharing), Some(nodes)) = (&engine.sharing, &mut self.nodes) else { return };
         let _nobody_takes = sharing.purses();
-        match nodes.slices(&sharing.lease) {
-            Ok(slices) => engine.books().share_out(&slices, true),
-            Err(error) => {
-                // What may not be there any more is not spent.
-                engine.books().share_out(&[], true);
-                tracing::warn!(%error, "balances cannot be counted; it is tried again");
-                sharing.recount_later();
-            }
+        let counted = nodes.slices(&sharing.lease).and_then(|slices| {
+            engine.books().share_out(&slices, true);
+            // For the questions under way; where there is not so much any more, some are refused.
+            let overdrawn = engine.books().overdrawn();
+            overdrawn.into_iter().try_for_each(|(purse, lacking)| {
+                let taken = nodes.take(&sharing.lease, purse, lacking, sharing.alive())?;
+                engine.books().take_slice(purse, taken);
+                Ok(())
+            })
+        });
+        if let Err(error) = counted {
+            // What may not be there any more is not spent.
+            engine.books().share_out(&[], true);
+            tracing::warn!(%error, "balances cannot be counted; it is tried again");
+            sharing.recount_later();
         }
     }
 
@@ -1171,6 +1197,15 @@ fn refused(drafts: Vec<(Ticket, Draft)>) -> Vec<Question> {
 
 fn again(questions: Vec<Question>) -> Vec<(Ticket, Draft)> {
     questions.into_iter().map(|Question { ticket, draft, .. }| (ticket, draft)).collect()
+}
+
+impl From<Uncovered> for Refusal {
+    fn from(uncovered: Uncovered) -> Refusal {
+        match uncovered {
+            Uncovered::Balance => Refusal::Arrears,
+            Uncovered::Limit => Refusal::LimitReached,
+        }
+    }
 }
 
 fn replayed(settlement: &Settlement) -> Settlement {

@@ -396,6 +396,7 @@ fn finish(desk: &Desk, open: Open<'_>, counted: Counted, question: &Question<'_>
         request: question.request,
         application: Arc::clone(&admission.application),
         credential: question.credential.id,
+        limit: question.credential.limit,
         wire: question.wire,
         action: question.action,
         outcome: found.outcome,

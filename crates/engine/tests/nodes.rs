@@ -21,7 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::caller::{ApplicationId, CredentialId};
+use engine::action::Action;
+use engine::bulk::{self, Job, Rows, Unsettled};
+use engine::caller::{self, ApplicationId, CredentialId};
 use engine::issuer::Issuers;
 use engine::ledger::{Credits, Entry};
 use engine::limit::AttemptPolicy;
@@ -486,6 +488,166 @@ fn a_limit_that_is_set_later_holds_for(asked: &[usize]) {
     assert_eq!(answered, 20);
     soon(|| nodes.iter().all(|node| node.engine().spent(CredentialId(1)) == Credits::whole(20)));
     nodes.into_iter().for_each(|node| drop(node.stop()));
+}
+
+#[test]
+fn questions_under_way_when_their_node_is_found_dead_do_not_go_beyond_a_spend_limit() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let a = first(&database, GRANTED, policy());
+    let terms = CredentialTerms { limit: Some(Some(Credits::whole(5))), ..CredentialTerms::default() };
+    a.engine().acting(By::Machine).set_credential(1, terms).unwrap();
+    let credential = Arc::clone(a.engine().directory().credential(CredentialId(1)).unwrap());
+    let desk = a.engine().desk().unwrap();
+    let admissions: Vec<_> = (0..3)
+        .map(|_| wait(&desk, desk.admit(&credential, Action::FourElements, false)).ok().unwrap())
+        .collect();
+    // What another node does that finds this one dead; and somebody else has charged all but one.
+    execute(
+        &database,
+        "UPDATE node SET epoch = 1; UPDATE slice SET remains = 0; UPDATE purse SET free = 1000000 WHERE kind = 1;",
+    );
+    let settled: Vec<_> = admissions
+        .into_iter()
+        .map(|admission| wait(&desk, ask::admitted(&desk, admission, &credential, RIGHT, None)))
+        .map(|settled| settled.map(|settled| settled.answer.outcome))
+        .collect();
+    let (pass, refused) = (Ok(Outcome::Pass), Err(Refusal::LimitReached));
+    assert_eq!(settled, [pass, refused, refused]);
+    drop(desk);
+    let check = checked(&database, &a.stop()).unwrap();
+    assert_eq!(check.charges, 1);
+}
+
+/// Rows about the account, by their mobiles.
+fn rows(mobiles: &[&str]) -> Rows {
+    let mut rows = Rows::default();
+    mobiles.iter().for_each(|mobile| {
+        rows.push(["6217000000000000012", "张伟", "resident_id", "99010119610202001X", mobile]);
+    });
+    rows
+}
+
+impl Node {
+    /// Begins a job of the shop, or goes on with it.
+    fn job(&self, id: u8) -> bulk::Session {
+        let credential = shop::credential(&self.engine().vault);
+        let (wire, action) = (caller::Wire::Native, Action::FourElements);
+        self.engine().bulk(Job { id: [id; 16], credential, wire, action, purpose: None }).ok().unwrap()
+    }
+}
+
+fn settled(session: &bulk::Session, first_row: u64, mobiles: &[&str]) -> Result<bulk::Answers, Unsettled> {
+    let judged = session.judge().unwrap().judge(rows(mobiles)).ok().unwrap();
+    session.settle(first_row, judged)
+}
+
+fn outcomes(answers: Result<bulk::Answers, Unsettled>) -> Vec<Outcome> {
+    answers.unwrap().outcomes.into_iter().map(Option::unwrap).collect()
+}
+
+#[test]
+fn a_job_is_gone_on_with_at_another_node_and_no_row_is_charged_twice() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let counted = || Policy { attempts: AttemptPolicy::default(), ..policy() };
+    let granted = Credits::whole(30);
+    let a = first(&database, granted, counted());
+    let b = open(&database, "b", granted, counted());
+    b.has_account();
+    let (pass, no, locked) = (Outcome::Pass, Outcome::HolderMismatch, Outcome::AttemptsExceeded);
+
+    let begun = a.job(1);
+    assert_eq!(outcomes(settled(&begun, 0, &[RIGHT, WRONG, WRONG, RIGHT])), [pass, no, no, pass]);
+    let gone_on = b.job(1);
+    assert_eq!(gone_on.settled().len(), 1);
+    let again = settled(&gone_on, 0, &[RIGHT, WRONG, WRONG, RIGHT]).unwrap();
+    assert!(again.replayed && again.outcomes.len() == 4);
+    assert_eq!(settled(&gone_on, 0, &[RIGHT]).err(), Some(Unsettled::OtherRows));
+    assert_eq!(outcomes(settled(&gone_on, 4, &[RIGHT, WRONG])), [pass, no]);
+    // The first node knows nothing of that.
+    assert_eq!(settled(&begun, 4, &[RIGHT, WRONG]).err(), Some(Unsettled::Elsewhere));
+
+    // Six attempts of ten; a run of one. Both are everybody's.
+    assert_eq!(outcomes(settled(&begun, 6, &[WRONG, WRONG, RIGHT])), [no, no, locked]);
+    assert_eq!(outcome(b.ask(RIGHT, None)), locked, "a row's mismatch counts like a question's");
+    drop((begun, gone_on));
+    let left = Some(Credits(granted.0 - Credits::whole(8).0));
+    soon(|| a.balance() == left && b.balance() == left);
+    a.stop();
+    let check = checked(&database, &b.stop()).unwrap();
+    assert_eq!((check.charges, check.charged.as_str()), (8, "8"));
+}
+
+#[test]
+fn attempts_of_rows_are_counted_with_those_of_other_nodes_to_the_last() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let counted =
+        || Policy { attempts: AttemptPolicy { per_card: Some(5), ..AttemptPolicy::OFF }, ..policy() };
+    let a = first(&database, GRANTED, counted());
+    let b = open(&database, "b", GRANTED, counted());
+    b.has_account();
+    let (pass, used_up) = (Outcome::Pass, Outcome::AttemptsExceeded);
+    assert_eq!(outcomes(settled(&a.job(1), 0, &[RIGHT; 3])), [pass; 3]);
+    assert_eq!(outcomes(settled(&b.job(2), 0, &[RIGHT; 4])), [pass, pass, used_up, used_up]);
+    assert_eq!(outcome(a.ask(RIGHT, None)), used_up);
+    a.stop();
+    b.stop();
+}
+
+#[test]
+fn rows_whose_node_is_found_dead_meanwhile_are_charged_once_from_what_there_is() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let a = first(&database, Credits::whole(40), policy());
+    let job = a.job(1);
+    assert_eq!(settled(&job, 0, &[RIGHT; 10]).unwrap().outcomes.len(), 10);
+    let judged = job.judge().unwrap().judge(rows(&[RIGHT; 20])).ok().unwrap();
+    // Found dead, and what it had taken given back: nothing is lost.
+    let bury = "UPDATE node SET epoch = 1; UPDATE purse SET free = free + (SELECT coalesce(sum(remains), 0) FROM slice
+        WHERE slice.kind = purse.kind AND slice.id = purse.id AND remains > 0) WHERE kind = 0;
+        UPDATE slice SET remains = 0;";
+    execute(&database, bury);
+    assert_eq!(job.settle(10, judged).unwrap().outcomes.len(), 20);
+    // And again, when somebody else spends five of the ten that are left.
+    let judged = job.judge().unwrap().judge(rows(&[RIGHT; 10])).ok().unwrap();
+    execute(&database, bury);
+    execute(&database, "UPDATE purse SET free = 5000000 WHERE kind = 0;");
+    let covered = match job.settle(30, judged) {
+        Ok(answers) => answers.outcomes.len(),
+        Err(Unsettled::Refused(Refusal::Arrears)) => 0,
+        Err(other) => panic!("{other:?}"),
+    };
+    let judged = job.judge().unwrap().judge(rows(&[RIGHT; 10])).ok().unwrap();
+    let rest = job.settle(30 + covered as u64, judged).map(|answers| answers.outcomes.len());
+    assert_eq!(covered + rest.unwrap_or(0), 5, "what there is, and no more");
+    drop(job);
+    let check = checked(&database, &a.stop()).unwrap();
+    assert_eq!((check.answers, check.charges), (35, 35));
+}
+
+#[test]
+fn what_several_nodes_answered_is_told_in_the_order_of_time() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let a = first(&database, GRANTED, policy());
+    let b = open(&database, "b", GRANTED, policy());
+    b.has_account();
+    let told: Vec<_> =
+        [&a, &b, &b, &a, &b, &a].map(|node| node.ask(RIGHT, None).unwrap().answer.request).into();
+    let mut read = Vec::new();
+    let all = LedgerReader::open(place(&database)).unwrap();
+    all.entries(&(i64::MIN..i64::MAX), |entry| -> Result<(), StoreError> {
+        if let Entry::Answer(answer) = entry {
+            read.push(answer.request);
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(read, told);
+    a.stop();
+    b.stop();
 }
 
 #[test]

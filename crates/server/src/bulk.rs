@@ -51,6 +51,9 @@ pub enum Stopped {
     /// Not the rows of before.
     #[error("these are not the rows that were settled under this name: another file, or a changed one")]
     OtherRows,
+    /// Answered at another node.
+    #[error("another node has just answered these rows; send the same ones again when it has ended")]
+    Elsewhere,
     /// Not to be read any more.
     #[error("the answers to these rows were erased from the ledger; begin anew")]
     Erased,
@@ -68,6 +71,7 @@ impl From<Unsettled> for Stopped {
             Unsettled::Refused(refusal) => Stopped::Refused(refusal),
             Unsettled::OtherRows => Stopped::OtherRows,
             Unsettled::Erased => Stopped::Erased,
+            Unsettled::Elsewhere => Stopped::Elsewhere,
         }
     }
 }

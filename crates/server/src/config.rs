@@ -504,17 +504,8 @@ impl Settings {
         settings.free_quota()?;
         settings.server.check_store()?;
         anyhow::ensure!(
-            settings.server.store.is_empty() || settings.provider.is_empty(),
-            "providers cannot be used yet where nodes share a database (server.store)"
-        );
-        anyhow::ensure!(
             settings.server.accounts_stale_max_seconds > 0,
             "server.accounts_stale_max_seconds is 1 or more: a copy is always a moment old"
-        );
-        settings.server.check_store()?;
-        anyhow::ensure!(
-            settings.server.store.is_empty() || settings.provider.is_empty(),
-            "providers cannot be used yet where nodes share a database (server.store)"
         );
         settings.check_routing()?;
         settings.limits.check()?;

@@ -212,9 +212,9 @@ pub fn is_streamed(head: &http::request::Parts) -> bool {
 }
 
 /// Answers such a request.
-pub fn stream(core: &Rc<Core>, streamed: Streamed) -> http::Response<Outgoing> {
+pub async fn stream(core: &Rc<Core>, streamed: Streamed) -> http::Response<Outgoing> {
     match streamed.head.uri.path() {
-        batch::PATH => batch::stream(core, streamed),
+        batch::PATH => batch::stream(core, streamed).await,
         _ => accounts::stream(core, streamed),
     }
 }

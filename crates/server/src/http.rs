@@ -515,7 +515,7 @@ async fn respond_to(
     }
     if crate::front::is_streamed(&head) {
         let streamed = Streamed { head, body, peer, stopping, deadline };
-        return Ok(crate::front::stream(&core, streamed));
+        return Ok(crate::front::stream(&core, streamed).await);
     }
     let mut held = None;
     let body = read_body(&head, body, deadline, &core.server.room, &mut held).await;

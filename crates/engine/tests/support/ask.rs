@@ -10,7 +10,7 @@ use engine::caller::{Action, Credential, Wire};
 use engine::claim::Claim;
 use engine::limit::AttemptPolicy;
 use engine::settle::{Desk, Settlement};
-use engine::verify::{Question, new_request_id, verify};
+use engine::verify::{Admission, Question, new_request_id, verify};
 
 use super::park;
 
@@ -27,8 +27,19 @@ pub fn policy() -> Policy {
 
 /// Asks whether the mobile belongs to the account, with this credential.
 pub async fn asked(desk: &Desk, credential: &Credential, mobile: &str, key: Option<&str>) -> Settlement {
-    let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
     let admission = desk.admit(credential, Action::FourElements, key.is_some()).await?;
+    admitted(desk, admission, credential, mobile, key).await
+}
+
+/// The same, of a question that has been admitted.
+pub async fn admitted(
+    desk: &Desk,
+    admission: Admission,
+    credential: &Credential,
+    mobile: &str,
+    key: Option<&str>,
+) -> Settlement {
+    let claim = Claim::new("张伟", "6217000000000000012", "99010119610202001X", mobile, 0);
     let question = Question {
         wire: Wire::AceData,
         action: Action::FourElements,

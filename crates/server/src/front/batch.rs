@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use engine::Engine;
 use engine::bulk::{
     Answers, BLOCK_ROWS, Job, Judge, Judged, NotBegun, Rows, Session, SettledRows, Unsettled,
 };
 use engine::caller::{Action, Credential, Purpose, Wire};
 use engine::outcome::Outcome;
 use engine::projection::{self, AceDataNumbering};
+use engine::store::StoreError;
 use engine::verify::{Refusal, new_request_id};
 use http::Response;
 use hyper::body::Bytes;
@@ -64,7 +66,7 @@ impl Default for Question {
 }
 
 /// Answers [`PATH`].
-pub fn stream(core: &Rc<Core>, streamed: Streamed) -> Response<Outgoing> {
+pub async fn stream(core: &Rc<Core>, streamed: Streamed) -> Response<Outgoing> {
     let incoming = Incoming {
         method: &streamed.head.method,
         path: streamed.head.uri.path(),
@@ -72,7 +74,10 @@ pub fn stream(core: &Rc<Core>, streamed: Streamed) -> Response<Outgoing> {
         headers: &streamed.head.headers,
         body: b"",
     };
-    let begun = begun(&core.server, &incoming, streamed.peer).and_then(|job| Batch::begin(&core.server, job));
+    let begun = match asked(&core.server, &incoming, streamed.peer) {
+        Err(fault) => Err(fault),
+        Ok((job, key)) => Batch::begin(&core.server, job, key).await,
+    };
     match begun {
         Err(fault) => refusal(&fault, &new_request_id()).whole(),
         Ok(batch) => {
@@ -83,8 +88,8 @@ pub fn stream(core: &Rc<Core>, streamed: Streamed) -> Response<Outgoing> {
     }
 }
 
-/// Whose batch it is, and what it asks.
-fn begun(server: &Server, incoming: &Incoming<'_>, peer: IpAddr) -> Result<Job, Fault> {
+/// Whose batch it is, what it asks, and what its caller calls it.
+fn asked(server: &Server, incoming: &Incoming<'_>, peer: IpAddr) -> Result<(Job, Option<String>), Fault> {
     from_own_pages(server, incoming)?;
     let credential = acedata::authenticate(server, incoming)?;
     if !credential.admits(peer) {
@@ -111,16 +116,30 @@ fn begun(server: &Server, incoming: &Incoming<'_>, peer: IpAddr) -> Result<Job, 
     if !purpose.is_sound() {
         return Err(Fault::bad_request(super::native::PURPOSE));
     }
-    let key = wire_acedata::idempotency_key(incoming)?;
-    let id = match key {
-        None => engine::vault::random(),
-        Some(key) => server.engine.job_named(credential.application, key).map_err(|error| {
-            tracing::error!(%error, "the ledger cannot be read");
-            Fault::from(ErrorCode::ApiError)
-        })?,
+    let key = wire_acedata::idempotency_key(incoming)?.map(str::to_owned);
+    let (id, credential) = (engine::vault::random(), Credential::clone(&credential));
+    Ok((Job { id, credential, wire: Wire::Native, action, purpose: Some(purpose) }, key))
+}
+
+/// Begins it, or goes on with it; may wait for a database.
+fn begun(engine: &Arc<Engine>, mut job: Job, key: Option<&str>) -> Result<(Session, Judge), Fault> {
+    let unread = |error: StoreError| {
+        tracing::error!(%error, "a batch cannot be begun");
+        Fault::from(ErrorCode::ApiError)
     };
-    let credential = Credential::clone(&credential);
-    Ok(Job { id, credential, wire: Wire::Native, action, purpose: Some(purpose) })
+    if let Some(key) = key {
+        job.id = engine.job_named(job.credential.application, key).map_err(unread)?;
+    }
+    let session = engine.bulk(job).map_err(|why| match why {
+        NotBegun::Routed => Fault::with_message(ErrorCode::ApiNotImplemented, format!("{why}.")),
+        NotBegun::Store(error) => unread(error),
+        NotBegun::TooMany | NotBegun::UnderWay => {
+            let why = format!("{why}; send it again when it has ended.");
+            Fault::with_message(ErrorCode::TooManyRequests, why)
+        }
+    })?;
+    let judge = session.judge().map_err(unread)?;
+    Ok((session, judge))
 }
 
 const MISSING: &str =
@@ -150,32 +169,31 @@ struct Batch {
     first_row: u64,
 }
 
+impl Drop for Batch {
+    /// What it holds may have a connection to a database, which is not let go on a core.
+    fn drop(&mut self) {
+        if let Some(at_work) = self.at_work.take() {
+            std::thread::spawn(move || drop(at_work));
+        }
+    }
+}
+
 impl Batch {
-    fn begin(server: &Arc<Server>, job: Job) -> Result<Batch, Fault> {
-        let engine = &server.engine;
+    async fn begin(server: &Arc<Server>, job: Job, key: Option<String>) -> Result<Batch, Fault> {
+        let engine = Arc::clone(&server.engine);
         // So that who may not ask is told so by a status.
         engine.may_ask(&job).map_err(|refusal| acedata::fault_of(refusal, ""))?;
         let action = job.action;
-        let session = engine.bulk(job).map_err(|why| match why {
-            NotBegun::Routed | NotBegun::Shared => {
-                Fault::with_message(ErrorCode::ApiNotImplemented, format!("{why}."))
-            }
-            why => {
-                let why = format!("{why}; send it again when it has ended.");
-                Fault::with_message(ErrorCode::TooManyRequests, why)
-            }
-        })?;
-        let judge = session.judge().map_err(|error| {
-            tracing::error!(%error, "the accounts cannot be read");
-            Fault::from(ErrorCode::ApiError)
-        })?;
+        let begin = move || begun(&engine, job, key.as_deref());
+        let begun = tokio::task::spawn_blocking(begin).await;
+        let (session, judge) = begun.unwrap_or_else(|_| Err(Fault::from(ErrorCode::ApiError)))?;
         let piece = |settled: &SettledRows| (settled.first_row, settled.rows);
         Ok(Batch {
             settled: session.settled().iter().map(piece).collect(),
             at_work: Some((session, judge)),
             action,
             numbering: server.settings().acedata.numbering,
-            rows_max: engine.policy().bulk_rows_max,
+            rows_max: server.engine.policy().bulk_rows_max,
             rest: Zeroizing::default(),
             line: 0,
             asked: Vec::new(),

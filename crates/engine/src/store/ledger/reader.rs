@@ -1,10 +1,10 @@
 //! A ledger file as those see it who only read: lists, reports, a look at its health. A server may go
 //! on writing meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-use super::{Checkpoint, Db, SCHEMA, damaged, directory, page_after, read_sides};
+use super::{Checkpoint, Db, ReadBlock, SCHEMA, damaged, directory, page_after, read_sides};
 use crate::bulk::{Bulk, BulkSide, JobId, SettledRows};
 use crate::caller::{ApplicationId, Directory};
 use crate::clock::Millis;
@@ -31,6 +31,28 @@ pub struct Newest {
     pub at_ms: Millis,
     /// Entries up to and with it.
     pub entries: u64,
+}
+
+/// The blocks of one node that are still to be told, read a few at a time.
+struct Blocks {
+    read: VecDeque<ReadBlock>,
+    after: i64,
+    last: i64,
+}
+
+impl Blocks {
+    fn of(db: &Db, node: i64) -> Result<Blocks, StoreError> {
+        Ok(Blocks { read: VecDeque::new(), after: first_block(node), last: db.last_seq(node)? })
+    }
+
+    /// When the next of them was written; nothing when there is none any more.
+    fn next_at(&mut self, db: &Db, written: &Range<Millis>) -> Result<Option<Millis>, StoreError> {
+        while self.read.is_empty() && self.after < self.last {
+            self.read = db.blocks(self.after, (self.after + WINDOW).min(self.last), written)?.into();
+            self.after += WINDOW;
+        }
+        Ok(self.read.front().map(|block| block.at_ms))
+    }
 }
 
 impl LedgerReader {
@@ -73,23 +95,27 @@ impl LedgerReader {
         directory(&self.db, vault)
     }
 
-    /// Calls `each` for every entry that was settled in this time (Unix milliseconds), in the order of
-    /// the ledger, node by node, up to the block that was the newest when this began.
+    /// Calls `each` for every entry that was settled in this time (Unix milliseconds), up to the blocks that
+    /// were the newest when this began: those of a node in the order of its ledger, those of several by the
+    /// time of their blocks.
     pub fn entries<E: From<StoreError>>(
         &self,
         settled: &Range<Millis>,
         mut each: impl FnMut(&Entry) -> Result<(), E>,
     ) -> Result<(), E> {
+        let mut trees = Vec::new();
         for node in self.db.nodes()? {
-            let (mut after, last) = (first_block(node), self.db.last_seq(node)?);
-            while after < last {
-                for block in self.db.blocks(after, after + WINDOW, settled)? {
-                    block.decoded()?.entries.iter().try_for_each(&mut each)?;
-                }
-                after += WINDOW;
-            }
+            trees.push(Blocks::of(&self.db, node)?);
         }
-        Ok(())
+        loop {
+            let mut first: Option<(Millis, usize)> = None;
+            for (at, tree) in trees.iter_mut().enumerate() {
+                let next = tree.next_at(&self.db, settled)?;
+                first = first.into_iter().chain(next.map(|at_ms| (at_ms, at))).min();
+            }
+            let Some(block) = first.and_then(|(_, at)| trees[at].read.pop_front()) else { return Ok(()) };
+            block.decoded()?.entries.iter().try_for_each(&mut each)?;
+        }
     }
 
     /// The rows of a job that were settled, in their order.

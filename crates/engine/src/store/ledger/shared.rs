@@ -170,6 +170,11 @@ const KEEP_ANSWERS: &str = "
         WHERE answered.until_ms <= $5 RETURNING key
     ) SELECT 1 / CASE WHEN count(*) = $6 THEN 1 ELSE 0 END FROM kept";
 
+/// The same when another node has settled these rows.
+const KEEP_ROWS: &str = "
+    WITH kept AS (INSERT INTO bulk VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING seq)
+    SELECT 1 / count(*) FROM kept";
+
 const CHARGE: &str = "
     INSERT INTO slice SELECT $1, kind, id, -charged, charged
     FROM unnest($2::SMALLINT[], $3::BIGINT[], $4::BIGINT[]) AS due (kind, id, charged)
@@ -557,7 +562,7 @@ fn steps<'a>(
     if let Some((job, first_row, rows)) = &commit.rows {
         let with: Vec<Box<dyn ToSql + Sync + Send>> =
             vec![Box::new(&job[..]), Box::new(*first_row as i64), Box::new(*rows as i64), Box::new(seq)];
-        steps.push(plain("INSERT INTO bulk VALUES ($1, $2, $3, $4)", with));
+        steps.push(Step { sql: KEEP_ROWS, with, otherwise: || StoreError::Answered });
     }
     if let Some(signed) = commit.checkpoint {
         let with: Vec<Box<dyn ToSql + Sync + Send>> = vec![
