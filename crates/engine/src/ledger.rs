@@ -14,7 +14,7 @@ use crate::audit::{self, Frontier, Hash};
 use crate::caller::{Action, Application, ApplicationId, CallerId, Credential, CredentialId, Wire};
 use crate::claim::Masks;
 use crate::clock::Millis;
-use crate::limit::{AttemptPolicy, AttemptRefs, Attempts};
+use crate::limit::{AttemptPolicy, AttemptRefs, Attempts, COUNTER_BYTES};
 use crate::operator::{Act, By};
 use crate::outcome::{Class, Outcome, Reason, Row};
 use crate::spending::{Asking, Billed, Bought, Spending};
@@ -428,6 +428,20 @@ fn covered(left: Option<i64>, limit: Option<i64>, price: Credits, questions: usi
     least.map_or(questions, |least| questions.min((least / price.0).max(0) as usize))
 }
 
+/// See [`Books::to_share`].
+pub(crate) struct ToShare {
+    /// What each has left, and what it was charged.
+    pub(crate) applications: Vec<(ApplicationId, Credits, Credits)>,
+    /// What each was charged.
+    pub(crate) credentials: Vec<(CredentialId, Credits)>,
+    /// References of orders that are in the books.
+    pub(crate) payments: Vec<[u8; 16]>,
+    /// Answers that can be asked for again, and until when.
+    pub(crate) answers: Vec<(StoredAnswer, Millis)>,
+    /// The day, and what was counted on it.
+    pub(crate) attempts: (u32, Vec<([u8; COUNTER_BYTES], i64)>),
+}
+
 /// A balance does not cover the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrears;
@@ -645,6 +659,20 @@ impl Books {
     pub fn release_limit(&mut self, credential: CredentialId, price: Credits) {
         if let Some(spent) = self.credentials.get_mut(&credential) {
             spent.held.0 = (spent.held.0 - price.0).max(0);
+        }
+    }
+
+    /// What these books of one machine come to where nodes share them, and what they must agree with when
+    /// they are made of what nodes shared.
+    pub(crate) fn to_share(&self) -> ToShare {
+        let of_application =
+            |(id, account): (&ApplicationId, &Account)| (*id, account.balance(), account.charged);
+        ToShare {
+            applications: self.accounts.iter().map(of_application).collect(),
+            credentials: self.credentials.iter().map(|(id, spent)| (*id, spent.charged)).collect(),
+            payments: self.payments.iter().copied().collect(),
+            answers: self.memory.answers().collect(),
+            attempts: self.attempts.to_share(),
         }
     }
 
@@ -968,6 +996,14 @@ impl Memory {
             Some(Known { answer: Some(answer), .. }) => Recall::Answered(answer.clone()),
             Some(_) => Recall::UnderWay,
         }
+    }
+
+    /// All answers, and until when each can be asked for.
+    fn answers(&self) -> impl Iterator<Item = (StoredAnswer, Millis)> {
+        self.known.iter().filter_map(|(key, known)| {
+            let answer = known.answer.clone()?;
+            Some((StoredAnswer { key: *key, payload: known.payload, answer }, known.until_ms))
+        })
     }
 
     /// Whether there is no room for another question; what has expired makes room.

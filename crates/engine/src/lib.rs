@@ -297,6 +297,7 @@ impl Engine {
         let folder = Folder::take(folder)?;
         let keys = folder.file("keys.json");
         let mut nodes = shared.as_ref().map(|store| Nodes::open(&store.database)).transpose()?;
+        nodes.as_mut().map_or(Ok(()), Nodes::is_to_be_served)?;
         let keys_version =
             nodes.as_mut().map(|nodes| node::share_keys(nodes, &keys, root_key)).transpose()?;
         let ring = RingFile::open_or_create(&keys, root_key)?;
@@ -391,7 +392,9 @@ impl Engine {
 
     /// Whether a database has an installation: its nodes share a key ring.
     pub fn is_begun(store: &SharedStore) -> Result<bool, OpenError> {
-        Ok(Nodes::open(&store.database)?.known_key_ring()?.is_some())
+        let mut nodes = Nodes::open(&store.database)?;
+        nodes.is_to_be_served()?;
+        Ok(nodes.known_key_ring()?.is_some())
     }
 
     /// A core's place; call it on the thread that will use it.

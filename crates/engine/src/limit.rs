@@ -106,8 +106,12 @@ impl AttemptRefs {
 
     /// The pair of caller and element whose mismatches in a row are counted.
     pub(crate) fn pair(&self) -> [u8; COUNTER_BYTES] {
-        Counter { caller: Some(self.caller), field: u8::MAX, value: self.card }.bytes()
+        pair(self.caller, self.card)
     }
+}
+
+fn pair(caller: CallerId, value: KeyedRef) -> [u8; COUNTER_BYTES] {
+    Counter { caller: Some(caller), field: u8::MAX, value }.bytes()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -240,6 +244,14 @@ impl Attempts {
             }
             _ => {}
         }
+    }
+
+    /// Day, counters and how far each is, as nodes share them.
+    pub(crate) fn to_share(&self) -> (u32, Vec<([u8; COUNTER_BYTES], i64)>) {
+        let counts = self.counts.iter().map(|(counter, count)| (counter.bytes(), i64::from(count.settled)));
+        let runs = self.mismatches.iter();
+        let runs = runs.map(|(&(caller, value), run)| (pair(caller, value), i64::from(run.length)));
+        (self.day, counts.chain(runs).filter(|(_, count)| *count > 0).collect())
     }
 
     /// How many questions were settled so far; see [`Attempts::know`].

@@ -603,7 +603,9 @@ pub(crate) fn join(folder: &Path, store: &SharedStore, root: &[u8; 32]) -> Resul
     if path.exists() {
         return Ok(());
     }
-    let Some(shared) = Nodes::open(&store.database)?.known_key_ring()? else { return Ok(()) };
+    let mut nodes = Nodes::open(&store.database)?;
+    nodes.is_to_be_served()?;
+    let Some(shared) = nodes.known_key_ring()? else { return Ok(()) };
     file::create_private_dir(folder).map_err(|cause| of_file(folder, cause))?;
     take_over(&path, &[], &shared, root)
 }

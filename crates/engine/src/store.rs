@@ -12,6 +12,7 @@
 //! Verbs are domain verbs; no row, statement or transaction leaves this module.
 
 mod accounts;
+mod copy;
 mod either;
 mod ledger;
 mod node;
@@ -29,6 +30,7 @@ pub use accounts::{
     Follower, Freshness, Import, Made as MadeTable, Order as AccountOrder, Person, Rewrap, SharedAccounts,
     Source, Spot as AccountSpot, TablePlace,
 };
+pub use copy::{Copied, CopyError, Progress as CopyProgress, StorePlace, copy};
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, LookedBack, Newest, Opened, Put, Unerased};
 pub use node::{Lease, LedgerPlace, SharedStore};
 pub use platform::Platform;
@@ -37,6 +39,8 @@ pub use usage::{DayUse, Refusal, RefusalCount, RefusalRow, Refusals, UsageFile, 
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use self::copy::{Mark, Marked};
 
 /// Why a store cannot do what it was asked. Internal: never a pass, never a charge.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +124,9 @@ pub enum StoreError {
     /// The accounts are under keys this process does not have.
     #[error("the keys of the accounts were replaced meanwhile; run the command again")]
     OtherKeys,
+    /// It is being copied elsewhere, or was, or is a copy that is not whole.
+    #[error("{0}")]
+    Copying(String),
     /// A log could not be overwritten.
     #[error(
         "everything was removed, but a reader of {0} is in the way of overwriting its log; do the same again"
@@ -157,8 +164,16 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if need be and takes it; a second server is refused.
+    /// Makes the folder if need be and takes it; a second server is refused, and so is one where `card4e store
+    /// copy` has begun.
     pub fn take(path: &Path) -> Result<Folder, StoreError> {
+        let folder = Folder::lock(path)?;
+        Mark::of_folder(path)?.check(&Marked::Folder(path))?;
+        Ok(folder)
+    }
+
+    /// The same for whoever copies it.
+    fn lock(path: &Path) -> Result<Folder, StoreError> {
         let failed = |cause| StoreError::Folder { path: path.to_owned(), cause };
         crate::file::create_private_dir(path).map_err(failed)?;
         let lock = File::options()

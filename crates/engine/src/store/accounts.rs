@@ -515,6 +515,11 @@ impl Accounts {
         rows.collect()
     }
 
+    fn last_index(&self) -> Result<Vec<u8>, StoreError> {
+        let last = self.db.query_row("SELECT coalesce(max(idx), x'') FROM account", [], |row| row.get(0));
+        last.map_err(|cause| SCHEMA.error(cause))
+    }
+
     /// Looks up so many accounts that are there, drawn at random, and gives what each look-up took, the
     /// shortest first: in the file, then in the sealed table. Empty when there are no accounts, or no table.
     pub fn time_look_ups(&self, count: usize, vault: &Vault) -> Result<[Vec<Duration>; 2], StoreError> {

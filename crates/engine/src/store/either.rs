@@ -55,6 +55,8 @@ impl Found<'_> {
             Found::File(row, schema) => row.get_ref(at).map(Value::from).map_err(|cause| schema.error(cause)),
             Found::Shared(row) => match *row.columns()[at].type_() {
                 Type::INT8 => Ok(Value::from(self.get::<Option<i64>>(at)?)),
+                Type::INT4 => Ok(Value::from(row.get::<_, Option<i32>>(at).map(i64::from))),
+                Type::BOOL => Ok(Value::from(row.get::<_, Option<bool>>(at).map(i64::from))),
                 Type::BYTEA => Ok(self.get::<Option<Vec<u8>>>(at)?.map_or(Value::Null, Value::Bytes)),
                 _ => Ok(Value::from(self.get::<Option<String>>(at)?.as_deref())),
             },
@@ -123,17 +125,13 @@ impl Either {
     /// Changes several things, all or none. When the first statement finds nothing to change, nothing is
     /// changed, and this is `false`.
     pub(super) fn all(&self, statements: &[Statement]) -> Result<bool, StoreError> {
-        self.together(statements, true)
-    }
-
-    fn together(&self, statements: &[Statement], needs_first: bool) -> Result<bool, StoreError> {
         match self {
             Either::File(db, schema) => {
                 let run = || -> rusqlite::Result<bool> {
                     let transaction = db.unchecked_transaction()?;
                     for (at, (sql, values)) in statements.iter().enumerate() {
                         let mut run = transaction.prepare_cached(&of_file(sql))?;
-                        if run.execute(params_from_iter(values))? == 0 && at == 0 && needs_first {
+                        if run.execute(params_from_iter(values))? == 0 && at == 0 {
                             return Ok(false);
                         }
                     }
@@ -144,7 +142,7 @@ impl Either {
             }
             Either::Shared(session) => session.borrow_mut().transaction(async |connection| {
                 for (at, (sql, values)) in statements.iter().enumerate() {
-                    if execute(connection, sql, values).await? == 0 && at == 0 && needs_first {
+                    if execute(connection, sql, values).await? == 0 && at == 0 {
                         return Ok(false);
                     }
                 }
@@ -171,24 +169,42 @@ impl Either {
         }
     }
 
+    /// The rows of a table of which one column is greater than a value, or all; that column is the first.
+    pub(super) fn rows(&self, page: &'static str, after: &Value) -> Result<Vec<Vec<Value>>, StoreError> {
+        self.many(page, vec![after.clone()], |row| row.values())
+    }
+
+    /// Adds rows, all or none; where there are several nodes, all of them leave before the first is answered.
+    pub(super) fn put_all(&self, put: &'static str, rows: &[Vec<Value>]) -> Result<(), StoreError> {
+        match self {
+            Either::File(db, schema) => {
+                let run = || -> rusqlite::Result<()> {
+                    let transaction = db.unchecked_transaction()?;
+                    let mut run = transaction.prepare_cached(&of_file(put))?;
+                    for row in rows {
+                        run.execute(params_from_iter(row))?;
+                    }
+                    drop(run);
+                    transaction.commit()
+                };
+                run().map_err(|cause| schema.error(cause))
+            }
+            Either::Shared(session) => {
+                session.borrow_mut().transaction(async |connection| execute_all(connection, put, rows).await)
+            }
+        }
+    }
+
     /// Puts the rows of a table into the other database's table of that name, in pages by its key; those that
     /// are there already stay. Gives how many rows there are here.
     pub(super) fn copy_table(&self, to: &Either, table: &Table) -> Result<u64, StoreError> {
-        const PAGE: usize = 1000;
         let (mut copied, mut after) = (0, Value::Null);
         loop {
-            let rows = self.many(table.page, vec![after.clone()], |row| row.values())?;
-            if rows.is_empty() {
-                return Ok(copied);
-            }
-            let is_last = rows.len() < PAGE;
+            let rows = self.rows(table.page, &after)?;
+            let Some(last) = rows.last() else { return Ok(copied) };
+            after = last[0].clone();
             copied += rows.len() as u64;
-            after = rows.last().map_or(Value::Null, |row| row[0].clone());
-            let put: Vec<Statement> = rows.into_iter().map(|row| (table.put, row)).collect();
-            to.together(&put, false)?;
-            if is_last {
-                return Ok(copied);
-            }
+            to.put_all(table.put, &rows)?;
         }
     }
 }
@@ -211,6 +227,18 @@ async fn execute(
         connection.client.execute(&run, &borrowed(values)).await
     };
     run.await.map_err(StoreError::Database)
+}
+
+/// One statement with many values.
+async fn execute_all(
+    connection: &postgres::Connection,
+    sql: &'static str,
+    rows: &[Vec<Value>],
+) -> Result<(), StoreError> {
+    let statement = connection.prepared(sql).await.map_err(StoreError::Database)?;
+    let client = &connection.client;
+    let run = rows.iter().map(|row| Box::pin(client.execute_raw(&statement, row)));
+    postgres::together(run).await.map_err(StoreError::Database)
 }
 
 fn borrowed(values: &[Value]) -> Vec<&(dyn ToShared + Sync)> {
@@ -282,7 +310,13 @@ impl ToFile for Value {
 impl ToShared for Value {
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         match self {
-            Value::Int(number) => number.to_sql_checked(ty, out),
+            // SQLite has one kind of whole numbers.
+            Value::Int(number) => match *ty {
+                Type::BOOL => (*number != 0).to_sql_checked(ty, out),
+                Type::INT2 => i16::try_from(*number)?.to_sql_checked(ty, out),
+                Type::INT4 => i32::try_from(*number)?.to_sql_checked(ty, out),
+                _ => number.to_sql_checked(ty, out),
+            },
             Value::Text(text) => text.to_sql_checked(ty, out),
             Value::Bytes(bytes) => bytes.to_sql_checked(ty, out),
             Value::Null => Ok(IsNull::Yes),

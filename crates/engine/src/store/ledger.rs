@@ -23,7 +23,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
 use super::StoreError;
+use super::either::Either;
 use super::node::{Lease, LedgerPlace, first_block, node_of};
+use super::postgres::Session;
 use super::sqlite::{Durability, Schema, grow_log, overwrite_log};
 use crate::audit::{self, Checkpoint, Frontier, Hash};
 use crate::caller::{
@@ -110,6 +112,14 @@ const SCHEMA: Schema = Schema {
         );
     "],
 };
+
+/// The tables of a ledger, for whoever copies them.
+pub(super) fn tables_of(place: &LedgerPlace) -> Result<Either, StoreError> {
+    Ok(match place {
+        LedgerPlace::File(path) => Either::File(SCHEMA.open(path)?, &SCHEMA),
+        LedgerPlace::Shared { database, .. } => Either::Shared(Session::new(Arc::clone(database))?.into()),
+    })
+}
 
 /// A snapshot is written after so many blocks, so that a start replays a bounded tail.
 const BLOCKS_PER_SNAPSHOT: i64 = 10_000;

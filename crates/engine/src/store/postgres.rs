@@ -9,7 +9,10 @@ pub mod lease;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -50,6 +53,23 @@ impl fmt::Debug for Database {
             .field("ports", &self.config.get_ports())
             .field("name", &self.config.get_dbname())
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Database {
+    /// Without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = self.config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let hosts: Vec<String> = hosts.collect();
+        let ports: Vec<String> = self.config.get_ports().iter().map(u16::to_string).collect();
+        write!(f, "postgres://{}", hosts.join(","))?;
+        if !ports.is_empty() {
+            write!(f, ":{}", ports.join(","))?;
+        }
+        write!(f, "/{}", self.config.get_dbname().unwrap_or_default())
     }
 }
 
@@ -311,6 +331,24 @@ async fn bring_forward(connection: &Connection, schema: &Schema) -> Result<(), S
         .await
         .map(drop)
         .map_err(StoreError::Database)
+}
+
+/// Sends statements without waiting in between: each leaves when it is first polled, so they leave in their
+/// order. The first that fails says why.
+pub(super) async fn together<T, E>(
+    statements: impl Iterator<Item = impl Future<Output = Result<T, E>> + Unpin>,
+) -> Result<(), E> {
+    let mut sent: Vec<_> = statements.map(|statement| (statement, None)).collect();
+    std::future::poll_fn(|context| {
+        for (statement, done) in sent.iter_mut().filter(|(_, done)| done.is_none()) {
+            if let Poll::Ready(result) = Pin::new(statement).poll(context) {
+                *done = Some(result.map(drop));
+            }
+        }
+        if sent.iter().all(|(_, done)| done.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    sent.into_iter().filter_map(|(_, done)| done).collect()
 }
 
 pub(super) async fn commit(connection: &Connection) -> Result<(), StoreError> {

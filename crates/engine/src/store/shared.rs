@@ -10,6 +10,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::StoreError;
+use super::copy::{CopyError, Mark, Marked};
 use super::ledger::{ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
 use super::node::{Lease, SharedStore, new_epoch};
 use super::postgres::{Connection, Database, Session};
@@ -80,6 +81,91 @@ impl Nodes {
         Ok(Nodes { session: Session::new(Arc::clone(database))? })
     }
 
+    /// That this database is neither copied elsewhere nor half a copy.
+    pub(crate) fn is_to_be_served(&mut self) -> Result<(), StoreError> {
+        self.session.attempt(async |connection| Mark::of_database(connection).await?.check(&Marked::Database))
+    }
+
+    /// Whether this database is copied elsewhere, or is a copy.
+    pub(in crate::store) fn copy_mark(&mut self) -> Result<Mark, StoreError> {
+        self.session.attempt(async |connection| Mark::of_database(connection).await)
+    }
+
+    /// Keeps another mark in the place of the one there is.
+    pub(in crate::store) fn keep_mark(&mut self, mark: &Mark) -> Result<(), StoreError> {
+        self.session.transaction(async |connection| mark.keep(connection).await)
+    }
+
+    /// Marks a database with nothing in it as a copy that is not whole, with node 0 of this name in it.
+    pub(in crate::store) fn begin_copy(&mut self, mark: &Mark, node: &str) -> Result<(), CopyError> {
+        let begun = self.session.transaction(async |connection| {
+            Mark::of_database(connection).await?;
+            mark.keep(connection).await?;
+            let put = "INSERT INTO node SELECT 0, $1, $2, $3, 0 WHERE NOT EXISTS (SELECT 1 FROM node)";
+            let put = connection.client.execute(put, &[&node, &new_epoch(), &new_epoch()]).await;
+            match put.map_err(StoreError::Database)? {
+                // Somebody was faster, and everything goes back.
+                0 => Err(StoreError::ChangedElsewhere),
+                _ => Ok(()),
+            }
+        });
+        begun.map_err(|error| match error {
+            StoreError::ChangedElsewhere => CopyError::NotEmpty("the database".into()),
+            error => error.into(),
+        })
+    }
+
+    /// Gives a database its keys, and says that the copy in it is whole.
+    pub(in crate::store) fn end_copy(
+        &mut self,
+        mark: &Mark,
+        keys: &[u8],
+        day_key: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        let day_key = day_key.and_then(|kept| kept.split_first_chunk::<4>());
+        self.session.transaction(async |connection| {
+            let run = async {
+                let client = &connection.client;
+                client.execute("INSERT INTO key_ring VALUES (1, $1)", &[&keys]).await?;
+                if let Some((day, sealed)) = day_key {
+                    let day = u32::from_be_bytes(*day) as i32;
+                    client.execute("INSERT INTO day_key VALUES ($1, $2)", &[&day, &sealed]).await?;
+                }
+                Ok(())
+            };
+            run.await.map_err(StoreError::Database)?;
+            mark.keep(connection).await
+        })
+    }
+
+    /// Marks a database as copied elsewhere from now on: no node takes its place in it any more.
+    pub(in crate::store) fn mark_original(&mut self, mark: &Mark) -> Result<(), CopyError> {
+        let live = "SELECT name FROM node
+            WHERE alive_until >= (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT ORDER BY name";
+        let marked = self.session.transaction(async |connection| {
+            Mark::of_database(connection).await?;
+            let live = connection.client.query(live, &[]).await.map_err(StoreError::Database)?;
+            if !live.is_empty() {
+                let names: Vec<String> = live.iter().map(|row| row.get(0)).collect();
+                return Ok(Err(CopyError::NodesLive(names.join(", "))));
+            }
+            let others = "SELECT 1 FROM block WHERE node <> 0 LIMIT 1";
+            let others = connection.client.query(others, &[]).await.map_err(StoreError::Database)?;
+            if !others.is_empty() {
+                return Ok(Err(CopyError::SeveralTrees));
+            }
+            mark.keep(connection).await.map(Ok)
+        });
+        marked?
+    }
+
+    /// The newest day that has a key, and that key, sealed.
+    pub(in crate::store) fn newest_day_key(&mut self) -> Result<Option<(u32, Vec<u8>)>, StoreError> {
+        let find = "SELECT day, sealed FROM day_key ORDER BY day DESC LIMIT 1";
+        let row = self.session.read(async |connection| connection.client.query_opt(find, &[]).await)?;
+        Ok(row.map(|row| (row.get::<_, i32>(0) as u32, row.get(1))))
+    }
+
     /// Takes the place of the node of this name, or a new one. A process that had it is fenced from now on.
     pub(crate) fn take_place(&mut self, store: &SharedStore) -> Result<Lease, StoreError> {
         let (holder, epoch) = (new_epoch(), new_epoch());
@@ -92,6 +178,8 @@ impl Nodes {
             RETURNING number";
         loop {
             let taken = self.session.transaction(async |connection: &Connection| {
+                // Locked until the commit: whoever copies this database sees either this node or no node.
+                Mark::of_database(connection).await?.check(&Marked::Database)?;
                 let run = async {
                     let with: &[&(dyn ToSql + Sync)] = &[&store.node, &holder, &epoch, &ALIVE_MS];
                     let number = connection.client.query_one(take, with).await?;

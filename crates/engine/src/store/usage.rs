@@ -117,6 +117,11 @@ impl UsageFile {
         Ok(UsageFile { db: SCHEMA.open(path)?, ledger })
     }
 
+    /// Copies the file as it is now; see [`super::Accounts::copy`].
+    pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+        SCHEMA.copy(from, to, |_, _| {})
+    }
+
     /// Takes over what the ledger has and this has not; gives the number of blocks taken.
     pub fn catch_up(&mut self) -> Result<u64, StoreError> {
         let mut taken = 0;

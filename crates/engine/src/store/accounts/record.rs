@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{AccountRow, Accounts, Census, Change, Done, Import, Order, Rewrap, SharedAccounts, Source};
+use super::{
+    AccountRow, Accounts, Census, Change, Done, Import, Order, Rewrap, SCHEMA, SharedAccounts, Source,
+};
 use crate::store::StoreError;
 use crate::store::postgres::Database;
 use crate::vault::{BlindIndex, Keys, Vault};
@@ -181,6 +183,22 @@ impl AccountsOfRecord {
         match self {
             File(accounts) => accounts.missing_in_element_index(most),
             Shared(accounts) => accounts.missing_in_element_index(most),
+        }
+    }
+
+    /// Some accounts after an index, in their order.
+    pub(in crate::store) fn page(&mut self, after: &[u8]) -> Result<Vec<(AccountRow, [u8; 16])>, StoreError> {
+        match self {
+            File(accounts) => accounts.page(after, 20_000).map_err(|cause| SCHEMA.error(cause)),
+            Shared(accounts) => accounts.page(after),
+        }
+    }
+
+    /// The greatest index; empty where there are no accounts.
+    pub(in crate::store) fn last_index(&mut self) -> Result<Vec<u8>, StoreError> {
+        match self {
+            File(accounts) => accounts.last_index(),
+            Shared(accounts) => accounts.last_index(),
         }
     }
 

@@ -603,6 +603,12 @@ impl SharedAccounts {
         rows.iter().map(account).collect()
     }
 
+    pub(super) fn last_index(&mut self) -> Result<Vec<u8>, StoreError> {
+        let find = "SELECT idx FROM account WHERE NOT gone ORDER BY idx DESC LIMIT 1";
+        let row = self.session.read(async |connection| connection.client.query_opt(find, &[]).await)?;
+        Ok(row.map_or(Vec::new(), |row| row.get(0)))
+    }
+
     /// What was changed after a number, up to another, in the order of the changes; whole numbers only. Gives
     /// the number that is reached with it.
     pub(super) fn changed(&mut self, after: i64, until: i64) -> Result<(Vec<Taken>, i64), StoreError> {

@@ -6,7 +6,6 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -148,6 +147,11 @@ pub(in crate::store) const SHARED_SCHEMA: Schema = Schema {
         );
         CREATE TABLE day_key (day INT PRIMARY KEY, sealed BYTEA NOT NULL);
         CREATE TABLE key_ring (one BIGINT PRIMARY KEY CHECK (one = 1), sealed BYTEA NOT NULL);
+        CREATE TABLE copy_mark (               -- whether this is copied elsewhere, or from there; see store/copy.rs
+            one  BIGINT PRIMARY KEY CHECK (one = 1),
+            mark TEXT NOT NULL
+        );
+        INSERT INTO copy_mark VALUES (1, '');
     "],
 };
 
@@ -642,19 +646,7 @@ async fn append(connection: &Connection, steps: &[Step<'_>]) -> Result<(), Store
         }));
     }
     pipeline.push(Box::pin(crate::store::postgres::commit(connection)));
-    // A statement leaves when it is first polled, so they leave in this order.
-    let mut done: Vec<Option<Result<(), StoreError>>> = pipeline.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        let waiting = pipeline.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none());
-        for (step, done) in waiting {
-            if let Poll::Ready(result) = step.as_mut().poll(context) {
-                *done = Some(result);
-            }
-        }
-        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
+    crate::store::postgres::together(pipeline.into_iter()).await
 }
 
 /// Callers, applications, credentials.

@@ -1,0 +1,288 @@
+//! An installation is copied from files into a database and back, interrupted wherever it can be, and goes on
+//! there as if nothing had happened.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/ask.rs"]
+mod ask;
+#[path = "support/park.rs"]
+mod park;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/shop.rs"]
+mod shop;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::caller::ApplicationId;
+use engine::issuer::Issuers;
+use engine::ledger::Credits;
+use engine::limit::AttemptPolicy;
+use engine::operator::By;
+use engine::outcome::Outcome;
+use engine::register::{CredentialTerms, Kind, Wish};
+use engine::settle::Settled;
+use engine::store::postgres::{Database, Session};
+use engine::store::{Copied, CopyError, LedgerFile, LedgerPlace, SharedStore, StoreError, StorePlace, copy};
+use engine::vault::{KeyRing, Vault};
+use engine::verify::Refusal;
+use engine::{Engine, OpenError, Policy, Running};
+use rand::{RngExt, SeedableRng};
+
+use ask::wait;
+
+const ROOT: [u8; 32] = [9; 32];
+const GRANTED: Credits = Credits::whole(100);
+const RIGHT: &str = "16100000001";
+const WRONG: &str = "16100000002";
+
+fn policy() -> Policy {
+    Policy {
+        attempts: AttemptPolicy::default(),
+        accounts_stale_max: Duration::from_secs(600),
+        ..ask::policy()
+    }
+}
+
+fn open(folder: &Path, store: Option<SharedStore>) -> Result<Running, OpenError> {
+    Engine::open(folder, &ROOT, policy(), Issuers::built_in(), shop::shop(GRANTED), store)
+}
+
+fn store(database: &Arc<Database>, node: &str) -> SharedStore {
+    SharedStore { database: Arc::clone(database), node: node.into() }
+}
+
+fn asked(running: &Running, mobile: &str, key: Option<&str>) -> Result<Settled, Refusal> {
+    let desk = running.engine.desk().unwrap();
+    wait(&desk, ask::asked(&desk, &shop::credential(&running.engine.vault), mobile, key))
+}
+
+fn outcome(running: &Running, mobile: &str) -> Outcome {
+    asked(running, mobile, None).unwrap().answer.outcome
+}
+
+fn balance(running: &Running) -> Credits {
+    let (application, _) = running.engine.directory().application(ApplicationId(1)).unwrap();
+    running.engine.balance(&application).unwrap()
+}
+
+fn soon(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 seconds");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn has_account(running: &Running) -> bool {
+    let accounts = running.engine.accounts_to_read().unwrap();
+    accounts.find("6217000000000000012", &running.engine.vault.keys()).is_ok_and(|row| row.is_some())
+}
+
+/// An installation of one machine: two answers with keys, two mismatches in a row, a credential with a limit.
+fn files() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let running = open(folder.path(), None).unwrap();
+    shop::put(&running.engine, "normal");
+    assert!(!asked(&running, RIGHT, Some("k")).unwrap().replayed);
+    assert!(!asked(&running, RIGHT, Some("l")).unwrap().replayed);
+    assert_eq!(outcome(&running, WRONG), Outcome::HolderMismatch);
+    assert_eq!(outcome(&running, WRONG), Outcome::HolderMismatch);
+    let acting = running.engine.acting(By::Machine);
+    acting.create_caller("other", false, false, Credits::whole(7)).unwrap();
+    let issued = acting.issue("other", Kind::Bearer, Wish::default()).unwrap();
+    let limited = CredentialTerms { limit: Some(Some(Credits::whole(3))), ..CredentialTerms::default() };
+    acting.set_credential(issued.credential, limited).unwrap();
+    soon(|| running.engine.usage(None, 100).unwrap().len() == 4);
+    running.stop();
+    folder
+}
+
+/// Copies, and is interrupted again and again; nothing is served in between. Gives what was copied at last.
+fn interrupted(from: &StorePlace, to: &StorePlace, seed: u64) -> Copied {
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let is_refused = |place: &StorePlace| {
+        let opened = match place {
+            StorePlace::Files(folder) => open(folder, None),
+            StorePlace::Shared(store, folder) => open(folder, Some(store.clone())),
+        };
+        match opened {
+            Err(OpenError::Store(StoreError::Copying(why))) => why,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it is served"),
+        }
+    };
+    for round in 0.. {
+        let mut steps = rng.random_range(1..8 + 4 * round);
+        let run = AssertUnwindSafe(|| {
+            copy(from, to, &ROOT, &mut |_| {
+                steps -= 1;
+                if steps == 0 {
+                    // Without the message of a panic.
+                    std::panic::resume_unwind(Box::new("interrupted"));
+                }
+            })
+        });
+        if let Ok(copied) = catch_unwind(run) {
+            assert!(round > 0, "seed {seed}: it was never interrupted");
+            return copied.unwrap().unwrap();
+        }
+        assert!(is_refused(from).contains("is being copied to"), "seed {seed}");
+        assert!(is_refused(to).contains("not whole"), "seed {seed}");
+    }
+    unreachable!("it grows without end")
+}
+
+fn check(place: LedgerPlace, folder: &Path) -> engine::store::Check {
+    let vault = Vault::new(&KeyRing::open(&folder.join("keys.json"), &ROOT).unwrap());
+    LedgerFile::check(place, &vault).unwrap()
+}
+
+fn ledger_of(database: &Arc<Database>) -> LedgerPlace {
+    LedgerPlace::Shared { database: Arc::clone(database), node: "a".into() }
+}
+
+#[test]
+fn an_installation_goes_on_in_a_database_and_back_in_files() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let seed = std::env::var("CARD4E_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("CARD4E_SEED={seed}");
+    let (files, node) = (files(), tempfile::tempdir().unwrap());
+    let before = check(LedgerPlace::from(&files.path().join("ledger.db")), files.path());
+    let from = StorePlace::Files(files.path().to_owned());
+    let to = StorePlace::Shared(store(&database, "a"), node.path().to_owned());
+    let copied = interrupted(&from, &to, seed);
+    assert_eq!((copied.accounts, copied.balances, copied.credits.as_str()), (1, 2, "103"));
+    assert_eq!(copied.audit, before, "root, entries, charges, checkpoints");
+    assert_eq!(copy(&from, &to, &ROOT, &mut |_| {}).unwrap(), None, "there is nothing to do");
+    let refused = open(files.path(), None).err().unwrap().to_string();
+    assert!(refused.contains("spent twice"), "{refused}");
+
+    // Goes on: old balances, old answers, what was counted today.
+    let a = open(node.path(), Some(store(&database, "a"))).unwrap();
+    soon(|| has_account(&a) && balance(&a) == Credits::whole(96));
+    assert!(asked(&a, RIGHT, Some("k")).unwrap().replayed);
+    assert_eq!(asked(&a, WRONG, Some("l")).unwrap_err(), Refusal::KeyReused);
+    assert_eq!(outcome(&a, WRONG), Outcome::HolderMismatch, "the third in a row");
+    assert_eq!(outcome(&a, RIGHT), Outcome::AttemptsExceeded, "two of them were asked of the files");
+    assert_eq!(a.engine.usage(None, 100).unwrap().len() - 4, 0, "the old days, at once");
+    soon(|| a.engine.usage(None, 100).unwrap().len() == 6);
+    let refused = copy(&to, &StorePlace::Files(node.path().join("x")), &ROOT, &mut |_| {}).unwrap_err();
+    assert!(matches!(refused, CopyError::NodesLive(_)), "{refused}");
+    a.stop();
+    let after = check(ledger_of(&database), node.path());
+    assert_eq!((after.trees, after.charges), (1, 5));
+    assert!(after.entries > before.entries && after.checkpoints > before.checkpoints, "the tree goes on");
+
+    // And back: the books are added up anew from the one tree.
+    let again = tempfile::tempdir().unwrap();
+    let back = StorePlace::Files(again.path().join("data"));
+    let copied = interrupted(&to, &back, seed);
+    assert_eq!(copied.audit, after);
+    let refused = open(node.path(), Some(store(&database, "a"))).err().unwrap().to_string();
+    assert!(refused.contains("spent twice"), "{refused}");
+    let running = open(&again.path().join("data"), None).unwrap();
+    assert_eq!(balance(&running), Credits::whole(95));
+    assert!(has_account(&running));
+    assert!(asked(&running, RIGHT, Some("l")).unwrap().replayed);
+    assert_eq!(outcome(&running, RIGHT), Outcome::AttemptsExceeded, "still locked");
+    running.stop();
+    let last = check(LedgerPlace::from(&again.path().join("data/ledger.db")), &again.path().join("data"));
+    assert!(last.entries > after.entries);
+}
+
+#[test]
+fn a_server_at_work_a_database_in_use_and_several_trees_are_refused() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let (files, node) = (files(), tempfile::tempdir().unwrap());
+    let from = StorePlace::Files(files.path().to_owned());
+    let to = StorePlace::Shared(store(&database, "a"), node.path().to_owned());
+    let refused = || copy(&from, &to, &ROOT, &mut |_| {}).unwrap_err();
+    let running = open(files.path(), None).unwrap();
+    assert!(matches!(refused(), CopyError::Store(StoreError::InUse(_))));
+    running.stop();
+    assert!(matches!(copy(&from, &from, &ROOT, &mut |_| {}), Err(CopyError::SameKind)));
+
+    // Another installation is there; this one is served on.
+    let other = tempfile::tempdir().unwrap();
+    open(other.path(), Some(store(&database, "x"))).unwrap().stop();
+    assert!(matches!(refused(), CopyError::NotEmpty(_)));
+    open(files.path(), None).unwrap().stop();
+
+    // Two nodes are two trees, which no file can hold.
+    let database = server.database();
+    let to = StorePlace::Shared(store(&database, "a"), node.path().to_owned());
+    copy(&from, &to, &ROOT, &mut |_| {}).unwrap().unwrap();
+    let b = tempfile::tempdir().unwrap();
+    for (folder, name) in [(node.path(), "a"), (b.path(), "b")] {
+        let running = open(folder, Some(store(&database, name))).unwrap();
+        soon(|| has_account(&running));
+        assert!(asked(&running, RIGHT, Some("k")).unwrap().replayed, "{name}");
+        assert!(!asked(&running, RIGHT, Some(name)).unwrap().replayed);
+        running.stop();
+    }
+    let back = StorePlace::Files(b.path().join("data"));
+    assert!(matches!(copy(&to, &back, &ROOT, &mut |_| {}), Err(CopyError::SeveralTrees)));
+    assert_eq!(check(ledger_of(&database), node.path()).trees, 2);
+    open(node.path(), Some(store(&database, "a"))).unwrap().stop();
+}
+
+#[test]
+fn what_somebody_writes_into_the_copy_meanwhile_is_found() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let (files, node) = (files(), tempfile::tempdir().unwrap());
+    let from = StorePlace::Files(files.path().to_owned());
+    let to = StorePlace::Shared(store(&database, "a"), node.path().to_owned());
+    let mut session = Session::new(Arc::clone(&database)).unwrap();
+    let spoil = "UPDATE purse SET free = free + 1000000 WHERE kind = 0 AND id = 1";
+    let refused = copy(&from, &to, &ROOT, &mut |is| {
+        if is.what == "checking the audit" {
+            return;
+        }
+        // Nothing is there before its table is copied.
+        let _ = session.attempt(async |connection| {
+            connection.client.batch_execute(spoil).await.map_err(StoreError::Database)
+        });
+    });
+    assert!(matches!(refused, Err(CopyError::Differs { what: "the balances", .. })), "{refused:?}");
+    let refused = open(node.path(), Some(store(&database, "a"))).err().unwrap().to_string();
+    assert!(refused.contains("not whole"), "{refused}");
+}
+
+#[test]
+fn a_database_that_is_killed_meanwhile_is_copied_to_all_the_same() {
+    let Some(mut server) = postgres::Postgres::start() else { return };
+    let database = server.database();
+    let (files, node) = (files(), tempfile::tempdir().unwrap());
+    let from = StorePlace::Files(files.path().to_owned());
+    let to = StorePlace::Shared(store(&database, "a"), node.path().to_owned());
+    let (mut kill_at, mut failed) = (2, 0);
+    let copied = loop {
+        let mut steps = 0;
+        let done = copy(&from, &to, &ROOT, &mut |_| {
+            steps += 1;
+            if steps == kill_at {
+                server.kill();
+                server.run();
+            }
+        });
+        // Goes on by itself where nothing was under way; else it says so, and the same again goes on.
+        match done {
+            Ok(copied) => break copied,
+            Err(CopyError::Store(StoreError::Database(_) | StoreError::Unknown(_))) => failed += 1,
+            Err(other) => panic!("{other}"),
+        }
+        kill_at += 4;
+        assert!(failed < 50);
+    };
+    assert_eq!(copied.unwrap().credits, "103");
+    let a = open(node.path(), Some(store(&database, "a"))).unwrap();
+    soon(|| has_account(&a) && balance(&a) == Credits::whole(96));
+    a.stop();
+}
