@@ -259,9 +259,9 @@ impl Keys {
         cards: impl Iterator<Item = &'a [u8]>,
         under: &AccountKeys,
     ) -> Vec<BlindIndex> {
-        let mut messages = Messages::default();
+        let mut messages = Messages::with_room_for(cards.size_hint().0);
         cards.for_each(|card| messages.push(&self.inner, &[&[0], card]));
-        let mut blocks: Vec<_> = self.inner.tags(&messages).map(Array::from).collect();
+        let mut blocks = self.inner.tags(&messages);
         under.index.encrypt_blocks(&mut blocks);
         blocks.into_iter().map(|block| BlindIndex(block.into())).collect()
     }
@@ -270,12 +270,12 @@ impl Keys {
     pub(crate) fn verify_many(&self, all: &[Elements<'_>], under: &AccountKeys) -> Vec<Verifiers> {
         // A column at a time: messages of about the same length, and one key to wrap them.
         let [name_exact, name_loose, id, mobile] = COLUMNS.map(|column| {
-            let mut messages = Messages::default();
+            let mut messages = Messages::with_room_for(all.len());
             for of in all {
                 let tag = [column as u8, of.card.len() as u8];
                 messages.push(&self.inner, &[&tag, of.card, of.column(column)]);
             }
-            let mut blocks: Vec<_> = self.inner.tags(&messages).map(Array::from).collect();
+            let mut blocks = self.inner.tags(&messages);
             under.column(column).encrypt_blocks(&mut blocks);
             blocks
         });
