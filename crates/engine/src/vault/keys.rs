@@ -84,6 +84,13 @@ impl AccountKeys {
         tag
     }
 
+    /// The same of many rows, side by side.
+    pub(crate) fn row_macs<const N: usize>(&self, rows: impl Iterator<Item = [u8; N]>) -> Vec<[u8; 16]> {
+        let mut messages = Messages::with_room_for(rows.size_hint().0 * N.div_ceil(48));
+        rows.for_each(|row| messages.push(&self.row, &[&row]));
+        self.row.tags(&messages).into_iter().map(|tag| tag.0).collect()
+    }
+
     /// Index and verifiers without their wrapping. Never stored, never shown: with the inner key they
     /// could be enumerated.
     pub(crate) fn unwrapped(&self, index: &BlindIndex, verifiers: &Verifiers) -> Unwrapped {

@@ -45,6 +45,7 @@ pub struct Input {
     pub identity: Option<[u8; 32]>,
     format: Format,
     size: Option<u64>,
+    is_gzip: bool,
     done: Done,
 }
 
@@ -81,17 +82,29 @@ impl Input {
             return Ok(Input {
                 identity,
                 size: Some(rows.count()),
+                is_gzip: false,
                 format: Format::Parquet(Box::new(rows)),
                 done,
             });
         }
+        let is_gzip = is_gzip(&head);
         let rows = CsvRows::open(unpacked(raw, head, &done)?, encoding)?;
-        Ok(Input { identity, size, format: Format::Csv(Box::new(rows)), done })
+        Ok(Input { identity, size, is_gzip, format: Format::Csv(Box::new(rows)), done })
     }
 
     /// How much there is, if that is known.
     pub fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// How many rows there are about, as far as the size of the file tells; 0 where it has none.
+    pub fn rows_about(&self) -> u64 {
+        let size = self.size.unwrap_or(0);
+        match &self.format {
+            Format::Parquet(_) => size,
+            Format::Csv(_) if self.is_gzip => size / 25,
+            Format::Csv(_) => size / 80,
+        }
     }
 
     /// How much of it is read.
