@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::outcome::{Outcome, Row};
 use crate::store::{AccountRow, Person};
 use crate::subject::{CardNumber, HolderName, Mobile, ParseOptions, ResidentId, Validity};
-use crate::vault::{Elements, Vault};
+use crate::vault::{BlindIndex, Elements, Keys, Vault, Verifiers};
 
 /// The kind of document an account was opened with. The codes are stored: never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -245,9 +245,28 @@ pub enum AccountError {
     Validity,
 }
 
+/// One account as somebody hands it over, checked.
+pub struct Account {
+    card: CardNumber,
+    name: HolderName,
+    kind: DocumentKind,
+    id: Zeroizing<String>,
+    mobile: Option<Mobile>,
+    state: AccountState,
+    validity: Option<Validity>,
+}
+
 impl AccountText<'_> {
     /// Checks the text and makes the row that is stored; no plaintext survives in it.
     pub fn row(&self, options: &ParseOptions, vault: &Vault) -> Result<AccountRow, AccountError> {
+        let (account, keys) = (self.read(options)?, vault.keys());
+        let index = keys.index(account.card.as_str(), keys.accounts());
+        let verifiers = keys.verifiers(&account.elements(), keys.accounts());
+        Ok(account.row(index, verifiers, options, &keys))
+    }
+
+    /// Checks the text.
+    pub fn read(&self, options: &ParseOptions) -> Result<Account, AccountError> {
         let card = CardNumber::parse(self.card).ok_or(AccountError::Card)?;
         if card.is_test_card() && !options.test_land {
             return Err(AccountError::TestCard);
@@ -260,40 +279,64 @@ impl AccountText<'_> {
             text => Some(Mobile::parse_lenient(text).ok_or(AccountError::Mobile)?),
         };
         let state = AccountState::from_word(self.state).ok_or(AccountError::State)?;
-        let elements = Elements {
-            card: card.as_bytes(),
-            name_exact: name.e0(),
-            name_loose: name.e1(),
-            id: id.as_bytes(),
-            mobile: mobile.as_ref().map_or(b"", Mobile::as_bytes),
-        };
         let validity = match self.validity.trim() {
             "" => None,
             text => Some(Validity::parse(text).ok_or(AccountError::Validity)?),
         };
-        let keys = vault.keys();
+        Ok(Account { card, name, kind, id, mobile, state, validity })
+    }
+}
+
+impl Account {
+    /// The rows of many accounts, as [`AccountText::row`] makes them one by one: enciphered side by side.
+    pub fn rows(accounts: &[Account], options: &ParseOptions, keys: &Keys) -> Vec<AccountRow> {
+        let elements: Vec<Elements<'_>> = accounts.iter().map(Account::elements).collect();
+        let indexes = keys.index_many(elements.iter().map(|of| of.card), keys.accounts());
+        let verifiers = keys.verify_many(&elements, keys.accounts());
+        let each = accounts.iter().zip(indexes).zip(verifiers);
+        each.map(|((account, index), verifiers)| account.row(index, verifiers, options, keys)).collect()
+    }
+
+    fn elements(&self) -> Elements<'_> {
+        Elements {
+            card: self.card.as_bytes(),
+            name_exact: self.name.e0(),
+            name_loose: self.name.e1(),
+            id: self.id.as_bytes(),
+            mobile: self.mobile.as_ref().map_or(b"", Mobile::as_bytes),
+        }
+    }
+
+    fn row(
+        &self,
+        index: BlindIndex,
+        verifiers: Verifiers,
+        options: &ParseOptions,
+        keys: &Keys,
+    ) -> AccountRow {
+        let Account { name, kind, id, mobile, state, validity, .. } = self;
         let newest = keys.accounts();
         let person = match options.element_index {
             true => Person {
                 by_id: kind
                     .counts_as_resident_id()
-                    .then(|| keys.by_id(&id, name.e1(), validity.as_ref().map(Validity::as_str), newest)),
+                    .then(|| keys.by_id(id, name.e1(), validity.as_ref().map(Validity::as_str), newest)),
                 by_mobile: mobile
                     .as_ref()
-                    .map(|mobile| keys.by_mobile(mobile.as_str(), name.e1(), &id, newest)),
+                    .map(|mobile| keys.by_mobile(mobile.as_str(), name.e1(), id, newest)),
             },
             false => Person::default(),
         };
-        Ok(AccountRow {
+        AccountRow {
             is_short: false,
-            index: keys.index(card.as_str(), newest),
-            verifiers: keys.verifiers(&elements, newest),
+            index,
+            verifiers,
             has_mobile: mobile.is_some(),
-            state,
-            kind,
+            state: *state,
+            kind: *kind,
             keys: newest.version,
             person,
-        })
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use crate::Engine;
-use crate::action::Action;
+use crate::action::{Action, Element};
 use crate::audit::Hash;
 use crate::caller::{Application, ApplicationId, Credential, CredentialId, Purpose, Standing, Wire};
 use crate::claim::ClaimText;
@@ -29,9 +29,9 @@ use crate::node::{self, Sharing};
 use crate::outcome::{self, Outcome};
 use crate::settle::Writing;
 use crate::store::{Accounts, Counter, LedgerReader, Nodes, Purse, StoreError};
-use crate::subject::{ParseOptions, Subject};
-use crate::vault::nonce;
-use crate::verify::{Refusal, all_on_record};
+use crate::subject::{self, ParseOptions, Subject};
+use crate::vault::{Elements, nonce, wipe};
+use crate::verify::{Refusal, all_on_record, elements_of, on_record};
 
 /// Tells a job from all others; made by whoever begins it.
 pub type JobId = [u8; 16];
@@ -39,8 +39,8 @@ pub type JobId = [u8; 16];
 /// Rows settled in one commit at most. More would hold up who waits for one answer.
 pub const BLOCK_ROWS: usize = 16_384;
 
-/// Rows whose accounts are fetched together.
-const NEAR: usize = 64;
+/// Rows that are looked up together, one kind of work after the other: as many as stay in a core's own cache.
+const NEAR: usize = 512;
 
 /// Jobs under way at most: each has threads, and rows in memory.
 const JOBS_MAX: usize = 32;
@@ -175,6 +175,9 @@ pub struct Rows {
 
 const NO_QUESTION: u32 = u32::MAX;
 
+/// Bytes of rows that are hashed in one go.
+const HASHED_AT_ONCE: usize = 16 << 10;
+
 impl std::fmt::Debug for Rows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Rows({}, …)", self.ends.len())
@@ -183,7 +186,7 @@ impl std::fmt::Debug for Rows {
 
 impl Drop for Rows {
     fn drop(&mut self) {
-        self.text.zeroize();
+        wipe(&mut std::mem::take(&mut self.text).into_bytes());
     }
 }
 
@@ -191,6 +194,11 @@ impl Drop for Rows {
 pub type Row<'a> = [&'a str; COLUMNS.len()];
 
 impl Rows {
+    /// None yet, with room for so many rows and bytes: rows that have to move leave a copy behind.
+    pub fn with_room_for(rows: usize, bytes: usize) -> Rows {
+        Rows { text: String::with_capacity(bytes), ends: Vec::with_capacity(rows) }
+    }
+
     /// Adds a question.
     pub fn push(&mut self, row: Row<'_>) {
         let ends = row.map(|value| {
@@ -254,9 +262,12 @@ impl Rows {
 
     fn digest_of(&self, rows: usize) -> Hash {
         let mut hash = Sha256::new();
-        let mut framed = zeroize::Zeroizing::new(Vec::with_capacity(256));
+        let mut framed = Vec::with_capacity(HASHED_AT_ONCE + 1024);
         for row in self.iter().take(rows) {
-            framed.clear();
+            if framed.len() >= HASHED_AT_ONCE {
+                hash.update(&framed);
+                framed.clear();
+            }
             match row {
                 None => framed.extend_from_slice(&[0xff; 4 * COLUMNS.len()]),
                 Some(row) => row.iter().for_each(|value| {
@@ -264,8 +275,9 @@ impl Rows {
                     framed.extend_from_slice(value.as_bytes());
                 }),
             }
-            hash.update(&framed);
         }
+        hash.update(&framed);
+        wipe(&mut framed);
         hash.finalize().into()
     }
 
@@ -483,22 +495,26 @@ impl Judge {
         let counted = application.attempts.unwrap_or(policy.attempts);
         let mut attempts = counted.counts().then(|| (counted, Vec::with_capacity(rows.len())));
         let mut outcomes = Vec::with_capacity(rows.len());
+        // While a rotation moves the accounts, and where no card is asked about, rows are looked up one by one.
+        let is_together = keys.account_versions().len() == 1 && self.action.takes(Element::Card);
+        let needs_subject = attempts.is_some() || !is_together;
+        let mut near = Vec::with_capacity(NEAR);
         let mut all = rows.iter();
         loop {
-            let near = all.by_ref().take(NEAR).map(|row| row.map(|row| parsed(self.action, row, &options)));
-            let near: Vec<_> = near.collect();
+            let next = all.by_ref().take(NEAR);
+            near.extend(next.map(|row| Asked::of(self.action, row, &options, needs_subject)));
             if near.is_empty() {
                 break;
             }
-            let sound: Vec<&Subject> = near.iter().flatten().flatten().collect();
-            let mut answers =
-                all_on_record(engine, &self.accounts, &policy, &keys, self.action, &sound)?.into_iter();
-            for subject in &near {
-                outcomes.push(match subject {
-                    None => None,
-                    Some(Err(outcome)) => Some(*outcome),
-                    Some(Ok(_)) => answers.next(),
-                });
+            let mut answers = if is_together {
+                let claims: Vec<Elements<'_>> = near.iter().filter_map(Asked::elements).collect();
+                all_on_record(engine, &self.accounts, &policy, &keys, self.action, &claims)?
+            } else {
+                let one = |subject| on_record(engine, &self.accounts, &policy, &keys, self.action, subject);
+                near.iter().filter_map(Asked::subject).map(one).collect::<Result<_, _>>()?
+            }
+            .into_iter();
+            for asked in near.drain(..) {
                 if let Some((counted, all)) = &mut attempts {
                     let refs = |subject| {
                         let refs = || engine.attempt_refs(application.caller, self.action, subject, counted);
@@ -511,24 +527,69 @@ impl Judge {
                             }),
                         }
                     };
-                    let sound = subject.as_ref().and_then(|subject| subject.as_ref().ok());
-                    all.push(sound.map(refs).transpose()?);
+                    all.push(asked.subject().map(refs).transpose()?);
                 }
+                outcomes.push(match asked {
+                    Asked::Not => None,
+                    Asked::Wrong(outcome) => Some(outcome),
+                    Asked::Canonical(_) | Asked::Read(_) => answers.next(),
+                });
             }
         }
         self.accounts.look_away();
-        drop(all);
+        drop((all, near));
         let digest = rows.digest();
         Ok(Judged { outcomes, attempts, rows, digest })
     }
 }
 
-/// The subject of a row, or what is wrong with it.
-pub fn parsed(action: Action, row: Row<'_>, options: &ParseOptions) -> Result<Subject, Outcome> {
+/// A row on its way to an answer.
+enum Asked<'a> {
+    /// It cannot be asked.
+    Not,
+    /// Answered by its form.
+    Wrong(Outcome),
+    /// As it stands.
+    Canonical(Elements<'a>),
+    /// Brought into form.
+    Read(Box<Subject>),
+}
+
+impl<'a> Asked<'a> {
+    fn of(action: Action, row: Option<Row<'a>>, options: &ParseOptions, needs_subject: bool) -> Asked<'a> {
+        let Some(row) = row else { return Asked::Not };
+        let canonical = || subject::canonical(action, &claim(row), options);
+        if let Some(elements) = (!needs_subject).then(canonical).flatten() {
+            return Asked::Canonical(elements);
+        }
+        parsed(action, row, options).map_or_else(Asked::Wrong, |subject| Asked::Read(Box::new(subject)))
+    }
+
+    fn elements(&self) -> Option<Elements<'_>> {
+        match self {
+            Asked::Canonical(elements) => Some(*elements),
+            Asked::Read(subject) => subject.card.as_ref().map(|card| elements_of(card, subject)),
+            Asked::Not | Asked::Wrong(_) => None,
+        }
+    }
+
+    fn subject(&self) -> Option<&Subject> {
+        match self {
+            Asked::Read(subject) => Some(subject),
+            _ => None,
+        }
+    }
+}
+
+fn claim(row: Row<'_>) -> ClaimText<'_> {
     let [card, name, kind, id, mobile] = row;
     let document_kind = i64::from(!matches!(kind.trim(), "" | "resident_id"));
-    let claim = ClaimText { name, card, id, mobile, document_kind, validity: None };
-    Subject::of(action, &claim, options).map_err(|(outcome, _)| outcome)
+    ClaimText { name, card, id, mobile, document_kind, validity: None }
+}
+
+/// The subject of a row, or what is wrong with it.
+pub fn parsed(action: Action, row: Row<'_>, options: &ParseOptions) -> Result<Subject, Outcome> {
+    Subject::of(action, &claim(row), options).map_err(|(outcome, _)| outcome)
 }
 
 impl Session {

@@ -29,6 +29,12 @@ pub fn private(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
+/// The same, to be gone on with: what is there stays.
+pub fn private_to_go_on(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
 /// Makes a folder that only its owner may look into; one that is there is left as it is.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;

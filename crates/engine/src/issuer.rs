@@ -110,10 +110,17 @@ pub struct IssuerError {
 pub struct Issuers {
     /// Sorted by [`Key`]; at most one for each.
     issuers: Vec<Issuer>,
-    /// The keys of `issuers`, apart so that a search touches little memory.
-    keys: Vec<Key>,
-    /// Lengths of prefixes that occur, the longest first.
-    prefix_lengths: Vec<u8>,
+    /// A tree of the prefixes, a digit a step; the first is its root.
+    steps: Vec<Step>,
+}
+
+/// What is known after some digits of a card number.
+#[derive(Clone, Debug, Default)]
+struct Step {
+    /// The next step for each digit; 0: no prefix goes on like this.
+    next: [u32; 10],
+    /// The issuers whose prefix ends here: the first, and how many.
+    ending: (u32, u32),
 }
 
 /// Prefix length, prefix as a number, card length (0 for any).
@@ -150,13 +157,23 @@ impl Issuers {
     /// The issuer of a card: of the prefixes that fit, the longest that has a row for the card's
     /// length or for any length.
     pub fn lookup(&self, card: &CardNumber) -> Option<&Issuer> {
-        let digits = card.as_str();
-        self.prefix_lengths.iter().find_map(|&prefix_length| {
-            let prefix: u64 = digits[..prefix_length as usize].parse().ok()?;
-            let find = |length| self.keys.binary_search(&(prefix_length, prefix, length)).ok();
-            let at = find(digits.len() as u8).or_else(|| find(ANY_LENGTH))?;
-            Some(&self.issuers[at])
-        })
+        self.lookup_digits(card.as_bytes())
+    }
+
+    /// The same by the digits of a card number.
+    pub(crate) fn lookup_digits(&self, digits: &[u8]) -> Option<&Issuer> {
+        let (mut step, mut found) = (self.steps.first()?, None);
+        for digit in digits {
+            match step.next.get(usize::from(digit.wrapping_sub(b'0'))) {
+                None | Some(0) => break,
+                Some(next) => step = &self.steps[*next as usize],
+            }
+            let (first, count) = step.ending;
+            let ending = &self.issuers[first as usize..(first + count) as usize];
+            let of = |length: Option<u8>| ending.iter().find(move |issuer| issuer.length == length);
+            found = of(Some(digits.len() as u8)).or_else(|| of(None)).or(found);
+        }
+        found
     }
 
     /// Every row, sorted by length of prefix, prefix and card length.
@@ -186,11 +203,23 @@ impl Issuers {
             }
             same
         });
-        let (keys, issuers): (Vec<Key>, Vec<Issuer>) = by_key.into_iter().unzip();
-        let mut prefix_lengths: Vec<u8> = keys.iter().map(|key| key.0).collect();
-        prefix_lengths.dedup();
-        prefix_lengths.reverse();
-        Issuers { issuers, keys, prefix_lengths }
+        let issuers: Vec<Issuer> = by_key.into_iter().map(|(_, issuer)| issuer).collect();
+        let mut steps = vec![Step::default()];
+        for (at, issuer) in issuers.iter().enumerate() {
+            let mut step = 0;
+            for digit in issuer.prefix.bytes().map(|digit| usize::from(digit - b'0')) {
+                if steps[step].next[digit] == 0 {
+                    steps[step].next[digit] = steps.len() as u32;
+                    steps.push(Step::default());
+                }
+                step = steps[step].next[digit] as usize;
+            }
+            let (first, count) = &mut steps[step].ending;
+            // Those of one prefix follow one another.
+            *first = if *count == 0 { at as u32 } else { *first };
+            *count += 1;
+        }
+        Issuers { issuers, steps }
     }
 }
 

@@ -28,7 +28,7 @@ mod usage;
 pub use accounts::{
     AccountRow, Accounts, AccountsOfRecord, Census, Change as AccountChange, Done as AccountDone, Followed,
     Follower, Freshness, Import, Made as MadeTable, Order as AccountOrder, Person, Rewrap, SharedAccounts,
-    Source, Spot as AccountSpot, TablePlace,
+    Source, Spot as AccountSpot, TableMaker, TablePlace,
 };
 pub use copy::{Copied, CopyError, Progress as CopyProgress, StorePlace, copy};
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, LookedBack, Newest, Opened, Put, Unerased};

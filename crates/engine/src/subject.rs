@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use crate::action::{Action, Element};
 use crate::claim::{Claim, ClaimText};
 use crate::outcome::{Outcome, Row};
+use crate::vault::Elements;
 
 /// Who is claimed to have what: the well-formed elements an action takes, not yet compared with anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +142,30 @@ impl Subject {
     }
 }
 
+/// The elements of a claim, where each is written as it is compared already, as nearly all are: nothing is
+/// copied. Of all others, right or wrong, nothing; [`Subject::of`] says what they are.
+pub(crate) fn canonical<'a>(
+    action: Action,
+    claim: &ClaimText<'a>,
+    options: &ParseOptions,
+) -> Option<Elements<'a>> {
+    let taken = |element, text: &'a str, is_canonical: bool| match action.takes(element) {
+        true => is_canonical.then_some(text.as_bytes()),
+        false => Some(&[][..]),
+    };
+    let name = taken(Element::Name, claim.name, name::is_plain_han(claim.name))?;
+    let is_id = claim.document_kind == 0
+        && resident_id::is_canonical(claim.id.as_bytes(), options.test_land, options.today);
+    Some(Elements {
+        card: taken(Element::Card, claim.card, card::is_canonical(claim.card.as_bytes()))?,
+        name_exact: name,
+        name_loose: name,
+        id: taken(Element::Id, claim.id, is_id)?,
+        mobile: taken(Element::Mobile, claim.mobile, mobile::is_canonical(claim.mobile.as_bytes()))?,
+    })
+    .filter(|_| claim.validity.is_none())
+}
+
 /// Another document, or just wrong. A document is recognised only by forms that no slip in typing
 /// an 18-digit number can produce, so a typing error is always [`Outcome::IdInvalid`].
 fn why_not_resident_id(id: &str, options: &ParseOptions) -> (Outcome, Row) {
@@ -254,6 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn the_short_way_is_taken_by_a_usual_row() {
+        let claim =
+            ClaimText { name: NAME, card: CARD, id: ID, mobile: MOBILE, document_kind: 0, validity: None };
+        assert!(canonical(Action::FourElements, &claim, &options()).is_some());
+        assert!(
+            canonical(Action::FourElements, &ClaimText { document_kind: 1, ..claim }, &options()).is_none()
+        );
+        assert!(
+            canonical(Action::TwoElements, &ClaimText { document_kind: 1, id: "", ..claim }, &options())
+                .is_some()
+        );
+    }
+
+    #[test]
     fn debug_is_masked() {
         let claim = Claim::new(NAME, CARD, ID, MOBILE, 0).with_validity(Some(("20200101", "00000000")));
         let subject = Subject::parse(Action::FourElements, &claim, &options()).unwrap();
@@ -287,6 +326,27 @@ mod tests {
             id.replace_range(at..=at, &wrong);
             prop_assume!(id != ID);
             prop_assert_eq!(row(NAME, CARD, &id, MOBILE, 0), Some((Outcome::IdInvalid, 3)));
+        }
+
+        /// Texts that are nearly canonical: what the short way takes, the long way gives too.
+        #[test]
+        fn the_short_way_takes_what_the_long_way_leaves_as_it_is(
+            name in "[\u{4E00}-\u{4E05}·a ]{0,4}|韦小宝", card in "[0-9]{12,20}|6{15}|62257688 88888888",
+            id in "340103202308176095|34010320230817609[0-9X]|990101199001010019|[0-9]{15}",
+            mobile in "1[2-9][0-9]{9}| ?1[3-9][0-9]{9}|[0-9]{10,12}", kind in 0i64..2,
+        ) {
+            let claim = ClaimText { name: &name, card: &card, id: &id, mobile: &mobile, document_kind: kind, validity: None };
+            for action in Action::ALL {
+                let long = Subject::of(action, &claim, &options());
+                let Some(short) = canonical(action, &claim, &options()) else { continue };
+                let long = long.unwrap();
+                let bytes = |text: Option<&[u8]>| text.unwrap_or_default().to_vec();
+                prop_assert_eq!(short.card, bytes(long.card.as_ref().map(CardNumber::as_bytes)));
+                prop_assert_eq!(short.name_exact, bytes(long.name.as_ref().map(HolderName::e0)));
+                prop_assert_eq!(short.name_loose, bytes(long.name.as_ref().map(HolderName::e1)));
+                prop_assert_eq!(short.id, bytes(long.id.as_ref().map(ResidentId::as_bytes)));
+                prop_assert_eq!(short.mobile, bytes(long.mobile.as_ref().map(Mobile::as_bytes)));
+            }
         }
 
         #[test]

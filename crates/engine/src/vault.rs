@@ -229,6 +229,15 @@ pub fn signature_holds(public_key: &[u8; 32], message: &[u8], signature: &[u8; 6
         .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
 }
 
+/// Overwrites bytes that are given up, such as people's rows, and whatever room is behind them; none are left. As
+/// [`zeroize`] does, which goes byte by byte: of a file's rows that took as long as looking them up.
+pub fn wipe(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.capacity(), 0);
+    bytes.fill(0);
+    zeroize::optimization_barrier(&bytes[..]);
+    bytes.clear();
+}
+
 /// Random bytes for nonces, salts and ids: as unpredictable, without a system call each. From a
 /// generator of this thread (ChaCha, seeded by the operating system and again after each 64 KiB); keys
 /// and secrets are made by [`random`].

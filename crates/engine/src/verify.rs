@@ -19,6 +19,7 @@ use crate::outcome::{Outcome, Reason, Row};
 use crate::route::{Deal, Purchase, RecordTurn, Routing};
 use crate::settle::{Desk, Settled, Settlement, Writing};
 use crate::store::{AccountRow, Accounts, StoreError};
+use crate::subject::card::luhn_holds;
 use crate::subject::{CardNumber, NameClass, Subject};
 use crate::vault::{BlindIndex, Elements, Keys, Verifier, Verifiers, nonce};
 use crate::{Engine, IssuerPolicy, Policy};
@@ -756,7 +757,7 @@ fn find_out(
         Some(card) => about_card(engine, &desk.accounts, policy, keys, question.action, card, subject),
         None => about_person(&desk.accounts, keys, question.action, subject),
     };
-    match found.and_then(|found| possible(question.action, found)) {
+    match found.and_then(|found| possible(question.action, found.outcome).map(|_| found)) {
         Ok(found) => Ok(Found { attempts, ..found }),
         Err(refusal) => {
             if let Some((refs, counted)) = &attempts {
@@ -770,34 +771,30 @@ fn find_out(
     }
 }
 
-/// What the accounts of record say about some subjects; nothing is counted or charged. What takes time is done
-/// for all of them at once: fetching from memory, and enciphering.
+/// What the accounts of record say about many cards with what is claimed of them; nothing is counted or charged.
+/// What takes time is done for all of them at once: fetching from memory, and enciphering.
+///
+/// Only under the one version of the keys that there is: while a rotation moves the accounts, each is looked for
+/// under two and compared under its own ([`on_record`]).
 pub(crate) fn all_on_record(
     engine: &Engine,
     accounts: &Accounts,
     policy: &Policy,
     keys: &Keys,
     action: Action,
-    subjects: &[&Subject],
+    claims: &[Elements<'_>],
 ) -> Result<Vec<Outcome>, Refusal> {
-    let cards: Option<Vec<&CardNumber>> = subjects.iter().map(|subject| subject.card.as_ref()).collect();
-    // While a rotation moves the accounts, each is looked for under two versions and compared under its own.
-    let (Some(cards), [under]) = (cards, keys.account_versions()) else {
-        let each = subjects.iter();
-        return each.map(|subject| on_record(engine, accounts, policy, keys, action, subject)).collect();
-    };
-    let indexes = keys.index_many(cards.iter().map(|card| card.as_bytes()), under);
+    let under = keys.accounts();
+    let indexes = keys.index_many(claims.iter().map(|claim| claim.card), under);
     accounts.look_with(keys).map_err(unread)?;
     accounts.fetch(&indexes);
-    let elements: Vec<_> =
-        cards.iter().zip(subjects).map(|(card, subject)| elements_of(card, subject)).collect();
-    let claimed = keys.verify_many(&elements, under);
+    let claimed = keys.verify_many(claims, under);
     let issuers = engine.issuers();
-    let each = cards.iter().zip(&indexes).zip(&claimed);
-    let answer = |((card, index), claimed): ((&&CardNumber, &BlindIndex), &Verifiers)| {
+    let each = claims.iter().zip(&indexes).zip(&claimed);
+    let answer = |((claim, index), claimed): ((&Elements<'_>, &BlindIndex), &Verifiers)| {
         let record = accounts.find_indexed(index, keys).map_err(unread)?;
-        let found = compared(&issuers, policy, action, card, record.as_ref(), claimed);
-        possible(action, found).map(|found| found.outcome)
+        let facts = facts(&issuers, policy, action, claim.card, record.as_ref(), claimed);
+        possible(action, decided(&facts, claim.card).0)
     };
     each.map(answer).collect()
 }
@@ -815,15 +812,15 @@ pub(crate) fn on_record(
         Some(card) => about_card(engine, accounts, policy, keys, action, card, subject),
         None => about_person(accounts, keys, action, subject),
     };
-    found.and_then(|found| possible(action, found)).map(|found| found.outcome)
+    found.and_then(|found| possible(action, found.outcome))
 }
 
 /// An answer that the action has no number for is nobody's to charge.
-fn possible(action: Action, found: Found) -> Result<Found, Refusal> {
-    if action.gives(found.outcome) {
-        return Ok(found);
+fn possible(action: Action, outcome: Outcome) -> Result<Outcome, Refusal> {
+    if action.gives(outcome) {
+        return Ok(outcome);
     }
-    let (action, outcome) = (action.name(), found.outcome.name());
+    let (action, outcome) = (action.name(), outcome.name());
     tracing::error!(action, outcome, "an answer this action does not have");
     Err(Refusal::Stopped)
 }
@@ -850,10 +847,12 @@ fn about_card(
     let record = found.map_err(unread)?;
     let version = record.as_ref().and_then(|row| keys.account_version(row.keys));
     let claimed = keys.verifiers(&elements_of(card, subject), version.unwrap_or(keys.accounts()));
-    Ok(compared(&engine.issuers(), policy, action, card, record.as_ref(), &claimed))
+    let issuers = engine.issuers();
+    let facts = facts(&issuers, policy, action, card.as_bytes(), record.as_ref(), &claimed);
+    Ok(compared(&facts, card))
 }
 
-fn elements_of<'a>(card: &'a CardNumber, subject: &'a Subject) -> Elements<'a> {
+pub(crate) fn elements_of<'a>(card: &'a CardNumber, subject: &'a Subject) -> Elements<'a> {
     Elements {
         card: card.as_bytes(),
         name_exact: subject.name.as_ref().map_or(&[], |name| name.e0()),
@@ -863,34 +862,46 @@ fn elements_of<'a>(card: &'a CardNumber, subject: &'a Subject) -> Elements<'a> {
     }
 }
 
-/// What a card's record and a claim's verifiers come to.
-fn compared(
-    issuers: &Issuers,
+/// How a card's record and a claim's verifiers stand to each other.
+fn facts<'a>(
+    issuers: &'a Issuers,
     policy: &Policy,
     action: Action,
-    card: &CardNumber,
-    record: Option<&AccountRow>,
+    card: &[u8],
+    record: Option<&'a AccountRow>,
     claimed: &Verifiers,
-) -> Found {
+) -> Facts<'a> {
     // Without a record the comparison is made all the same, so that its time tells nothing.
     let bytes = if record.is_some_and(|row| row.is_short) { 8 } else { 16 };
     let on_record = record.map_or_else(dummy, |row| row.verifiers);
-    let compared = Compared::of(action, &on_record, claimed, bytes);
-    let facts = Facts {
+    Facts {
         action,
         record,
-        compared,
-        issuer: issuers.lookup(card),
+        compared: Compared::of(action, &on_record, claimed, bytes),
+        issuer: issuers.lookup_digits(card),
         issuer_policy: policy.issuer,
         privacy_order: policy.privacy_order,
-    };
-    if action == Action::CardInformation {
-        return Found::by(card_information(&facts, card.luhn_valid()));
     }
-    let decision = decide(&facts);
+}
+
+/// What the facts about a card come to.
+fn decided(facts: &Facts<'_>, card: &[u8]) -> (Outcome, Row) {
+    match facts.action {
+        Action::CardInformation => card_information(facts, luhn_holds(card)),
+        _ => decide(facts),
+    }
+}
+
+/// The same, with what else is told or kept about it.
+fn compared(facts: &Facts<'_>, card: &CardNumber) -> Found {
+    let Facts { compared, record, .. } = facts;
+    let decision = decided(facts, card.as_bytes());
+    if facts.action == Action::CardInformation {
+        return Found::by(decision);
+    }
     let name_class = (decision.0 == Outcome::Pass).then_some(compared.name_class);
     let differs = record.is_some().then(|| compared.differs());
-    let reasons = reasons(decision.1, &facts);
+    let reasons = reasons(decision.1, facts);
     // An issuer that is known not to take part is nobody's to ask.
     let holds = record.is_some() || decision.1 == Row(8);
     let record = if holds { Record::Holds } else { Record::Misses };

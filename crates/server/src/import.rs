@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use engine::account::{AccountError, AccountText};
+use engine::account::{Account, AccountError, AccountText};
 use engine::clock::Clock;
 use engine::operator::Act;
-use engine::store::{AccountChange, AccountsOfRecord, Import, Source};
+use engine::store::{AccountChange, AccountsOfRecord, Import, Source, TableMaker};
 use engine::subject::{CardNumber, ParseOptions};
-use engine::vault::Vault;
+use engine::vault::{Keys, Vault};
 use engine::{Engine, Policy};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -32,6 +32,10 @@ use rejected::Rejected;
 
 /// Rows in a chunk: enough that handing it on costs nothing.
 const CHUNK_ROWS: usize = 1024;
+
+/// A file of more batches than this is sorted before it is written, some batches at a time.
+const FEW_BATCHES: u64 = 10;
+const RUN_BATCHES: usize = 5;
 
 /// What can be imported.
 #[derive(Subcommand)]
@@ -164,10 +168,22 @@ pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
         "the rejected rows would overwrite the file itself; name another --rejected"
     );
     let mut rejected = Rejected::open(path, is.rejected_bytes)?;
+    let (keys, mut table) = (installation.vault.keys(), None);
     if !is.is_sweeping {
         let bar = bar(&input, is.rows);
-        input.skip(is.rows)?;
-        is = load(&mut accounts, input, is, &mut rejected, rules, options.batch.get(), &bar)?;
+        let batch_rows = options.batch.get();
+        let is_large = input.rows_about() > FEW_BATCHES * batch_rows as u64;
+        let way = match is.has_runs || is.rows == 0 && is_large && accounts.takes_runs() {
+            true => Way::Sorted,
+            false => Way::Direct,
+        };
+        if !is.is_merging {
+            input.skip(is.rows)?;
+            is = load(&mut accounts, input, is, &mut rejected, rules, way, batch_rows, &bar)?;
+        }
+        if is.has_runs {
+            table = write_runs(&mut accounts, &is, &keys, batch_rows, &bar)?;
+        }
         bar.finish_and_clear();
     }
     let taken = is.rows - is.rejected;
@@ -176,7 +192,7 @@ pub fn run(What::Accounts(options): &What) -> anyhow::Result<()> {
     while !has_ended {
         (is, has_ended) = accounts.sweep()?;
     }
-    accounts.make_table_if_due(&installation.vault.keys())?;
+    accounts.make_table_if_due(table, &keys)?;
     let rejected_file = rejected.finish()?;
     let seconds = began.elapsed().as_secs_f64();
     let summary = Summary {
@@ -258,18 +274,54 @@ enum Reason {
 
 type Chunk = anyhow::Result<Rows>;
 
+/// How rows come among the accounts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// As they come.
+    Direct,
+    /// Sorted by index before.
+    Sorted,
+}
+
+/// Writes rows that were read and sorted. Gives the sealed table of them, if they are all there is.
+fn write_runs(
+    accounts: &mut AccountsOfRecord,
+    is: &Import,
+    keys: &Keys,
+    batch_rows: usize,
+    bar: &ProgressBar,
+) -> anyhow::Result<Option<TableMaker>> {
+    let (began, mut written) = (Instant::now(), 0);
+    bar.set_length(is.rows);
+    let told = |rows| {
+        written += rows;
+        let rate = written as f64 / began.elapsed().max(Duration::from_millis(1)).as_secs_f64();
+        bar.set_message(format!(
+            "{} rows read, {} written, {}/s",
+            HumanCount(is.rows),
+            HumanCount(written),
+            HumanCount(rate as u64)
+        ));
+        bar.set_position(written);
+    };
+    Ok(accounts.merge_runs(batch_rows, keys, told)?)
+}
+
 /// Reads, checks and writes to the end of the file.
+#[expect(clippy::too_many_arguments, reason = "it is the story of an import, and these take part in it")]
 fn load(
     accounts: &mut AccountsOfRecord,
     mut input: Input,
     mut is: Import,
     rejected: &mut Rejected,
     rules: &Rules<'_>,
+    way: Way,
     batch_rows: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<Import> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let depth = (batch_rows / CHUNK_ROWS / workers).clamp(2, 256);
+    let batch_rows = if way == Way::Sorted { RUN_BATCHES * batch_rows } else { batch_rows };
     let done = input.done();
     let (began, first) = (Instant::now(), is.rows);
     std::thread::scope(|scope| {
@@ -301,11 +353,12 @@ fn load(
                 if batch.len() < batch_rows && read.rows < 4 * batch_rows as u64 {
                     continue;
                 }
-                is = commit(accounts, &mut batch, &mut read, rejected)?;
+                is = commit(accounts, way, &mut batch, &mut read, rejected)?;
             } else {
-                is = commit(accounts, &mut batch, &mut read, rejected)?;
+                is = commit(accounts, way, &mut batch, &mut read, rejected)?;
+                let are = if way == Way::Sorted { "read, and none is loaded" } else { "loaded" };
                 chunk.with_context(|| {
-                    format!("the file cannot be read on; {} rows of it are loaded", HumanCount(is.rows))
+                    format!("the file cannot be read on; {} rows of it are {are}", HumanCount(is.rows))
                 })?;
             }
             let rate = (is.rows - first) as f64 / began.elapsed().max(Duration::from_millis(1)).as_secs_f64();
@@ -321,13 +374,18 @@ fn load(
 
 fn commit(
     accounts: &mut AccountsOfRecord,
+    way: Way,
     batch: &mut Vec<AccountChange>,
     read: &mut Import,
     rejected: &mut Rejected,
 ) -> anyhow::Result<Import> {
     // First, so that a commit never promises lines that are not there.
     read.rejected_bytes = rejected.flush()?;
-    Ok(accounts.import(std::mem::take(batch), std::mem::take(read))?)
+    let (batch, read) = (std::mem::take(batch), std::mem::take(read));
+    Ok(match way {
+        Way::Direct => accounts.import(batch, read)?,
+        Way::Sorted => accounts.add_run(batch, read)?,
+    })
 }
 
 fn read_all(input: &mut Input, dealt: &[SyncSender<Chunk>]) {
@@ -350,26 +408,41 @@ fn check_all(chunks: &Receiver<Chunk>, give: &SyncSender<anyhow::Result<Checked>
 }
 
 fn check(rows: &Rows, rules: &Rules<'_>) -> Checked {
-    let mut checked =
-        Checked { rows: rows.len() as u64, changes: Vec::with_capacity(rows.len()), rejected: Vec::new() };
+    let keys = rules.vault.keys();
+    let (mut accounts, mut orders) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    let mut rejected = Vec::new();
     for row in rows.iter() {
-        match change(&row, rules) {
-            Ok(change) => checked.changes.push(change),
+        match order(&row, rules) {
+            Ok(Order::Put(account)) => {
+                accounts.push(account);
+                orders.push(None);
+            }
+            Ok(Order::Delete(card)) => {
+                let index = keys.index(card.as_str(), keys.accounts());
+                orders.push(Some(AccountChange::Delete(index)));
+            }
             Err(reason) => {
-                checked.rejected.push((row.line, reason));
+                rejected.push((row.line, reason));
                 // Not absent, if it can be told whose row it is.
                 let card = row.text(file::CARD).ok().and_then(|text| CardNumber::parse(&text));
-                checked
-                    .changes
-                    .extend(card.map(|card| AccountChange::Keep(rules.vault.index(card.as_str()))));
+                let index = card.map(|card| keys.index(card.as_str(), keys.accounts()));
+                orders.extend(index.map(|index| Some(AccountChange::Keep(index))));
             }
         }
     }
-    checked
+    // All accounts at once: they are enciphered side by side.
+    let mut put = AccountChange::put_all(Account::rows(&accounts, &rules.options, &keys), &keys);
+    let changes = orders.into_iter().filter_map(|order| order.or_else(|| put.next())).collect();
+    Checked { rows: rows.len() as u64, changes, rejected }
 }
 
-/// What a row does.
-fn change(row: &Row<'_>, rules: &Rules<'_>) -> Result<AccountChange, Reason> {
+/// What a row wants.
+enum Order {
+    Put(Account),
+    Delete(CardNumber),
+}
+
+fn order(row: &Row<'_>, rules: &Rules<'_>) -> Result<Order, Reason> {
     if let Some((columns, wanted)) = row.wrong_columns {
         return Err(Reason::Columns(columns, wanted));
     }
@@ -377,8 +450,7 @@ fn change(row: &Row<'_>, rules: &Rules<'_>) -> Result<AccountChange, Reason> {
     match row.text(file::OP)?.trim() {
         "" | "upsert" => {}
         "delete" => {
-            let card = CardNumber::parse(&card).ok_or(AccountError::Card)?;
-            return Ok(AccountChange::Delete(rules.vault.index(card.as_str())));
+            return Ok(Order::Delete(CardNumber::parse(&card).ok_or(AccountError::Card)?));
         }
         _ => return Err(Reason::Op),
     }
@@ -391,7 +463,7 @@ fn change(row: &Row<'_>, rules: &Rules<'_>) -> Result<AccountChange, Reason> {
         state: &row.text(file::STATE)?,
         validity: &row.text(file::VALIDITY)?,
     };
-    Ok(AccountChange::put(text.row(&rules.options, rules.vault)?, rules.vault))
+    Ok(Order::Put(text.read(&rules.options)?))
 }
 
 fn print(summary: &Summary<'_>, options: &Options) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ mod import;
 mod order;
 mod record;
 mod rewrap;
+mod runs;
 mod shared;
 mod table;
 
@@ -23,7 +24,7 @@ pub use follow::{Followed, Follower, Freshness};
 pub use record::AccountsOfRecord;
 pub use rewrap::Rewrap;
 pub use shared::SharedAccounts;
-pub use table::{Made, TablePlace};
+pub use table::{Made, TableMaker, TablePlace};
 
 pub use import::{Change, Import, Source};
 pub use order::{Done, Order, Spot};
@@ -127,6 +128,15 @@ const SCHEMA: Schema = Schema {
             erased INTEGER NOT NULL    -- nothing is left here of whoever was erased up to this change
         );
     ",
+        "
+        -- Rows of an import that were read and are in `accounts.runs`, to be written in order; see runs.rs.
+        CREATE TABLE run (
+            number INTEGER PRIMARY KEY,
+            ends   INTEGER NOT NULL,   -- the byte behind its last row
+            keys   INTEGER             -- version of the keys over its rows; NULL: it has only indexes
+        );
+        ALTER TABLE import ADD COLUMN merged BLOB;  -- they are written up to this index
+    ",
     ],
 };
 
@@ -211,18 +221,51 @@ impl AccountRow {
     /// Authenticates what the verifiers do not: state, kind, and the row they stand in. Nothing if
     /// there are no keys of its version.
     fn mac(&self, keys: &Keys) -> Option<[u8; 16]> {
-        let plain = [u8::from(self.has_mobile), self.state.code(), self.kind.code()];
+        Some(keys.account_version(self.keys)?.row_mac(&[&self.authenticated()]))
+    }
+
+    /// [`AccountRow::mac`] of many rows, in their order.
+    fn macs<'a>(rows: impl Iterator<Item = &'a AccountRow> + Clone, keys: &Keys) -> Vec<Option<[u8; 16]>> {
+        let version = rows.clone().next().map(|row| row.keys);
+        let under = version.and_then(|version| keys.account_version(version));
+        match under.filter(|under| rows.clone().all(|row| row.keys == under.version)) {
+            Some(under) => {
+                under.row_macs(rows.map(AccountRow::authenticated)).into_iter().map(Some).collect()
+            }
+            None => rows.map(|row| row.mac(keys)).collect(),
+        }
+    }
+
+    /// What is authenticated.
+    fn authenticated(&self) -> [u8; AUTHENTICATED_BYTES] {
         let Verifiers { name_exact, name_loose, id, mobile } = &self.verifiers;
         // What is not stored is not covered: without it, the row reads as nothing.
         let mobile = if self.has_mobile { mobile.0 } else { [0; 16] };
+        let plain = [u8::from(self.has_mobile), self.state.code(), self.kind.code()];
         // Which of these there are is told by the first byte: without it they could change places.
-        let person = self.person.columns();
-        let there = [self.person.there()];
-        let person = person.map(Option::unwrap_or_default).concat();
-        let row = [&self.index.0[..], &plain, &name_exact.0, &name_loose.0, &id.0, &mobile, &there, &person];
-        Some(keys.account_version(self.keys)?.row_mac(&row))
+        let (person, there) = (self.person.columns().map(Option::unwrap_or_default), [self.person.there()]);
+        let parts: [&[u8]; 8] = [
+            &self.index.0,
+            &plain,
+            &name_exact.0,
+            &name_loose.0,
+            &id.0,
+            &mobile,
+            &there,
+            person.as_flattened(),
+        ];
+        let mut all = [0; AUTHENTICATED_BYTES];
+        let mut rest = &mut all[..];
+        for part in parts {
+            let (here, behind) = rest.split_at_mut(part.len());
+            here.copy_from_slice(part);
+            rest = behind;
+        }
+        all
     }
 }
+
+const AUTHENTICATED_BYTES: usize = 16 + 3 + 4 * 16 + 1 + 6 * 16;
 
 /// How old what a reader sees may be.
 const LOOK_AT_MOST: Duration = Duration::from_millis(20);
@@ -701,8 +744,14 @@ fn put_one(
 }
 
 fn authentic(row: AccountRow, mac: [u8; 16], keys: &Keys) -> Result<AccountRow, StoreError> {
-    match row.mac(keys) {
-        Some(own) if bool::from(own.ct_eq(&mac)) => Ok(row),
+    let own = row.mac(keys);
+    holds(own, mac).map(|()| row)
+}
+
+/// Whether what authenticates a row is what it should be; nothing should be under keys that there are not.
+fn holds(own: Option<[u8; 16]>, mac: [u8; 16]) -> Result<(), StoreError> {
+    match own {
+        Some(own) if bool::from(own.ct_eq(&mac)) => Ok(()),
         Some(_) => {
             let what = "an account was changed outside card4e".into();
             Err(StoreError::Damaged { file: SCHEMA.file, what })

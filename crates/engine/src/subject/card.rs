@@ -21,11 +21,7 @@ impl CardNumber {
             false => Text::collect(text.chars().map(fold_wide).filter(|&c| !is_separator(c))),
         };
         let digits = digits?;
-        let bytes = digits.as_bytes();
-        let well_formed = bytes.len() >= 13
-            && bytes.iter().all(u8::is_ascii_digit)
-            && bytes.iter().any(|byte| *byte != bytes[0]);
-        well_formed.then_some(CardNumber(digits))
+        is_well_formed(digits.as_bytes()).then_some(CardNumber(digits))
     }
 
     /// The digits.
@@ -42,14 +38,7 @@ impl CardNumber {
     ///
     /// Says something only about a number nobody has a record of.
     pub fn luhn_valid(&self) -> bool {
-        let sum: u32 = (self.0.as_bytes().iter().rev().enumerate())
-            .map(|(from_right, digit)| {
-                let digit = u32::from(digit - b'0');
-                let doubled = if from_right % 2 == 1 { digit * 2 } else { digit };
-                doubled / 10 + doubled % 10
-            })
-            .sum();
-        sum.is_multiple_of(10)
+        luhn_holds(self.as_bytes())
     }
 
     /// Whether it begins with 620000, which no issuer uses: card4e's numbers for tests do.
@@ -63,6 +52,29 @@ impl CardNumber {
         let hidden = digits.len() - 10;
         format!("{}{}{}", &digits[..6], "*".repeat(hidden), &digits[digits.len() - 4..])
     }
+}
+
+/// Whether a text is what [`CardNumber::parse`] gives, as it stands.
+pub(super) fn is_canonical(text: &[u8]) -> bool {
+    text.len() <= 19 && is_well_formed(text)
+}
+
+fn is_well_formed(digits: &[u8]) -> bool {
+    digits.len() >= 13
+        && digits.iter().all(u8::is_ascii_digit)
+        && digits.iter().any(|digit| *digit != digits[0])
+}
+
+/// [`CardNumber::luhn_valid`] of the digits.
+pub(crate) fn luhn_holds(digits: &[u8]) -> bool {
+    let sum: u32 = (digits.iter().rev().enumerate())
+        .map(|(from_right, digit)| {
+            let digit = u32::from(digit - b'0');
+            let doubled = if from_right % 2 == 1 { digit * 2 } else { digit };
+            doubled / 10 + doubled % 10
+        })
+        .sum();
+    sum.is_multiple_of(10)
 }
 
 impl fmt::Debug for CardNumber {

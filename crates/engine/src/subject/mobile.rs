@@ -16,12 +16,7 @@ impl Mobile {
     /// This is how strict the two wires are; existing clients rely on a refusal.
     pub fn parse(text: &str) -> Option<Mobile> {
         let digits = Text::<11>::of(text.trim())?;
-        let bytes = digits.as_bytes();
-        let well_formed = bytes.len() == 11
-            && bytes[0] == b'1'
-            && (b'3'..=b'9').contains(&bytes[1])
-            && bytes.iter().all(u8::is_ascii_digit);
-        well_formed.then_some(Mobile(digits))
+        is_canonical(digits.as_bytes()).then_some(Mobile(digits))
     }
 
     /// The number as people and exports write it, for imports: full-width digits, blanks, hyphens
@@ -51,6 +46,14 @@ impl Mobile {
         let digits = self.as_str();
         format!("{}****{}", &digits[..3], &digits[7..])
     }
+}
+
+/// Whether a text is what [`Mobile::parse`] gives, as it stands.
+pub(super) fn is_canonical(text: &[u8]) -> bool {
+    text.len() == 11
+        && text[0] == b'1'
+        && (b'3'..=b'9').contains(&text[1])
+        && text.iter().all(u8::is_ascii_digit)
 }
 
 impl fmt::Debug for Mobile {

@@ -131,7 +131,7 @@ fn is_left_out(c: char) -> bool {
 }
 
 /// Nearly every name: common Han characters only. The rules leave such a text as it is.
-fn is_plain_han(text: &str) -> bool {
+pub(super) fn is_plain_han(text: &str) -> bool {
     // Each of these characters has three bytes.
     (3..=3 * CODE_POINTS_MAX).contains(&text.len())
         && text.chars().all(|c| matches!(c, '\u{4E00}'..='\u{9FFF}'))

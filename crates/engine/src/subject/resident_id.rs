@@ -19,14 +19,7 @@ impl ResidentId {
         // Nearly every number is as it should be already.
         let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'X');
         let id = if is_plain { Text::<18>::of(text) } else { Text::collect(folded(text)) }?;
-        let (&check, body) = id.as_bytes().split_last()?;
-        let body: &[u8; 17] = body.try_into().ok()?;
-        let well_formed = body.iter().all(u8::is_ascii_digit)
-            && check == check_character(body)
-            && is_province(&body[..2], test_land);
-        let birth = date_in(&body[6..14])?;
-        let born = birth.year() >= 1900 && birth <= today;
-        (well_formed && born).then_some(ResidentId(id))
+        is_canonical(id.as_bytes(), test_land, today).then_some(ResidentId(id))
     }
 
     /// The 18 characters that belong to a first-generation number of 15 digits, for records that
@@ -58,6 +51,16 @@ impl ResidentId {
         let id = self.as_str();
         format!("{}{}{}", &id[..1], "*".repeat(16), &id[17..])
     }
+}
+
+/// Whether a text is what [`ResidentId::parse`] gives, as it stands.
+pub(super) fn is_canonical(text: &[u8], test_land: bool, today: Date) -> bool {
+    let Some((&check, body)) = text.split_last() else { return false };
+    let Ok(body) = <&[u8; 17]>::try_from(body) else { return false };
+    body.iter().all(u8::is_ascii_digit)
+        && check == check_character(body)
+        && is_province(&body[..2], test_land)
+        && date_in(&body[6..14]).is_some_and(|birth| birth.year() >= 1900 && birth <= today)
 }
 
 impl fmt::Debug for ResidentId {

@@ -84,6 +84,13 @@ impl AccountKeys {
         tag
     }
 
+    /// The same of many rows, side by side.
+    pub(crate) fn row_macs<const N: usize>(&self, rows: impl Iterator<Item = [u8; N]>) -> Vec<[u8; 16]> {
+        let mut messages = Messages::with_room_for(rows.size_hint().0 * N.div_ceil(48));
+        rows.for_each(|row| messages.push(&self.row, &[&row]));
+        self.row.tags(&messages).into_iter().map(|tag| tag.0).collect()
+    }
+
     /// Index and verifiers without their wrapping. Never stored, never shown: with the inner key they
     /// could be enumerated.
     pub(crate) fn unwrapped(&self, index: &BlindIndex, verifiers: &Verifiers) -> Unwrapped {
@@ -259,9 +266,9 @@ impl Keys {
         cards: impl Iterator<Item = &'a [u8]>,
         under: &AccountKeys,
     ) -> Vec<BlindIndex> {
-        let mut messages = Messages::default();
+        let mut messages = Messages::with_room_for(cards.size_hint().0);
         cards.for_each(|card| messages.push(&self.inner, &[&[0], card]));
-        let mut blocks: Vec<_> = self.inner.tags(&messages).map(Array::from).collect();
+        let mut blocks = self.inner.tags(&messages);
         under.index.encrypt_blocks(&mut blocks);
         blocks.into_iter().map(|block| BlindIndex(block.into())).collect()
     }
@@ -270,12 +277,12 @@ impl Keys {
     pub(crate) fn verify_many(&self, all: &[Elements<'_>], under: &AccountKeys) -> Vec<Verifiers> {
         // A column at a time: messages of about the same length, and one key to wrap them.
         let [name_exact, name_loose, id, mobile] = COLUMNS.map(|column| {
-            let mut messages = Messages::default();
+            let mut messages = Messages::with_room_for(all.len());
             for of in all {
                 let tag = [column as u8, of.card.len() as u8];
                 messages.push(&self.inner, &[&tag, of.card, of.column(column)]);
             }
-            let mut blocks: Vec<_> = self.inner.tags(&messages).map(Array::from).collect();
+            let mut blocks = self.inner.tags(&messages);
             under.column(column).encrypt_blocks(&mut blocks);
             blocks
         });

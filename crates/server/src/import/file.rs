@@ -6,15 +6,16 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, Cursor, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, bail, ensure};
+use engine::vault::wipe;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroize;
 
 use super::parquet_file::ParquetRows;
 use super::{Encoding, Reason, Unusable};
@@ -35,6 +36,8 @@ pub const VALIDITY: usize = 7;
 const HEAD_BYTES: u64 = 1 << 20;
 /// A longer line is none of an accounts file.
 const LINE_BYTES_MAX: usize = 64 << 10;
+/// Read at once.
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// A file that is being read.
 pub struct Input {
@@ -42,6 +45,7 @@ pub struct Input {
     pub identity: Option<[u8; 32]>,
     format: Format,
     size: Option<u64>,
+    is_gzip: bool,
     done: Done,
 }
 
@@ -78,17 +82,29 @@ impl Input {
             return Ok(Input {
                 identity,
                 size: Some(rows.count()),
+                is_gzip: false,
                 format: Format::Parquet(Box::new(rows)),
                 done,
             });
         }
+        let is_gzip = is_gzip(&head);
         let rows = CsvRows::open(unpacked(raw, head, &done)?, encoding)?;
-        Ok(Input { identity, size, format: Format::Csv(Box::new(rows)), done })
+        Ok(Input { identity, size, is_gzip, format: Format::Csv(Box::new(rows)), done })
     }
 
     /// How much there is, if that is known.
     pub fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// How many rows there are about, as far as the size of the file tells; 0 where it has none.
+    pub fn rows_about(&self) -> u64 {
+        let size = self.size.unwrap_or(0);
+        match &self.format {
+            Format::Parquet(_) => size,
+            Format::Csv(_) if self.is_gzip => size / 25,
+            Format::Csv(_) => size / 80,
+        }
     }
 
     /// How much of it is read.
@@ -193,13 +209,23 @@ impl<R: Read> Read for Counted<R> {
 /// Read by hand, because a line is a row here: a CSV reader that honours quotes would let one stray
 /// quote swallow the rest of the file, and without quotes there is nothing left but to split.
 pub struct Lines {
-    text: BufReader<Raw>,
-    /// The last line read, without its end.
-    pub line: Vec<u8>,
+    text: Raw,
+    /// What was read last, wiped in the end.
+    buffer: Vec<u8>,
+    /// Of it, what no line was made of yet.
+    rest: Range<usize>,
+    /// Of it, the last line, without its end.
+    line: Range<usize>,
     /// Its number, from 1.
     pub number: u64,
     /// How many bytes were read up to its end.
     pub bytes: u64,
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        wipe(&mut self.buffer);
+    }
 }
 
 impl Lines {
@@ -221,34 +247,61 @@ impl Lines {
         let mut all = Cursor::new(head);
         all.set_position(mark);
         let text: Raw = Box::new(all.chain(text));
-        Ok(Lines { text: BufReader::with_capacity(1 << 18, text), line: Vec::new(), number: 0, bytes: mark })
+        Ok(Lines { text, buffer: vec![0; BUFFER_BYTES], rest: 0..0, line: 0..0, number: 0, bytes: mark })
+    }
+
+    /// The last line read, without its end.
+    pub fn line(&self) -> &[u8] {
+        &self.buffer[self.line.clone()]
     }
 
     /// The next line that is neither empty nor a comment; `false` at the end.
     pub fn next_line(&mut self) -> anyhow::Result<bool> {
         loop {
-            self.line.clear();
-            let read = (&mut self.text).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut self.line)?;
-            if read == 0 {
-                return Ok(false);
-            }
-            if read > LINE_BYTES_MAX {
+            let rest = &self.buffer[self.rest.clone()];
+            let length = match memchr::memchr(b'\n', rest) {
+                Some(end) => end + 1,
+                None if rest.len() <= LINE_BYTES_MAX && self.read_on()? => continue,
+                None if self.rest.is_empty() => return Ok(false),
+                None => self.rest.len(),
+            };
+            if length > LINE_BYTES_MAX {
                 bail!("a line is longer than 64 KiB; is this a CSV file?");
             }
             self.number += 1;
-            self.bytes += read as u64;
-            while matches!(self.line.last(), Some(b'\n' | b'\r')) {
-                self.line.pop();
+            self.bytes += length as u64;
+            let start = self.rest.start;
+            self.rest.start += length;
+            let mut end = self.rest.start;
+            while end > start && matches!(self.buffer[end - 1], b'\n' | b'\r') {
+                end -= 1;
             }
-            if !self.line.is_empty() && self.line[0] != b'#' {
+            self.line = start..end;
+            if end > start && self.buffer[start] != b'#' {
                 return Ok(true);
+            }
+        }
+    }
+
+    /// Reads some more behind the rest; `false` at the end.
+    fn read_on(&mut self) -> anyhow::Result<bool> {
+        self.buffer.copy_within(self.rest.clone(), 0);
+        self.rest = 0..self.rest.len();
+        loop {
+            match self.text.read(&mut self.buffer[self.rest.end..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => {
+                    let read = read?;
+                    self.rest.end += read;
+                    return Ok(read > 0);
+                }
             }
         }
     }
 
     /// The values of the last line, which is the header.
     pub fn names(&self) -> Vec<String> {
-        let fields = self.line.split(|byte| *byte == b',');
+        let fields = self.line().split(|byte| *byte == b',');
         fields.map(|name| String::from_utf8_lossy(unquoted(name)).trim().to_owned()).collect()
     }
 }
@@ -270,19 +323,32 @@ impl CsvRows {
     }
 
     fn read(&mut self, rows: &mut Rows, at_most: usize) -> anyhow::Result<()> {
+        let mut fields = Vec::with_capacity(self.columns);
         while rows.len() < at_most && self.lines.next_line()? {
-            let fields: Vec<&[u8]> = self.lines.line.split(|byte| *byte == b',').collect();
+            let line = self.lines.line();
+            fields.clear();
+            fields.extend(fields_of(line));
             let wrong = (fields.len() != self.columns).then_some((fields.len(), self.columns));
-            let values = self.places.map(|place| place.and_then(|place| fields.get(place).copied()));
+            let values = self.places.map(|place| place.and_then(|place| fields.get(place)));
             rows.push(
                 self.lines.number,
-                values.map(|value| unquoted(value.unwrap_or_default())),
+                values.map(|value| value.map_or(&[][..], |value| unquoted(&line[value.clone()]))),
                 wrong,
                 self.encoding,
             );
         }
         Ok(())
     }
+}
+
+/// Where the values of a line are.
+pub fn fields_of(line: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    memchr::memchr_iter(b',', line).chain([line.len()]).map(move |end| {
+        let field = start..end;
+        start = end + 1;
+        field
+    })
 }
 
 /// A value without the quotes around it.
@@ -336,7 +402,7 @@ struct At {
 
 impl Drop for Rows {
     fn drop(&mut self) {
-        self.text.zeroize();
+        wipe(&mut self.text);
     }
 }
 

@@ -1,19 +1,21 @@
 //! CSV with answers: each line as it came, and behind it what was answered.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
 use engine::action::Element;
-use engine::bulk::{COLUMNS, Rows};
+use engine::bulk::{BLOCK_ROWS, COLUMNS, Rows};
 use engine::caller::Action;
 use engine::outcome::Outcome;
+use engine::vault::wipe;
 use flate2::write::GzEncoder;
-use zeroize::Zeroize;
 
-use super::{ADDED, AllAdded, Options, Range};
-use crate::import::file::{Done, Lines, Raw, unpacked, unquoted};
+use super::{ADDED, AllAdded, Options, Range as Part};
+use crate::import::file::{Done, Lines, Raw, fields_of, unpacked, unquoted};
 use crate::import::{Encoding, Unusable};
 
 /// Lines without their ends, in one piece of memory, which is wiped.
@@ -25,7 +27,7 @@ pub struct Text {
 
 impl Drop for Text {
     fn drop(&mut self) {
-        self.text.zeroize();
+        wipe(&mut self.text);
     }
 }
 
@@ -37,6 +39,8 @@ pub struct Reader {
     /// For each of our columns, which of the file's it is.
     places: [Option<usize>; COLUMNS.len()],
     encoding: Encoding,
+    /// Length of the rows that were read last.
+    last_bytes: usize,
 }
 
 impl Reader {
@@ -45,19 +49,19 @@ impl Reader {
         path: &Path,
         raw: Raw,
         head: Vec<u8>,
-        range: Range,
+        range: Part,
         options: &Options,
         done: Done,
     ) -> anyhow::Result<Reader> {
         let mut lines = Lines::open(unpacked(raw, head, &done)?, options.encoding)?;
         ensure!(lines.next_line()?, Unusable("the file has no header".into()));
-        let (header, names) = (lines.line.clone(), lines.names());
+        let (header, names) = (lines.line().to_owned(), lines.names());
         let places = places(&names, options.action)?;
-        if range != Range::WHOLE {
+        if range != Part::WHOLE {
             // The beginning of the file was looked at above.
             lines = Lines::open(part(path, range, lines.bytes)?, Encoding::Gbk)?;
         }
-        Ok(Reader { lines, header, columns: names.len(), places, encoding: options.encoding })
+        Ok(Reader { lines, header, columns: names.len(), places, encoding: options.encoding, last_bytes: 0 })
     }
 
     /// The header, as it is.
@@ -67,55 +71,52 @@ impl Reader {
 
     /// Reads so many rows, or as many as there are.
     pub fn read(&mut self, at_most: usize) -> anyhow::Result<(Rows, Text)> {
-        let (mut rows, mut text) = (Rows::default(), Text::default());
-        let mut fields: Vec<std::ops::Range<usize>> = Vec::with_capacity(self.columns);
+        // As much room as the rows before took, and some more.
+        let bytes = self.last_bytes + self.last_bytes / 8;
+        let mut rows = Rows::with_room_for(at_most.min(BLOCK_ROWS), bytes);
+        let mut text =
+            Text { text: Vec::with_capacity(bytes), ends: Vec::with_capacity(at_most.min(BLOCK_ROWS)) };
+        let mut fields = Vec::with_capacity(self.columns);
         while rows.len() < at_most && self.lines.next_line()? {
-            let line = &self.lines.line;
+            let line = self.lines.line();
             text.text.extend_from_slice(line);
             text.ends.push(text.text.len());
             fields.clear();
-            let mut start = 0;
-            for (at, _) in line.iter().enumerate().filter(|(_, byte)| **byte == b',') {
-                fields.push(start..at);
-                start = at + 1;
+            fields.extend(fields_of(line));
+            match fields.len() == self.columns {
+                true => self.push(line, &fields, &mut rows),
+                false => rows.push_unasked(),
             }
-            fields.push(start..line.len());
-            self.push(&fields, &mut rows);
         }
+        self.last_bytes = text.text.len();
         Ok((rows, text))
     }
 
-    fn push(&self, fields: &[std::ops::Range<usize>], rows: &mut Rows) {
-        if fields.len() != self.columns {
-            return rows.push_unasked();
+    fn push(&self, line: &[u8], fields: &[Range<usize>], rows: &mut Rows) {
+        // Nearly every line is sound as a whole.
+        if let (Encoding::Utf8, Ok(line)) = (self.encoding, std::str::from_utf8(line)) {
+            let value =
+                |place: Option<usize>| place.map_or("", |place| unquoted_text(&line[fields[place].clone()]));
+            let [card, name, kind, id, mobile] = self.places.map(value);
+            return rows.push([card, name, kind, id, &national(mobile)]);
         }
-        let line = &self.lines.line;
         let value =
             |place: Option<usize>| place.map_or(&[][..], |place| unquoted(&line[fields[place].clone()]));
-        let values = self.places.map(value);
-        match self.encoding {
-            Encoding::Utf8 => {
-                let texts = values.map(|value| std::str::from_utf8(value).ok());
-                match texts {
-                    [Some(card), Some(name), Some(kind), Some(id), Some(mobile)] => {
-                        rows.push([card, name, kind, id, &national(mobile)]);
-                    }
-                    _ => rows.push_unasked(),
-                }
+        let decoded = |value| match self.encoding {
+            Encoding::Utf8 => std::str::from_utf8(value).ok().map(Cow::from),
+            Encoding::Gbk => encoding_rs::GB18030.decode_without_bom_handling_and_without_replacement(value),
+        };
+        match self.places.map(value).map(decoded) {
+            [Some(card), Some(name), Some(kind), Some(id), Some(mobile)] => {
+                rows.push([&card, &name, &kind, &id, &national(&mobile)]);
             }
-            Encoding::Gbk => {
-                let gbk = encoding_rs::GB18030;
-                let texts =
-                    values.map(|value| gbk.decode_without_bom_handling_and_without_replacement(value));
-                match texts {
-                    [Some(card), Some(name), Some(kind), Some(id), Some(mobile)] => {
-                        rows.push([&card, &name, &kind, &id, &national(&mobile)]);
-                    }
-                    _ => rows.push_unasked(),
-                }
-            }
+            _ => rows.push_unasked(),
         }
     }
+}
+
+fn unquoted_text(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
 }
 
 /// A mobile as people write it: with blanks, hyphens, or the code of the country.
@@ -155,7 +156,7 @@ pub fn places(names: &[String], action: Action) -> anyhow::Result<[Option<usize>
 }
 
 /// The bytes of a part of what comes after the header: a line belongs to the part it begins in.
-fn part(path: &Path, range: Range, header: u64) -> anyhow::Result<Raw> {
+fn part(path: &Path, range: Part, header: u64) -> anyhow::Result<Raw> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let (from, to) = range.within(file.metadata()?.len().saturating_sub(header));
     let from = line_start(&file, header, from)?;
@@ -172,7 +173,7 @@ fn line_start(mut file: &File, header: u64, at: u64) -> anyhow::Result<u64> {
     let mut rest = BufReader::new(file);
     let mut skipped = Vec::new();
     let read = rest.read_until(b'\n', &mut skipped)?;
-    skipped.zeroize();
+    wipe(&mut skipped);
     Ok(before + read as u64)
 }
 
@@ -231,7 +232,8 @@ impl Writer {
             .map(|outcome| (outcome, ending(added.of(outcome).values())))
             .collect();
         let mut start = 0;
-        self.line.clear();
+        let longest = endings.iter().map(|(_, ending)| ending.len()).max().unwrap_or(0);
+        self.line.reserve(text.text.len() + longest * answers.len());
         for (end, answer) in text.ends.iter().zip(answers) {
             self.line.extend_from_slice(&text.text[start..*end]);
             let at = answer.map_or(0, |outcome| outcome as usize + 1);
@@ -239,7 +241,7 @@ impl Writer {
             start = *end;
         }
         let written = self.to.write_all(&self.line);
-        self.line.zeroize();
+        wipe(&mut self.line);
         Ok(written?)
     }
 

@@ -7,9 +7,9 @@
 
 use rusqlite::{Connection, params};
 
-use super::{AccountRow, Accounts, CachedStatement, SCHEMA, generation, put_one, putting, table};
+use super::{AccountRow, Accounts, CachedStatement, SCHEMA, generation, put_one, putting, runs, table};
 use crate::store::StoreError;
-use crate::vault::{BlindIndex, Vault};
+use crate::vault::{BlindIndex, Keys, Vault};
 use crate::watch::LastImport;
 
 /// Pages the log may hold before they are copied into the file: 128 MiB.
@@ -36,6 +36,20 @@ impl Change {
         // Without keys of its version it is refused when it is written.
         let mac = row.mac(&vault.keys()).unwrap_or_default();
         Change::Put(row, mac)
+    }
+
+    /// The same for many accounts, in their order.
+    pub fn put_all(rows: Vec<AccountRow>, keys: &Keys) -> impl Iterator<Item = Change> {
+        let macs = AccountRow::macs(rows.iter(), keys);
+        rows.into_iter().zip(macs).map(|(row, mac)| Change::Put(row, mac.unwrap_or_default()))
+    }
+
+    /// The account that is put.
+    pub(super) fn row(&self) -> Option<&AccountRow> {
+        match self {
+            Change::Put(row, _) => Some(row),
+            Change::Delete(_) | Change::Keep(_) => None,
+        }
     }
 
     pub(super) fn index(&self) -> &BlindIndex {
@@ -74,6 +88,10 @@ pub struct Import {
     pub removed: u64,
     /// Whether all rows are read and the absent are being removed.
     pub is_sweeping: bool,
+    /// Whether rows that were read are in runs ([`Accounts::add_run`]) and not yet among the accounts.
+    pub has_runs: bool,
+    /// Whether all are read, and some of them are among the accounts.
+    pub is_merging: bool,
 }
 
 impl Accounts {
@@ -84,20 +102,25 @@ impl Accounts {
         tuned
             .and_then(|()| self.db.pragma_update(None, "cache_size", -CACHE_KIB))
             .map_err(|cause| SCHEMA.error(cause))?;
-        self.change(None, |db| {
+        let (is, gave_up) = self.change(None, |db| {
             let identity = source.identity.as_ref().map(|identity| &identity[..]);
             let (last, stage, same) = last_import(db, identity, source.is_replacing)?;
             let is_unfinished = stage < DONE;
-            if is_unfinished && same && !source.from_start {
+            if is_unfinished && same && !source.from_start && !runs::are_stale(db)? {
                 return Ok((last, false));
             }
+            runs::forget(db)?;
             db.execute(
-                "UPDATE import SET generation = generation + ?2, source = ?1, is_replacing = ?2, stage = 0,
+                "UPDATE import SET generation = generation + ?2, source = ?1, is_replacing = ?2, stage = 0, merged = NULL,
                  swept = NULL, rows = 0, put = 0, deleted = 0, rejected = 0, rejected_bytes = 0, removed = 0",
                 params![identity, source.is_replacing],
             )?;
             Ok((Import::default(), is_unfinished && !same))
-        })
+        })?;
+        if !is.has_runs {
+            runs::remove(&self.path)?;
+        }
+        Ok((is, gave_up))
     }
 
     /// Writes a batch and how far the import is with it, all or nothing; of several changes of one
@@ -107,15 +130,9 @@ impl Accounts {
         let version = version_of(&batch);
         drop(self.next_in_turn()?);
         self.change(version, |db| {
-            let (mut is, ..) = last_import(db, None, false)?;
-            is.put += read.put;
-            is.rows += read.rows;
-            is.rejected += read.rejected;
-            is.rejected_bytes = read.rejected_bytes;
             table::begin_epoch(db)?;
-            is.deleted += write(db, &batch)?;
-            note(db, &is)?;
-            Ok(is)
+            read_on(db, &read)?;
+            write_all(db, &batch)
         })
     }
 
@@ -169,7 +186,8 @@ fn last_import(
 ) -> rusqlite::Result<(Import, u8, bool)> {
     let mut last = db.prepare_cached(
         "SELECT rows, put, deleted, rejected, rejected_bytes, removed, stage,
-         source IS NOT NULL AND source IS ?1 AND is_replacing = ?2 FROM import",
+         source IS NOT NULL AND source IS ?1 AND is_replacing = ?2,
+         EXISTS (SELECT 1 FROM run), merged IS NOT NULL FROM import",
     )?;
     last.query_row(params![identity, is_replacing], |row| {
         let number = |column| row.get::<_, i64>(column).map(|number| number as u64);
@@ -182,6 +200,8 @@ fn last_import(
             rejected_bytes: number(4)?,
             removed: number(5)?,
             is_sweeping: stage == SWEEPING,
+            has_runs: row.get(8)?,
+            is_merging: row.get(9)?,
         };
         Ok((import, stage, row.get(7)?))
     })
@@ -211,6 +231,25 @@ pub(super) fn version_of(batch: &[Change]) -> Option<u32> {
         Change::Put(row, _) => Some(row.keys),
         Change::Delete(_) | Change::Keep(_) => None,
     })
+}
+
+/// Notes that more rows were read; gives how far it is.
+pub(super) fn read_on(db: &Connection, read: &Import) -> rusqlite::Result<Import> {
+    let (mut is, ..) = last_import(db, None, false)?;
+    is.put += read.put;
+    is.rows += read.rows;
+    is.rejected += read.rejected;
+    is.rejected_bytes = read.rejected_bytes;
+    note(db, &is)?;
+    Ok(is)
+}
+
+/// Writes a sorted batch; gives how far it is.
+pub(super) fn write_all(db: &Connection, batch: &[Change]) -> rusqlite::Result<Import> {
+    let (mut is, ..) = last_import(db, None, false)?;
+    is.deleted += write(db, batch)?;
+    note(db, &is)?;
+    Ok(is)
 }
 
 /// Writes a sorted batch; gives how many accounts were deleted.

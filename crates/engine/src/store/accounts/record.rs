@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     AccountRow, Accounts, Census, Change, Done, Import, Order, Rewrap, SCHEMA, SharedAccounts, Source,
+    TableMaker,
 };
 use crate::store::StoreError;
 use crate::store::postgres::Database;
@@ -146,6 +147,32 @@ impl AccountsOfRecord {
         }
     }
 
+    /// Whether a large file is written faster when its rows are sorted before. Rows in a database are sorted there.
+    pub fn takes_runs(&self) -> bool {
+        matches!(self, File(_))
+    }
+
+    /// Puts rows of a large file into a run; see [`Accounts::add_run`]. With a database they are written at once.
+    pub fn add_run(&mut self, batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
+        match self {
+            File(accounts) => accounts.add_run(batch, read),
+            Shared(accounts) => accounts.import(batch, read),
+        }
+    }
+
+    /// Writes all runs; see [`Accounts::merge_runs`].
+    pub fn merge_runs(
+        &mut self,
+        part_rows: usize,
+        keys: &Keys,
+        told: impl FnMut(u64),
+    ) -> Result<Option<TableMaker>, StoreError> {
+        match self {
+            File(accounts) => accounts.merge_runs(part_rows, keys, told),
+            Shared(_) => Ok(None),
+        }
+    }
+
     /// Removes a part of what a file that is the whole truth does not have; see [`Accounts::sweep`].
     pub fn sweep(&mut self) -> Result<(Import, bool), StoreError> {
         match self {
@@ -226,13 +253,16 @@ impl AccountsOfRecord {
         }
     }
 
-    /// After an import: makes the sealed table anew where it is beside these accounts. A node makes the one
-    /// beside its copy by itself.
-    pub fn make_table_if_due(&self, keys: &Keys) -> Result<(), StoreError> {
-        match self {
-            File(accounts) if accounts.table_is_due(keys)? => accounts.make_table(keys, || true).map(drop),
-            _ => Ok(()),
+    /// After an import: puts the sealed table that was made with it in its place, or makes one anew where it is beside
+    /// these accounts. A node makes the one beside its copy by itself.
+    pub fn make_table_if_due(&self, made: Option<TableMaker>, keys: &Keys) -> Result<(), StoreError> {
+        let File(accounts) = self else { return Ok(()) };
+        if let Some(made) = made
+            && accounts.finish_table(made)?.is_some()
+        {
+            return Ok(());
         }
+        if accounts.table_is_due(keys)? { accounts.make_table(keys, || true).map(drop) } else { Ok(()) }
     }
 }
 

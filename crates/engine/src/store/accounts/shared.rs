@@ -167,6 +167,8 @@ impl State {
                 rejected_bytes: count(17),
                 removed: count(18),
                 is_sweeping: stage == SWEEPING,
+                has_runs: false,
+                is_merging: false,
             },
         })
     }

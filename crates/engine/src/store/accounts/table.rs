@@ -471,57 +471,119 @@ impl Accounts {
     /// # Errors
     /// [`StoreError::Damaged`] at the first account that was changed outside card4e.
     pub fn make_table(&self, keys: &Keys, go_on: impl Fn() -> bool) -> Result<Option<Made>, StoreError> {
-        let path = TablePlace::of(&self.path).path;
-        let next = path.with_extension("table.next");
-        let failed = |cause| StoreError::Folder { path: next.clone(), cause };
         let look = self.db.unchecked_transaction().map_err(|cause| SCHEMA.error(cause))?;
         let state = State::of(&look).map_err(|cause| SCHEMA.error(cause))?;
-        let accounts = self.count()?;
-        let pages = accounts.div_ceil(FILL).max(1);
-        let key: Zeroizing<[u8; 32]> = Zeroizing::new(random());
-        let cipher = PageCipher::new(&key);
-        let header = Header {
-            state,
-            keys: keys.accounts().version,
-            pages,
-            accounts,
-            sealed_key: keys.seal(Seal::Side, PLACE, &key[..]),
-        };
-        let file = crate::file::private(&next).map_err(failed)?;
-        let mut to = Pages {
-            to: BufWriter::with_capacity(1 << 20, file),
-            cipher,
-            pages,
-            page: [0; PAGE],
-            number: 0,
-            used: 0,
-        };
-        to.to.write_all(&[0; PAGE]).map_err(failed)?;
+        let mut table = self.begin_table(self.count()?, keys, "table.next")?;
         let mut all =
             look.prepare(concat!(select!(), " ORDER BY idx")).map_err(|cause| SCHEMA.error(cause))?;
         let rows = all.query_map([], read).map_err(|cause| SCHEMA.error(cause))?;
-        let mut made = 0;
         for row in rows {
             let (row, mac) = row.map_err(|cause| SCHEMA.error(cause))?;
             let row = authentic(row, mac, keys)?;
-            if row.keys != header.keys {
+            if row.keys != table.keys {
                 // A rotation moves the rows just now.
-                let _ = std::fs::remove_file(&next);
                 return Ok(None);
             }
-            to.put(&row).map_err(failed)?;
-            made += 1;
-            if made % 10_000 == 0 && !go_on() {
-                let _ = std::fs::remove_file(&next);
+            table.put(&row)?;
+            if table.made % 10_000 == 0 && !go_on() {
                 return Ok(None);
             }
         }
-        let (page, bytes) = (header.to_page(&to.cipher), (pages + SPARE + 1) * PAGE as u64);
-        let mut file = to.finish().map_err(failed)?;
+        table.finish(state).map(Some)
+    }
+
+    /// Begins a table of accounts that come in the order of their indexes; `at_most` so many. Until it is finished its
+    /// name ends in `beside`.
+    pub(super) fn begin_table(
+        &self,
+        at_most: u64,
+        keys: &Keys,
+        beside: &str,
+    ) -> Result<TableMaker, StoreError> {
+        let path = TablePlace::of(&self.path).path;
+        let next = path.with_extension(beside);
+        let failed = |cause| StoreError::Folder { path: next.clone(), cause };
+        let key: Zeroizing<[u8; 32]> = Zeroizing::new(random());
+        let pages = at_most.div_ceil(FILL).max(1);
+        let mut to = BufWriter::with_capacity(1 << 20, crate::file::private(&next).map_err(failed)?);
+        // The header comes last: without it, it is no table.
+        to.write_all(&[0; PAGE]).map_err(failed)?;
+        let to = Pages { to, cipher: PageCipher::new(&key), pages, page: [0; PAGE], number: 0, used: 0 };
+        let epoch_of_others = data_version(&self.db).map_err(|cause| SCHEMA.error(cause))?;
+        Ok(TableMaker {
+            path,
+            next,
+            to: Some(to),
+            keys: keys.accounts().version,
+            sealed_key: keys.seal(Seal::Side, PLACE, &key[..]),
+            made: 0,
+            epoch_of_others,
+        })
+    }
+
+    /// Puts a table of all accounts in its place, if nobody but this connection has changed any since it was begun.
+    pub fn finish_table(&self, table: TableMaker) -> Result<Option<Made>, StoreError> {
+        let look = self.db.unchecked_transaction().map_err(|cause| SCHEMA.error(cause))?;
+        let state = State::of(&look).map_err(|cause| SCHEMA.error(cause))?;
+        let others = data_version(&look).map_err(|cause| SCHEMA.error(cause))?;
+        if others != table.epoch_of_others || self.count()? != table.made {
+            return Ok(None);
+        }
+        table.finish(state).map(Some)
+    }
+}
+
+/// Another number after each commit of another connection, and only then.
+fn data_version(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "data_version", |row| row.get(0))
+}
+
+/// A table that is being made. Dropped, it leaves nothing behind.
+pub struct TableMaker {
+    path: PathBuf,
+    next: PathBuf,
+    /// Nothing once it is finished.
+    to: Option<Pages>,
+    keys: u32,
+    sealed_key: Vec<u8>,
+    made: u64,
+    epoch_of_others: i64,
+}
+
+impl Drop for TableMaker {
+    fn drop(&mut self) {
+        if self.to.is_some() {
+            let _ = std::fs::remove_file(&self.next);
+        }
+    }
+}
+
+impl TableMaker {
+    /// Adds the account that comes next.
+    pub(super) fn put(&mut self, row: &AccountRow) -> Result<(), StoreError> {
+        self.made += 1;
+        let put = self.to.as_mut().map_or(Ok(()), |to| to.put(row));
+        put.map_err(|cause| StoreError::Folder { path: self.next.clone(), cause })
+    }
+
+    /// Makes it durable as the table of the accounts in that state.
+    fn finish(mut self, state: State) -> Result<Made, StoreError> {
+        let next = self.next.clone();
+        let failed = |cause| StoreError::Folder { path: next.clone(), cause };
+        let Some(to) = self.to.as_mut() else { return Ok(Made { accounts: 0, bytes: 0 }) };
+        let pages = to.pages;
+        let sealed_key = std::mem::take(&mut self.sealed_key);
+        let header = Header { state, keys: self.keys, pages, accounts: self.made, sealed_key };
+        let page = header.to_page(&to.cipher);
+        to.finish().map_err(failed)?;
+        let file = to.to.get_mut();
         file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&page)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        std::fs::rename(&next, &path).and_then(|()| crate::file::sync_folder_of(&path)).map_err(failed)?;
-        Ok(Some(Made { accounts: made, bytes }))
+        std::fs::rename(&next, &self.path)
+            .and_then(|()| crate::file::sync_folder_of(&self.path))
+            .map_err(failed)?;
+        self.to = None;
+        Ok(Made { accounts: self.made, bytes: (pages + SPARE + 1) * PAGE as u64 })
     }
 }
 
@@ -561,11 +623,11 @@ impl Pages {
         Ok(())
     }
 
-    fn finish(mut self) -> std::io::Result<File> {
+    fn finish(&mut self) -> std::io::Result<()> {
         while self.number < self.pages + SPARE {
             self.turn()?;
         }
-        self.to.into_inner().map_err(std::io::IntoInnerError::into_error)
+        self.to.flush()
     }
 }
 
