@@ -140,11 +140,6 @@ fn checked(database: &Arc<Database>, folder: &tempfile::TempDir) -> Result<Check
     LedgerFile::check(place(database), &vault)
 }
 
-/// The same database, past whatever stands before it.
-fn database_at(url: &str) -> Arc<Database> {
-    Arc::new(Database::new(url, None, postgres::plain()).unwrap())
-}
-
 fn number(database: &Arc<Database>, sql: &str) -> i64 {
     let mut session = Session::new(Arc::clone(database)).unwrap();
     session.read(async |connection| connection.client.query_one(sql, &[]).await).unwrap().get(0)
@@ -381,7 +376,7 @@ fn a_node_that_was_found_dead_and_is_not_counts_anew_and_goes_on() {
 fn a_node_that_was_found_dead_between_its_commit_and_the_lost_answer_to_it_counts_anew() {
     let Some(server) = postgres::shared() else { return };
     let url = server.url();
-    let (proxy, others) = (Proxy::new(&url, 0), database_at(&url));
+    let (proxy, others) = (Proxy::new(&url, 0), postgres::database_at(&url));
     let a = first(proxy.database(), Credits::whole(10), policy());
     assert_eq!(outcome(a.ask(RIGHT, None)), Outcome::Pass);
     let found_dead =
@@ -399,7 +394,7 @@ fn a_node_that_was_found_dead_between_its_commit_and_the_lost_answer_to_it_count
 fn a_key_that_is_asked_at_two_nodes_at_once_is_one_answer_and_one_attempt() {
     let Some(server) = postgres::shared() else { return };
     let url = server.url();
-    let (proxy, others) = (Proxy::new(&url, 0), database_at(&url));
+    let (proxy, others) = (Proxy::new(&url, 0), postgres::database_at(&url));
     let counted = || Policy { attempts: AttemptPolicy::default(), ..policy() };
     let a = first(proxy.database(), GRANTED, counted());
     let b = open(&others, "b", GRANTED, counted());
@@ -431,7 +426,7 @@ fn a_key_that_is_asked_at_two_nodes_at_once_is_one_answer_and_one_attempt() {
 fn an_attempt_that_is_given_back_over_a_connection_that_breaks_is_given_back_once() {
     let Some(server) = postgres::shared() else { return };
     let url = server.url();
-    let (proxy, others) = (Proxy::new(&url, 0), database_at(&url));
+    let (proxy, others) = (Proxy::new(&url, 0), postgres::database_at(&url));
     let attempts = AttemptPolicy { per_card: Some(2), ..AttemptPolicy::default() };
     let a = first(proxy.database(), GRANTED, Policy { attempts, ..policy() });
     for _ in 0..2 {

@@ -305,7 +305,7 @@ impl World {
         };
         let mut world = World {
             draws: Draws(seed),
-            database: Arc::new(Database::new(&url, None, postgres::plain()).unwrap()),
+            database: postgres::database_at(&url),
             nodes: (0..NODES).map(node).collect(),
             now: now - now % DAY + 3 * DAY,
             seen: Seen::default(),

@@ -29,16 +29,7 @@ pub fn shared() -> Option<&'static Postgres> {
 impl Postgres {
     /// Starts one.
     pub fn start() -> Option<Postgres> {
-        let Some(bin) = installed() else {
-            assert!(
-                std::env::var_os("CARD4E_REQUIRE_ALL").is_none(),
-                "PostgreSQL is missing: install postgresql-15"
-            );
-            // Written past the test harness, which keeps to itself what a test prints.
-            let said = "SKIPPED: PostgreSQL is not installed; apt-get install postgresql-15, or ./test\n";
-            std::io::stderr().write_all(said.as_bytes()).unwrap();
-            return None;
-        };
+        let bin = is_installed().then(installed)??;
         let folder = tempfile::tempdir().unwrap();
         if let Some((user, group)) = other_user() {
             chown(folder.path(), Some(user), Some(group)).unwrap();
@@ -58,7 +49,7 @@ impl Postgres {
 
     /// A database with nothing in it.
     pub fn database(&self) -> Arc<Database> {
-        Arc::new(Database::new(&self.url(), None, plain()).unwrap())
+        database_at(&self.url())
     }
 
     /// Where a database with nothing in it is.
@@ -75,19 +66,22 @@ impl Postgres {
         format!("postgres://card4e@127.0.0.1:{}/{name}", self.port)
     }
 
-    /// Stops it at once, as a crash does; what was committed stays.
+    /// Kills all its processes in the middle of whatever they do; what was committed stays.
     pub fn kill(&mut self) {
         let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap().to_owned();
-        // SIGQUIT is PostgreSQL's "immediate": no checkpoint, and the next start recovers.
-        assert!(Command::new("kill").args(["-QUIT", &pid]).status().unwrap().success());
+        // Its children would live on for a moment, and a start refuses while one of them does. Some end by themselves.
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let all = std::iter::once(pid.as_str()).chain(children.split_whitespace());
+        Command::new("kill").arg("-KILL").args(all).stderr(Stdio::null()).status().unwrap();
         self.keeper.take().unwrap().wait().unwrap();
     }
 
     /// Starts it, again after [`Postgres::kill`].
     pub fn run(&mut self) {
         // Ends with this process, however that ends: then nobody holds the other end of its input.
-        let keep = r#"exec 3<&0; "$@" & server=$!; (read -r _ <&3; kill -INT $server) & wait $server"#;
+        // What the shell itself says, of a server that was killed, is nobody's.
+        let keep = r#"exec 3<&0; "$@" & server=$!; exec 2>/dev/null; (read -r _ <&3; kill -INT $server) & wait $server"#;
         let mut command = self.command_of(Path::new("/bin/sh"));
         command.args(["-c", keep, "sh"]).arg(self.bin.join("postgres")).arg("-D").arg(self.data());
         command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
@@ -143,6 +137,11 @@ impl Drop for Postgres {
     }
 }
 
+/// The database of an address.
+pub fn database_at(url: &str) -> Arc<Database> {
+    Arc::new(Database::new(url, None, plain()).unwrap())
+}
+
 /// No certificate is trusted: the loopback is not encrypted.
 pub fn plain() -> rustls::ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -151,6 +150,19 @@ pub fn plain() -> rustls::ClientConfig {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth()
+}
+
+/// Whether there is one to start; if not, that is said.
+pub fn is_installed() -> bool {
+    let found = installed().is_some();
+    if !found {
+        let must = std::env::var_os("CARD4E_REQUIRE_ALL").is_some();
+        assert!(!must, "PostgreSQL is missing: install postgresql-15");
+        // Written past the test harness, which keeps to itself what a test prints.
+        let said = "SKIPPED: PostgreSQL is not installed; apt-get install postgresql-15, or ./test\n";
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+    }
+    found
 }
 
 /// The newest of Debian's.

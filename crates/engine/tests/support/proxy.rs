@@ -86,7 +86,7 @@ impl Proxy {
             faults: AtomicU64::new(0),
         });
         let url = format!("postgres://card4e@127.0.0.1:{port}/{name}");
-        let database = Arc::new(Database::new(&url, None, postgres::plain()).unwrap());
+        let database = postgres::database_at(&url);
         let all = Arc::clone(&shared);
         // Ends with the process.
         std::thread::spawn(move || listener.incoming().for_each(|near| all.connect(near.unwrap())));

@@ -11,8 +11,27 @@ use wire::tencent::signature::JsonPost;
 
 use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN, now};
 
-/// The trial application: ten credits, so that a lost or invented charge would show as a balance.
-const TRIAL_TOKEN: &str = "4e000000000000000000000000000001";
+/// Who asks. The trial application has ten credits, so that a lost or invented charge would show as a balance.
+#[derive(Clone)]
+pub struct Callers {
+    pub secret_id: String,
+    pub secret_key: String,
+    pub token: String,
+    pub trial_token: String,
+}
+
+impl Callers {
+    /// The sandbox's.
+    pub fn public() -> Callers {
+        Callers {
+            secret_id: SECRET_ID.into(),
+            secret_key: SECRET_KEY.into(),
+            token: TOKEN.into(),
+            trial_token: "4e000000000000000000000000000001".into(),
+        }
+    }
+}
+
 const WORKERS: u64 = 8;
 
 /// What clients were told, over all lives of an installation.
@@ -45,14 +64,17 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(address: &str, told: &Arc<Mutex<Told>>, seed: u64) -> Load {
+    /// Asks at all of these addresses.
+    pub fn start(addresses: &[String], callers: &Callers, told: &Arc<Mutex<Told>>, seed: u64) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let worker = |number: u64| {
-            let (address, told, stop) = (address.to_owned(), Arc::clone(told), Arc::clone(&stop));
+            let address = addresses[number as usize % addresses.len()].clone();
+            let asker = Asker { address, callers: callers.clone() };
+            let (told, stop) = (Arc::clone(told), Arc::clone(&stop));
             let mut dice = Dice(seed.wrapping_mul(31).wrapping_add(number));
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    if connection(&address, &told, &stop, &mut dice).is_err() {
+                    if asker.connect(&told, &stop, &mut dice).is_err() {
                         std::thread::sleep(Duration::from_millis(2));
                     }
                 }
@@ -67,29 +89,38 @@ impl Load {
     }
 }
 
-fn connection(address: &str, told: &Mutex<Told>, stop: &AtomicBool, dice: &mut Dice) -> std::io::Result<()> {
-    let mut socket = TcpStream::connect(address)?;
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-    while !stop.load(Ordering::Relaxed) {
-        ask(&mut socket, address, told, dice)?;
+/// One client of one server.
+struct Asker {
+    address: String,
+    callers: Callers,
+}
+
+impl Asker {
+    fn connect(&self, told: &Mutex<Told>, stop: &AtomicBool, dice: &mut Dice) -> std::io::Result<()> {
+        let mut socket = TcpStream::connect(&self.address)?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        while !stop.load(Ordering::Relaxed) {
+            ask(&mut socket, self, told, dice)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// One question: on either wire, from the sample people, with or without an idempotency key.
 fn ask(
     socket: &mut (impl Read + Write),
-    address: &str,
+    Asker { address, callers }: &Asker,
     told: &Mutex<Told>,
     dice: &mut Dice,
 ) -> std::io::Result<()> {
     let (name, card, phone, id) = elements(dice);
     let key = (dice.next().is_multiple_of(4)).then(|| format!("key-{}", dice.next()));
     let on_tencent = dice.next().is_multiple_of(2);
-    let token = if dice.next().is_multiple_of(8) { TRIAL_TOKEN } else { TOKEN };
+    let is_trial = dice.next().is_multiple_of(8);
+    let token = if is_trial { &callers.trial_token } else { &callers.token };
     let request = if on_tencent {
         let body = format!(r#"{{"Name":"{name}","BankCard":"{card}","Phone":"{phone}","IdCard":"{id}"}}"#);
-        tencent(address, &body, key.as_deref())
+        tencent(address, callers, &body, key.as_deref())
     } else {
         let body = format!(r#"{{"name":"{name}","bank_card":"{card}","phone":"{phone}","id_card":"{id}"}}"#);
         acedata(address, token, &body, key.as_deref())
@@ -102,7 +133,7 @@ fn ask(
         let mut told = told.lock().unwrap();
         told.seen += 1;
         // "Too many attempts" is not kept for its key: it invites to ask again.
-        let kept = !matches!(result.as_str(), "-19" | "-17") && (on_tencent || token == TOKEN);
+        let kept = !matches!(result.as_str(), "-19" | "-17") && (on_tencent || !is_trial);
         let answer = ToldAnswer { on_tencent, result, is_charged };
         assert!(told.answers.insert(id.clone(), answer).is_none(), "{id} was used twice");
         if let Some(key) = key.filter(|_| kept) {
@@ -130,11 +161,11 @@ fn elements(dice: &mut Dice) -> (&'static str, String, &'static str, &'static st
     }
 }
 
-fn tencent(address: &str, body: &str, key: Option<&str>) -> String {
+fn tencent(address: &str, callers: &Callers, body: &str, key: Option<&str>) -> String {
     let post =
         JsonPost { host: address, action: "BankCard4EVerification", body: body.as_bytes(), timestamp: now() };
     let key: Vec<_> = key.map(|key| ("x-idempotency-key", key)).into_iter().collect();
-    String::from_utf8(post.to_http1(SECRET_ID, SECRET_KEY, &key)).unwrap()
+    String::from_utf8(post.to_http1(&callers.secret_id, &callers.secret_key, &key)).unwrap()
 }
 
 fn acedata(address: &str, token: &str, body: &str, key: Option<&str>) -> String {
@@ -160,17 +191,15 @@ fn acedata_answer(reply: &Reply) -> Option<(String, String, bool)> {
     Some((reply.header("x-trace-id")?.into(), result.into(), reply.header("x-charged") == Some("1")))
 }
 
-/// A key that was answered before the kill gives the same answer after it, uncharged.
-pub fn repeat_known_keys(sandbox: &Sandbox, told: &Told) {
-    let before = sandbox.charges();
+/// A key that was answered before the kill is known after it.
+pub fn repeat_known_keys(server: &Sandbox, callers: &Callers, told: &Told) {
     let body = r#"{"name":"nobody","bank_card":"1","phone":"1","id_card":"1"}"#;
     for key in told.keys.iter().take(50) {
-        let request = acedata(&sandbox.address, TOKEN, body, Some(key));
-        let reply = sandbox.send(request.as_bytes());
+        let request = acedata(&server.address, &callers.token, body, Some(key));
+        let reply = server.send(request.as_bytes());
         // Another question under a known key is refused: so the key is known.
         assert_eq!(reply.status, 400, "{key}: {}", reply.text());
     }
-    assert_eq!(sandbox.charges(), before);
 }
 
 /// SplitMix64: small, and the same everywhere.

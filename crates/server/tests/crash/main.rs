@@ -1,5 +1,5 @@
 //! `kill -9` and power cuts in the middle of a loaded run, again and again: what was answered is charged
-//! and recorded exactly once, and nothing else is.
+//! and recorded exactly once, and nothing else is. On files, and on a database where nodes and database are killed.
 //!
 //! ```text
 //! cargo test --release -p card4e --test crash                      # 5 of each, a new seed
@@ -11,17 +11,23 @@
 
 mod ledger;
 mod load;
+mod nodes;
+#[path = "../../../engine/tests/support/postgres.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod postgres;
 mod power;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "shared with the other integration tests")]
 mod support;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use ledger::Follower;
-use load::{Dice, Load, Told};
+use load::{Callers, Dice, Load, Told};
+use nodes::Nodes;
 use power::PowerCut;
 use support::{Sandbox, now};
 
@@ -39,6 +45,8 @@ enum End {
     Kill,
     /// The power goes: what was written and not synced is there or not.
     PowerCut,
+    /// One of two nodes is killed, or both, or the database that they share.
+    KillAmongNodes,
 }
 
 #[test]
@@ -53,7 +61,14 @@ fn nothing_answered_is_lost_when_the_power_goes() {
     }
 }
 
-/// So that the test above is known to see what it looks for.
+#[test]
+fn nothing_answered_is_lost_when_nodes_and_their_database_are_killed() {
+    if postgres::is_installed() {
+        lives(End::KillAmongNodes).unwrap();
+    }
+}
+
+/// So that the test of power cuts is known to see what it looks for.
 #[test]
 fn a_disk_that_only_says_so_is_found_out() {
     if !PowerCut::is_possible() {
@@ -64,7 +79,7 @@ fn a_disk_that_only_says_so_is_found_out() {
     let told = (0..10).find_map(|_| {
         let mut installation = Installation::new(End::PowerCut);
         installation.live(&mut dice).unwrap();
-        installation.power.as_ref().unwrap().lie();
+        installation.power().unwrap().lie();
         installation.live(&mut dice).err()
     });
     let found = told.expect("answers that were told are lost, and nobody noticed").to_string();
@@ -96,7 +111,11 @@ fn lives(end: End) -> anyhow::Result<()> {
         all.recorded += ended.recorded;
     }
     let Told { sent, seen, recorded, .. } = all;
-    let how = if end == End::Kill { "kills" } else { "power cuts" };
+    let how = match end {
+        End::Kill => "kills",
+        End::PowerCut => "power cuts",
+        End::KillAmongNodes => "kills of nodes or their database",
+    };
     let took = began.elapsed().as_secs();
     eprintln!(
         "{kills} {how}, {sent} requests, {seen} answers seen by clients, {recorded} in the ledgers, {took} s"
@@ -105,42 +124,109 @@ fn lives(end: End) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A data folder through its lives, and what the clients were told in them.
+/// An installation through its lives, and what the clients were told in them.
 struct Installation {
-    folder: tempfile::TempDir,
-    power: Option<PowerCut>,
+    servers: Servers,
+    callers: Callers,
     told: Arc<Mutex<Told>>,
     follower: Follower,
 }
 
-impl Installation {
-    fn new(end: End) -> Installation {
+/// Who answers.
+enum Servers {
+    One(OnFiles),
+    Nodes(Box<Nodes>),
+}
+
+/// A server on a data folder.
+struct OnFiles {
+    folder: tempfile::TempDir,
+    power: Option<PowerCut>,
+    running: Option<Sandbox>,
+}
+
+impl OnFiles {
+    fn new(end: End) -> OnFiles {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
         let power = (end == End::PowerCut).then(|| PowerCut::new(&data, &folder.path().join("kept")));
-        Installation { follower: Follower::new(&data), folder, power, told: Arc::default() }
+        OnFiles { folder, power, running: None }
     }
 
-    fn start(&self) -> Sandbox {
-        let data = self.folder.path().join("data");
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn start(&mut self, follower: &Follower) {
         let before = self.power.as_ref().map(PowerCut::command).unwrap_or_default();
-        let sandbox = Sandbox::keeping_behind(&before, &data, SETTINGS);
+        let sandbox = Sandbox::keeping_behind(&before, &self.data(), SETTINGS);
         let books = sandbox.control("GET", "ledger", "");
-        assert_eq!(books["records"], self.follower.answers, "the books after a start");
-        assert_eq!(books["charges"], self.follower.charges, "the books after a start");
-        sandbox
+        assert_eq!(books["records"], follower.answers, "the books after a start");
+        assert_eq!(books["charges"], follower.charges, "the books after a start");
+        self.running = Some(sandbox);
+    }
+}
+
+impl Servers {
+    fn start(&mut self, follower: &Follower) {
+        match self {
+            Servers::One(server) => server.start(follower),
+            Servers::Nodes(nodes) => nodes.start(),
+        }
+    }
+
+    fn running(&self) -> Vec<&Sandbox> {
+        match self {
+            Servers::One(server) => server.running.iter().collect(),
+            Servers::Nodes(nodes) => nodes.running(),
+        }
+    }
+
+    fn stop(&mut self) {
+        match self {
+            Servers::One(server) => server.running.take().unwrap().stop(),
+            Servers::Nodes(nodes) => nodes.stop(),
+        }
+    }
+}
+
+impl Installation {
+    fn new(end: End) -> Installation {
+        let (servers, callers, follower) = if end == End::KillAmongNodes {
+            let nodes = Nodes::new().unwrap();
+            let follower = Follower::of_nodes(nodes.ledger(), &nodes.config(), 2);
+            let callers = nodes.callers.clone();
+            (Servers::Nodes(Box::new(nodes)), callers, follower)
+        } else {
+            let server = OnFiles::new(end);
+            let follower = Follower::of_file(&server.data());
+            (Servers::One(server), Callers::public(), follower)
+        };
+        Installation { servers, callers, told: Arc::default(), follower }
+    }
+
+    fn power(&self) -> Option<&PowerCut> {
+        match &self.servers {
+            Servers::One(server) => server.power.as_ref(),
+            Servers::Nodes(_) => None,
+        }
     }
 
     /// One life: a start, load, an end at any moment of it, and what is then in the ledger.
     fn live(&mut self, dice: &mut Dice) -> anyhow::Result<()> {
-        let sandbox = self.start();
-        let load = Load::start(&sandbox.address, &self.told, dice.next());
+        self.servers.start(&self.follower);
+        let addresses: Vec<String> =
+            self.servers.running().iter().map(|server| server.address.clone()).collect();
+        let load = Load::start(&addresses, &self.callers, &self.told, dice.next());
         // From before the first commit to some thousands of them.
         std::thread::sleep(Duration::from_millis(5 + dice.next() % 400));
-        sandbox.kill();
+        match &mut self.servers {
+            Servers::One(server) => server.running.take().unwrap().kill(),
+            Servers::Nodes(nodes) => nodes.kill(dice, &self.told),
+        }
         load.stop();
-        if let Some(power) = &self.power {
+        if let Some(power) = self.power() {
             power.lose_unsynced(dice);
         }
         self.follower.follow(&mut self.told.lock().unwrap())
@@ -148,11 +234,17 @@ impl Installation {
 
     /// The last life ends in order and agrees with all before it.
     fn end(mut self) -> anyhow::Result<Told> {
-        let sandbox = self.start();
-        load::repeat_known_keys(&sandbox, &self.told.lock().unwrap());
-        sandbox.stop();
+        self.servers.start(&self.follower);
+        // What a node had under way when it was killed may have been made after it was looked for.
+        self.follower.follow(&mut self.told.lock().unwrap())?;
+        let before = self.follower.answers;
+        for server in self.servers.running() {
+            load::repeat_known_keys(server, &self.callers, &self.told.lock().unwrap());
+        }
+        self.servers.stop();
         let mut told = std::mem::take(&mut *self.told.lock().unwrap());
         self.follower.follow(&mut told)?;
+        ensure!(self.follower.answers == before, "a key that is known was asked again");
         self.follower.check_all()?;
         told.recorded = self.follower.answers;
         Ok(told)

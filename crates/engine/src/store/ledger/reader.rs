@@ -189,6 +189,11 @@ impl LedgerReader {
         Ok(newest)
     }
 
+    /// Entries in the tree of the node this is about.
+    pub fn tree_size(&self) -> Result<u64, StoreError> {
+        Ok(self.db.newest(self.node)?.map_or(0, |(_, entries)| entries))
+    }
+
     /// Holds the newest checkpoint of every node against its signature and against the root stored with
     /// the block that ends there; gives this node's. Much less than an audit check, and done at once.
     ///
