@@ -4,6 +4,7 @@
 //! One thread, so that it can be given a core of its own. In a *closed* loop each connection asks again
 //! once it is answered. In an *open* loop (`--rate`) questions fall due at fixed times, and each is timed
 //! from when it was due: a server that stalls is charged for everybody who would have asked meanwhile.
+//! Counted are the questions that were sent after the warm-up.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -59,7 +60,7 @@ pub struct Options {
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
 
-    /// How long it is asked before anything is measured.
+    /// How long it is asked before anything is measured; what is sent after that counts.
     #[arg(long, value_name = "S", default_value_t = 1)]
     warm_up: u64,
 
@@ -359,7 +360,8 @@ impl Asker {
             self.next += self.step;
             let (claim, request) = (&self.shared.claims[at], self.shared.request(at));
             let answered = connection.exchange(&request).await;
-            let (took, counts) = ([due.elapsed(), sent.elapsed()], due >= begin);
+            // Not by when it was due: above what can be answered, what is sent after the warm-up was due in it.
+            let (took, counts) = ([due.elapsed(), sent.elapsed()], sent >= begin);
             match answered {
                 Ok(body) if counts => self.shared.judge(claim, body, took, &mut tally),
                 Ok(_) => {}
@@ -585,6 +587,43 @@ async fn server_cpu(address: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Answers each request of a connection after a while, whatever it asks.
+    async fn slow_server(listener: tokio::net::TcpListener, takes: Duration) {
+        const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"result\":\"0\"}";
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::task::spawn_local(async move {
+                let mut request = [0; 4096];
+                while let Ok(1..) = socket.read(&mut request).await {
+                    tokio::time::sleep(takes).await;
+                    let _ = socket.write_all(ANSWER).await;
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn more_than_can_be_answered_is_counted_by_when_it_was_sent() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let line = "bench --wire acedata --connections 2 --rate 1000 --warm-up 1 --seconds 1";
+        let Line { options } = clap::Parser::parse_from(line.split(' '));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let report = LocalSet::new().block_on(&runtime, async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            tokio::task::spawn_local(slow_server(listener, Duration::from_millis(20)));
+            measure(&options, &address, vec![Claim::sample()]).await.unwrap()
+        });
+        // All of them were due within the first tenth of a second.
+        assert!((2..=110).contains(&report.requests), "{report:?}");
+        let sent = report.sent.unwrap();
+        assert!(report.p50_us > 900_000 && sent.p50_us < 900_000, "{} and {}", report.p50_us, sent.p50_us);
+        assert!(sent.unsent > 1_000, "{}", sent.unsent);
+    }
 
     #[test]
     fn a_reply_is_whole_when_its_length_is_there() {

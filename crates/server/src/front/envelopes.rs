@@ -1,17 +1,18 @@
 //! Opening encrypted elements: the keys of this installation, a cache of unwrapped data keys, and the
 //! bound on how many are being unwrapped.
 //!
-//! Unwrapping costs as much as dozens of whole requests, so it leaves the core's loop, and only for
-//! callers who have been authenticated and admitted.
+//! Unwrapping costs as much as dozens of whole requests, so it leaves the core's loop for threads that go
+//! after it, and only for callers who have been authenticated and admitted.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use engine::caller::{ApplicationId, Credential, CredentialId, Proof};
 use engine::vault::Vault;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wire::envelope::{CannotOpen, DataKey, Envelope, Opened, Opener, WrappedKey};
 
 /// What opens envelopes now. A sandbox's keys are fixed; an installation's are in its key ring, which may
@@ -69,9 +70,9 @@ impl Current {
 
 /// The keys of an installation and what is known of its callers' data keys.
 pub struct Envelopes {
-    opener: Arc<Opener>,
     published: String,
     data_keys: Mutex<Recent<[u8; 32], Arc<DataKey>>>,
+    unwrapper: Unwrapper,
     processors: Arc<Semaphore>,
     waiting: Line,
     sent_gbk: Mutex<HashSet<CredentialId>>,
@@ -100,10 +101,10 @@ impl Envelopes {
         let published = opener.published();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Envelopes {
-            opener: Arc::new(opener),
             // Structures of strings always serialise.
             published: serde_json::to_string_pretty(&published).unwrap_or_default() + "\n",
             data_keys: Mutex::new(Recent::new(DATA_KEYS_MAX)),
+            unwrapper: Unwrapper::start(opener, processors),
             processors: Arc::new(Semaphore::new(processors)),
             waiting: Line::default(),
             sent_gbk: Mutex::default(),
@@ -146,20 +147,63 @@ impl Envelopes {
             return Err(Unopened::Busy);
         };
         drop(place);
-        let (opener, wrapped) = (Arc::clone(&self.opener), wrapped.clone());
-        let unwrapping = tokio::task::spawn_blocking(move || {
-            let key = opener.unwrap(&wrapped);
-            // Held by the work and not by who waits for it: a client that leaves frees no processor.
-            drop(processor);
-            key
-        });
-        let key = match unwrapping.await {
-            Ok(key) => Arc::new(key),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return Err(Unopened::Busy),
-        };
+        let key = Arc::new(self.unwrapper.unwrap(wrapped.clone(), processor).await?);
         lock(&self.data_keys).put(fingerprint, Arc::clone(&key));
         Ok(key)
+    }
+}
+
+/// How much the threads that unwrap let others go first: a tenth of a processor is theirs where a core wants
+/// it too, and all of it where none does.
+const NICE: i32 = 10;
+
+/// Threads that unwrap data keys. Whoever sends elements in plain text waits for a core, and that must not
+/// wait for them, also where they share a processor.
+struct Unwrapper(mpsc::Sender<Unwrapping>);
+
+/// A data key that is to be unwrapped. A panic is its caller's affair.
+struct Unwrapping {
+    wrapped: WrappedKey,
+    processor: OwnedSemaphorePermit,
+    done: oneshot::Sender<std::thread::Result<DataKey>>,
+}
+
+impl Unwrapper {
+    fn start(opener: Opener, threads: usize) -> Unwrapper {
+        let (sender, receiver) = mpsc::channel();
+        let (opener, receiver) = (Arc::new(opener), Arc::new(Mutex::new(receiver)));
+        for _ in 0..threads {
+            let (opener, receiver) = (Arc::clone(&opener), Arc::clone(&receiver));
+            let run = move || unwrap_all(&opener, &receiver);
+            // With none of them, who sends an envelope is told that too many wait.
+            if let Err(error) = std::thread::Builder::new().name("card4e-unwrap".into()).spawn(run) {
+                tracing::error!(%error, "a thread that opens envelopes could not be started");
+            }
+        }
+        Unwrapper(sender)
+    }
+
+    async fn unwrap(&self, wrapped: WrappedKey, processor: OwnedSemaphorePermit) -> Result<DataKey, Unopened> {
+        let (done, unwrapped) = oneshot::channel();
+        self.0.send(Unwrapping { wrapped, processor, done }).map_err(|_| Unopened::Busy)?;
+        match unwrapped.await {
+            Ok(Ok(key)) => Ok(key),
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => Err(Unopened::Busy),
+        }
+    }
+}
+
+/// Until nobody can send anything any more.
+fn unwrap_all(opener: &Opener, work: &Mutex<mpsc::Receiver<Unwrapping>>) {
+    let _ = rustix::process::nice(NICE);
+    loop {
+        let next = lock(work).recv();
+        let Ok(Unwrapping { wrapped, processor, done }) = next else { return };
+        let unwrapped = catch_unwind(AssertUnwindSafe(|| opener.unwrap(&wrapped)));
+        // Held by the work and not by who waits for it: a client that leaves frees no processor.
+        drop(processor);
+        let _ = done.send(unwrapped);
     }
 }
 
@@ -289,5 +333,17 @@ mod tests {
         let second = envelopes.data_key(envelope.wrapped_key(), ApplicationId(1)).await.ok().unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(lock(&envelopes.data_keys).entries.len(), 1);
+        #[cfg(target_os = "linux")]
+        assert_eq!(niceness("card4e-unwrap"), Some(NICE));
+    }
+
+    /// Of a thread of this process with that name.
+    #[cfg(target_os = "linux")]
+    fn niceness(name: &str) -> Option<i32> {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let stat = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("stat")).ok();
+        let named = format!("({name}) ");
+        let stat = threads.flatten().filter_map(stat).find(|stat| stat.contains(&named))?;
+        stat.split_once(&named)?.1.split(' ').nth(16)?.parse().ok()
     }
 }
