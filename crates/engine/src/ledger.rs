@@ -942,12 +942,27 @@ pub struct Draft {
     pub attempts: Option<(AttemptRefs, AttemptPolicy)>,
     /// What belongs to it and can be erased.
     pub side: Side,
+    /// What nodes that have not all of the keys yet may know it by, beside `side.idempotency`: while the key of
+    /// idempotency keys is replaced, two nodes must not take one question for two.
+    pub also_known_as: Vec<IdempotencyRef>,
     /// What was bought for it; durable in the same commit.
     pub bought: Vec<(Bought, Side)>,
     /// It costs nothing, whatever the outcome.
     pub free: bool,
     /// When its request began.
     pub began: std::time::Instant,
+}
+
+impl Draft {
+    /// All that it is known by, the newest first.
+    pub(crate) fn known_as(&self) -> impl Iterator<Item = &IdempotencyRef> {
+        self.side.idempotency.iter().chain(&self.also_known_as)
+    }
+
+    /// What it is known by beside its newest name.
+    pub(crate) fn aliases(&self, name: KeyedRef) -> impl Iterator<Item = (KeyedRef, IdempotencyRef)> {
+        self.also_known_as.iter().map(move |asked| (name, *asked))
+    }
 }
 
 /// Answers that can be asked for again, and questions under way that others can join.
@@ -1103,6 +1118,7 @@ mod tests {
             price: Credits::whole(1),
             attempts: None,
             side: Side::default(),
+            also_known_as: Vec::new(),
             bought: Vec::new(),
             free: false,
             began: std::time::Instant::now(),

@@ -316,7 +316,7 @@ impl Engine {
         let mut sharing = None;
         let (mut opened, ledger) = match (shared.clone(), &mut nodes) {
             (Some(store), Some(nodes)) => {
-                let lease = nodes.take_place(&store)?;
+                let lease = nodes.take_place(&store, keys_version.unwrap_or(0))?;
                 let place =
                     LedgerPlace::Shared { database: Arc::clone(&store.database), node: store.node.clone() };
                 let shared = Arc::new(Sharing::new(store, lease, keys_version.unwrap_or(0)));

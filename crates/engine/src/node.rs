@@ -21,7 +21,7 @@ use crate::ledger::{Credits, Entry, StoredAnswer};
 use crate::limit::AttemptRefs;
 use crate::rotate::RotateError;
 use crate::store::{Counter, Lease, LedgerReader, Nodes, Purse, PurseId, SharedStore, StoreError};
-use crate::vault::{KeyRing, KeyedRef, RingFile, Seal};
+use crate::vault::{KeyRing, KeyedRef, RingError, RingFile, Seal};
 use crate::verify::Refusal;
 use crate::{Engine, OpenError, day_key_place, file};
 
@@ -57,6 +57,8 @@ pub(crate) struct Sharing {
     alive: AtomicI64,
     /// Version of the key ring that this node has.
     pub(crate) keys: AtomicI64,
+    /// Version of the one that this node could not open.
+    unread: AtomicI64,
     looks: Mutex<Looks>,
     looked: Condvar,
 }
@@ -178,6 +180,7 @@ impl Sharing {
             recount: AtomicBool::new(false),
             alive: AtomicI64::new(1),
             keys: AtomicI64::new(keys),
+            unread: AtomicI64::new(-1),
             looks: Mutex::default(),
             looked: Condvar::new(),
         }
@@ -455,6 +458,8 @@ struct Watched {
     idle: HashMap<PurseId, (i64, Instant)>,
     /// When the trees of others were noted, and how large they were.
     noted: HashMap<i64, (Instant, i64)>,
+    /// The version of the key ring that the others know this node to have.
+    keys: Option<i64>,
     /// Said once: a database stays away for a while.
     is_away: bool,
 }
@@ -500,6 +505,11 @@ impl Engine {
         // First: what callers have may be sealed with a new key.
         if keys != sharing.keys.load(Ordering::SeqCst) {
             self.read_key_ring(sharing, nodes)?;
+        }
+        let keys = sharing.keys.load(Ordering::SeqCst);
+        if watched.keys != Some(keys) {
+            nodes.has_keys(&sharing.lease, keys)?;
+            watched.keys = Some(keys);
         }
         if callers != sharing.lease.callers() {
             self.read_callers(sharing, callers)?;
@@ -590,6 +600,11 @@ impl Engine {
 
 /// The key ring is everybody's: the first node's goes into the database, the others take it from there.
 pub(crate) fn share_keys(nodes: &mut Nodes, path: &Path, root: &[u8; 32]) -> Result<i64, OpenError> {
+    if let Some(shared) = nodes.known_key_ring()?
+        && path.exists()
+    {
+        take_over(path, &read(path)?, &shared, root)?;
+    }
     RingFile::open_or_create(path, root)?;
     let own = read(path)?;
     let (shared, version) = nodes.key_ring(&own)?;
@@ -597,17 +612,27 @@ pub(crate) fn share_keys(nodes: &mut Nodes, path: &Path, root: &[u8; 32]) -> Res
     Ok(version)
 }
 
-/// A new node has no ring yet: it takes the one of the others, which its root key opens.
+/// Brings a node's copy of the ring up to date before anything is opened with it: a new node has none yet, and
+/// the root key may have been replaced at another. Whoever needs the database finds out by himself that it is away.
 pub(crate) fn join(folder: &Path, store: &SharedStore, root: &[u8; 32]) -> Result<(), OpenError> {
     let path = folder.join("keys.json");
-    if path.exists() {
-        return Ok(());
+    let own = match std::fs::read(&path) {
+        Ok(own) => own,
+        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(cause) => return Err(of_file(&path, cause)),
+    };
+    let mut nodes = match Nodes::open(&store.database) {
+        Err(_) if !own.is_empty() => return Ok(()),
+        opened => opened?,
+    };
+    match nodes.known_key_ring()? {
+        Some(shared) => {
+            file::create_private_dir(folder).map_err(|cause| of_file(folder, cause))?;
+            take_over(&path, &own, &shared, root)
+        }
+        // Not begun, or a copy that is not whole.
+        None => Ok(nodes.is_to_be_served()?),
     }
-    let mut nodes = Nodes::open(&store.database)?;
-    nodes.is_to_be_served()?;
-    let Some(shared) = nodes.known_key_ring()? else { return Ok(()) };
-    file::create_private_dir(folder).map_err(|cause| of_file(folder, cause))?;
-    take_over(&path, &[], &shared, root)
 }
 
 /// Puts the shared ring in place of this node's, which is kept beside it.
@@ -618,7 +643,10 @@ fn take_over(path: &Path, own: &[u8], shared: &[u8], root: &[u8; 32]) -> Result<
     let next = path.with_extension("next");
     file::write_durably(&next, shared).map_err(|cause| of_file(&next, cause))?;
     // Of another installation, or sealed by another root key: then nothing is replaced.
-    let opened = KeyRing::open(&next, root);
+    let opened = KeyRing::open(&next, root).map_err(|error| match error {
+        RingError::OtherRoot { .. } => RingError::OtherRootThere,
+        error => error,
+    });
     let kept = opened.map_err(OpenError::from).and_then(|_| {
         if !own.is_empty() {
             let before = path.with_extension("before");
@@ -646,13 +674,36 @@ impl Engine {
         let own = std::fs::read(&path).map_err(|cause| StoreError::Folder { path: path.clone(), cause })?;
         let (shared, version) = nodes.key_ring(&own)?;
         if let Err(error) = take_over(&path, &own, &shared, ring.root()).and_then(|()| Ok(ring.reopen()?)) {
-            tracing::error!(%error, "the keys that another node made cannot be read");
+            // Said once: it stays so until somebody puts the new root key here.
+            if sharing.unread.swap(version, Ordering::SeqCst) != version {
+                tracing::error!(%error, "this node goes on with the keys it has; start it again then");
+            }
             return Ok(());
         }
-        let _books = self.books();
-        self.vault.replace(&ring.ring);
+        {
+            let _books = self.books();
+            self.vault.replace(&ring.ring);
+        }
         sharing.keys.store(version, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Waits until all nodes that live work with the key ring as it is, longer than a dead one counts as alive.
+    /// To be called without the lock of the ring, which the watcher needs to give signs of life.
+    pub(crate) fn wait_for_followers(&self) -> Result<(), RotateError> {
+        const MOST: Duration = Duration::from_secs(12);
+        let Some(sharing) = &self.sharing else { return Ok(()) };
+        let (began, mut nodes) = (Instant::now(), Nodes::again(&sharing.store.database)?);
+        loop {
+            let behind = nodes.without_keys(&sharing.lease, sharing.keys.load(Ordering::SeqCst))?;
+            if behind.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() > MOST {
+                return Err(RotateError::NodesBehind(behind.join(", ")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Changes the key ring, here and for all nodes: in the database first, because what was sealed with a key

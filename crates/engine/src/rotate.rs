@@ -15,6 +15,7 @@
 //! | audit, receipts | the public half of the old key stays, to check what it signed |
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use crate::Engine;
 use crate::background::{Stopping, lock};
 use crate::caller::Proof;
 use crate::settle::Change;
-use crate::store::{AccountsOfRecord, StoreError};
+use crate::store::{AccountsOfRecord, Nodes, StoreError};
 use crate::vault::{KeyGroup, KeyRing, KeyUse, Keys, ListedKey, RingError};
 
 /// Versions of the key that hashes tokens at most: each is tried for a token that is not known.
@@ -47,12 +48,12 @@ pub enum RotateError {
          (`card4e credential rotate ID`) or revoke them, or rotate the other keys: card4e keys rotate accounts side …"
     )]
     OldTokens(String),
-    /// For a moment two nodes would know one question by two names, and could charge it twice.
+    /// What they cannot open would be lost to them: changes of callers, above all.
     #[error(
-        "the key of idempotency keys cannot be replaced where nodes share a database (`server.store`); name the others: \
-         card4e keys rotate accounts side …"
+        "not all nodes work with the keys there are: {0}. If the root key was replaced, put the new one there and start \
+         the node again; one that is gone is not waited for after ten seconds. Then do this again"
     )]
-    Shared,
+    NodesBehind(String),
     /// The engine is stopping.
     #[error("{0}")]
     Stopping(#[from] Stopping),
@@ -92,11 +93,21 @@ impl Engine {
     }
 
     /// Seals the key ring with another root key; see [`RingFile::replace_root`](crate::vault::RingFile).
-    pub fn replace_root_key(&self, root: &[u8; 32]) -> Result<(), RingError> {
-        if self.sharing.is_some() {
-            return Err(RingError::Shared);
+    ///
+    /// Where nodes share a database this is done there first. The others go on with the keys they have, and need
+    /// the new root key when they are started again; until then no other key is replaced.
+    pub fn replace_root_key(&self, root: &[u8; 32]) -> Result<(), RotateError> {
+        self.wait_for_followers()?;
+        let mut ring = lock(&self.ring);
+        if let Some(sharing) = &self.sharing {
+            let seen = sharing.keys.load(Ordering::SeqCst);
+            let sealed = ring.sealed_by(root)?;
+            Nodes::again(&sharing.store.database)?.replace_key_ring(&sealed, seen)?;
+            ring.take_over(root, &sealed)?;
+            sharing.keys.store(seen + 1, Ordering::SeqCst);
+            return Ok(());
         }
-        lock(&self.ring).replace_root(root)
+        Ok(ring.replace_root(root)?)
     }
 
     /// How far the rotation is.
@@ -110,9 +121,7 @@ impl Engine {
         self: &Arc<Engine>,
         groups: &[KeyGroup],
     ) -> Result<RotationStatus, RotateError> {
-        if self.sharing.is_some() && groups.contains(&KeyGroup::Idempotency) {
-            return Err(RotateError::Shared);
-        }
+        self.wait_for_followers()?;
         let mut status = self.rotating.status();
         if status.is_running {
             return Ok(status.clone());
@@ -208,6 +217,7 @@ impl Engine {
             accounts.finish_rewrap(&keys)?;
         }
         drop(keys);
+        self.wait_for_followers()?;
         let mut ring = lock(&self.ring);
         let tokens = self.token_keys_in_use();
         let now = self.clock.now_ms();

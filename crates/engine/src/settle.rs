@@ -21,7 +21,9 @@ use crate::audit::{Checkpoint, Frontier};
 use crate::bulk::{Answers, Bulk, BulkDraft, JobId, Unsettled};
 use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId};
 use crate::erase::ErasureStep;
-use crate::ledger::{Answer, Block, Credits, Draft, Entry, Pending, Side, Uncovered, encoded};
+use crate::ledger::{
+    Answer, Block, Credits, Draft, Entry, IdempotencyRef, Pending, Side, Uncovered, encoded,
+};
 use crate::limit::Limiter;
 use crate::node::told;
 use crate::outcome::Outcome;
@@ -764,6 +766,8 @@ impl Writer {
             for Question { draft, decided, .. } in &mut questions {
                 if let Ok(answer) = decided {
                     batch.block.push(&Entry::Answer(answer.clone()), &mut draft.side, &mut batch.tree);
+                    let name = draft.side.idempotency.iter().map(|asked| asked.key);
+                    batch.also_known_as.extend(name.flat_map(|name| draft.aliases(name)));
                 }
                 // Also when it is refused after all: it was paid for.
                 for (bought, side) in &mut draft.bought {
@@ -796,7 +800,7 @@ impl Writer {
     /// again.
     fn tell_answered(&mut self, questions: Vec<Question>) -> Vec<(Ticket, Draft)> {
         let keys: Vec<KeyedRef> =
-            questions.iter().filter_map(|question| Some(question.draft.side.idempotency?.key)).collect();
+            questions.iter().flat_map(|question| question.draft.known_as()).map(|asked| asked.key).collect();
         let known = match self.file.answered(&keys, self.engine.clock.now_ms()) {
             Ok(known) => known,
             Err(error) => {
@@ -809,9 +813,10 @@ impl Writer {
         let mut bought: Vec<(Entry, Done)> = Vec::new();
         let mut books = self.engine.books();
         for mut question in questions {
-            let asked = question.draft.side.idempotency;
-            let stored =
-                asked.and_then(|asked| known.iter().find(|stored| stored.key == asked.key).zip(Some(asked)));
+            let stored = question
+                .draft
+                .known_as()
+                .find_map(|asked| known.iter().find(|stored| stored.key == asked.key).zip(Some(*asked)));
             let Some((stored, asked)) = stored else {
                 rest.push((question.ticket, question.draft));
                 continue;
@@ -825,7 +830,8 @@ impl Writer {
                 // It was counted there, too.
                 sharing.give_back(refs);
             }
-            let twins = self.engine.post.twins_of(&asked.key).into_iter();
+            let first = question.draft.side.idempotency.map(|asked| asked.key);
+            let twins = first.map_or(Vec::new(), |first| self.engine.post.twins_of(&first)).into_iter();
             told.extend(twins.map(|twin| (twin, replayed(&settlement))));
             told.push((question.ticket, settlement));
             let paid = question.draft.bought.drain(..).map(|(paid, _)| Entry::Bought(paid));
@@ -965,6 +971,7 @@ impl Writer {
             block: &batch.block,
             sides,
             tree: &batch.tree,
+            also_known_as: &batch.also_known_as,
             checkpoint: checkpoint.as_ref(),
             rows: batch.rows,
             at_ms,
@@ -1161,6 +1168,8 @@ impl Work {
 struct Batch {
     block: Block,
     tree: Frontier,
+    /// See [`Commit::also_known_as`].
+    also_known_as: Vec<(KeyedRef, IdempotencyRef)>,
     /// Job, first row and number of the rows it settles.
     rows: Option<(JobId, u64, u64)>,
 }
@@ -1170,6 +1179,7 @@ impl Batch {
         Batch {
             block: Block { first_leaf: tree.size(), entries: Vec::new() },
             tree: tree.clone(),
+            also_known_as: Vec::new(),
             rows: None,
         }
     }

@@ -30,7 +30,7 @@ pub use accounts::{
     Follower, Freshness, Import, Made as MadeTable, Order as AccountOrder, Person, Rewrap, SharedAccounts,
     Source, Spot as AccountSpot, TableMaker, TablePlace,
 };
-pub use copy::{Copied, CopyError, Progress as CopyProgress, StorePlace, copy};
+pub use copy::{Copied, CopyError, Progress as CopyProgress, StorePlace, copy, is_to_be_served};
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, LookedBack, Newest, Opened, Put, Unerased};
 pub use node::{Lease, LedgerPlace, SharedStore};
 pub use platform::Platform;

@@ -408,6 +408,10 @@ fn finish(desk: &Desk, open: Open<'_>, counted: Counted, question: &Question<'_>
         price: hold.keep(),
         attempts: found.attempts,
         side,
+        also_known_as: match engine.sharing {
+            None => Vec::new(),
+            Some(_) => known_as.into_iter().skip(1).collect(),
+        },
         bought: Vec::new(),
         free: reused,
         began: question.began,

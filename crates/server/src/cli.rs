@@ -82,6 +82,9 @@ pub enum Command {
     Backup(crate::backup::Backup),
     /// Put a backup in place of an empty data folder, after checking all of it.
     Restore(crate::backup::Restore),
+    /// Move an installation into a database that several nodes share, or back into files.
+    #[command(subcommand)]
+    Store(crate::store::Command),
     /// Look whether everything is as it should be, and say what to do where it is not.
     Doctor(crate::doctor::Options),
     /// Measure how fast a server answers.

@@ -115,6 +115,11 @@ impl Kept {
         }
     }
 
+    /// The root key that waits to take this one's place, if there is one.
+    pub fn open_next(&self, secret: Option<&Secret>) -> Option<RootKey> {
+        self.opened(self.next.as_ref()?, secret).ok()
+    }
+
     /// The new root key of a replacement that was begun and is not in force, with its text: a server may
     /// still be at it when whoever asked was killed, so the file that has it must not be written over. What
     /// opens with a passphrase or a PIN is replaced by people, not in milliseconds.

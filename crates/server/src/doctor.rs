@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use clap::Args;
 use engine::clock::{Clock, Millis, utc_text};
-use engine::store::{Accounts, AccountsOfRecord, LedgerPlace, LedgerReader, SharedStore};
+use engine::store::{
+    Accounts, AccountsOfRecord, LedgerPlace, LedgerReader, SharedStore, StoreError, StorePlace,
+};
 use engine::vault::{KeyRing, Vault};
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -119,14 +121,15 @@ fn look(config: &Path, settings: &Settings, findings: &mut Findings) {
     let now = Clock::default().now_ms();
     look_at_settings(config, settings, findings);
     let root_key = look_at_root_key(base, settings, findings);
-    let is_there = look_at_folder(&data, findings);
+    let is_there = look_at_folder(&data, settings, findings);
     if is_there {
         look_at_space(&data, findings);
         look_at_commits(&data, findings);
     }
     if let (Some(root_key), true) = (root_key, is_there)
-        && let Some(vault) = look_at_keys(&data, &root_key, findings)
+        && let Some(vault) = look_at_keys(&data, settings, &root_key, findings)
     {
+        look_at_copy(base, &data, settings, findings);
         look_at_accounts(base, &data, settings, findings);
         look_at_ledger(base, &data, settings, &vault, now, findings);
     }
@@ -211,8 +214,15 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).map_or(0, |file| file.permissions().mode())
 }
 
-fn look_at_folder(data: &Path, findings: &mut Findings) -> bool {
+/// What a node finds out where its database is, and not in its folder yet.
+const AT_FIRST_START: &str = "start the server: a new node takes it from the database";
+
+fn look_at_folder(data: &Path, settings: &Settings, findings: &mut Findings) -> bool {
     let shown = data.display();
+    if !data.is_dir() && !settings.server.store.is_empty() {
+        findings.warning("data folder", format!("{shown} is not there yet"), AT_FIRST_START);
+        return false;
+    }
     if !data.is_dir() {
         let remedy =
             "make an installation with `card4e init DIR`, or go back to a backup with `card4e restore`";
@@ -287,8 +297,17 @@ fn commit_times(data: &Path) -> std::io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-fn look_at_keys(data: &Path, root_key: &[u8; 32], findings: &mut Findings) -> Option<Vault> {
+fn look_at_keys(
+    data: &Path,
+    settings: &Settings,
+    root_key: &[u8; 32],
+    findings: &mut Findings,
+) -> Option<Vault> {
     let path = data.join("keys.json");
+    if !path.exists() && !settings.server.store.is_empty() {
+        findings.warning("keys", format!("{} is not there yet", path.display()), AT_FIRST_START);
+        return None;
+    }
     if !path.exists() {
         let remedy = "put it back from a backup; without it no account can be read";
         findings.problem("keys", format!("{} is missing", path.display()), remedy);
@@ -310,6 +329,19 @@ fn look_at_keys(data: &Path, root_key: &[u8; 32], findings: &mut Findings) -> Op
     }
 }
 
+/// Whether it goes on elsewhere, or is a copy that is not whole.
+fn look_at_copy(base: &Path, data: &Path, settings: &Settings, findings: &mut Findings) {
+    let place = match crate::shared::store(&settings.server, base) {
+        Ok(None) => StorePlace::Files(data.to_owned()),
+        Ok(Some(store)) => StorePlace::Shared(store, data.to_owned()),
+        // Said of the accounts.
+        Err(_) => return,
+    };
+    if let Err(StoreError::Copying(why)) = engine::store::is_to_be_served(&place) {
+        findings.problem("store", why, "card4e store copy --help");
+    }
+}
+
 fn look_at_accounts(base: &Path, data: &Path, settings: &Settings, findings: &mut Findings) {
     /// Looked at for their place in the element index.
     const SOME: u32 = 100_000;
@@ -321,10 +353,13 @@ fn look_at_accounts(base: &Path, data: &Path, settings: &Settings, findings: &mu
         None => "go back to a backup with `card4e restore`, or import the accounts again",
         Some(_) => "see that this machine reaches the database of server.store, and may make tables there",
     };
-    // A file that is not there must not be made by looking.
-    let is_there = Accounts::open_reader(&data.join("accounts.db"));
     let database = shared.as_ref().map(|shared| &shared.database);
-    let looked = is_there.and_then(|_| AccountsOfRecord::open(data, database));
+    // A file that is not there must not be made by looking; a node's copy is made by its first start.
+    let is_there = match database {
+        None => Accounts::open_reader(&data.join("accounts.db")).map(drop),
+        Some(_) => Ok(()),
+    };
+    let looked = is_there.and_then(|()| AccountsOfRecord::open(data, database));
     let looked =
         looked.and_then(|mut accounts| Ok((accounts.count()?, accounts.missing_in_element_index(SOME)?)));
     match looked {

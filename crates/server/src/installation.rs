@@ -9,11 +9,11 @@ use engine::route::Routing;
 use engine::store::postgres::Database;
 use engine::store::{AccountsOfRecord, LedgerPlace, SharedStore};
 use engine::vault::{KeyRing, ListedKey, RingError, Vault};
-use engine::{Engine, Policy, Running, Seed};
+use engine::{Engine, OpenError, Policy, Running, Seed};
 use zeroize::Zeroizing;
 
 use crate::config::{Secrets, Settings};
-use crate::custody::Kept;
+use crate::custody::{Kept, Secret};
 use crate::manage::{Answering, Hidden, Request};
 use crate::sandbox;
 
@@ -69,7 +69,10 @@ impl Place {
     pub fn folder(&self) -> anyhow::Result<PathBuf> {
         match (&self.config, &self.data) {
             (Some(config), _) => {
-                there(config.parent().unwrap_or(Path::new(".")).join(self.settings()?.server.data))
+                let server = self.settings()?.server;
+                let folder = config.parent().unwrap_or(Path::new(".")).join(server.data);
+                // A new node takes its keys from the database, when it opens them.
+                if server.store.is_empty() { there(folder) } else { Ok(folder) }
             }
             (None, Some(folder)) => there(folder.clone()),
             (None, None) => Err(nowhere()),
@@ -115,7 +118,11 @@ fn there(folder: PathBuf) -> anyhow::Result<PathBuf> {
 }
 
 fn is_of_other_root(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(RingError::OtherRoot { .. }))
+    let ring = match error.downcast_ref() {
+        Some(OpenError::Ring(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    matches!(ring, Some(RingError::OtherRoot { .. } | RingError::OtherRootThere))
 }
 
 fn nowhere() -> anyhow::Error {
@@ -129,12 +136,28 @@ impl Installation {
         let base = config.parent().unwrap_or(Path::new("."));
         let kept = Kept::read(&settings, base)?;
         let secret = kept.ask()?;
-        let root_key = kept.open(secret.as_ref())?;
-        match Installation::unlocked(settings.clone(), base, &root_key) {
+        match Installation::kept_by(&kept, secret.as_ref(), &settings, base) {
             // A server sealed the ring with the next root key since that was read.
             Err(error) if is_of_other_root(&error) => {
-                let root_key = Kept::read(&settings, base)?.open(secret.as_ref())?;
-                Installation::unlocked(settings, base, &root_key)
+                Installation::kept_by(&Kept::read(&settings, base)?, secret.as_ref(), &settings, base)
+            }
+            opened => opened,
+        }
+    }
+
+    /// The same, with the root key as it was read, and what opens it.
+    pub fn kept_by(
+        kept: &Kept,
+        secret: Option<&Secret>,
+        settings: &Settings,
+        base: &Path,
+    ) -> anyhow::Result<Installation> {
+        let root_key = kept.open(secret)?;
+        match Installation::unlocked(settings.clone(), base, &root_key) {
+            // Of several nodes this one sealed the ring that they share with its next root key, and was killed.
+            Err(error) if is_of_other_root(&error) && !settings.server.store.is_empty() => {
+                let Some(next) = kept.open_next(secret) else { return Err(error) };
+                Installation::unlocked(settings.clone(), base, &next)
             }
             opened => opened,
         }

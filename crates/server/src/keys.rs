@@ -134,9 +134,12 @@ fn seal(config: &Path, to: Option<Custody>, json: bool) -> anyhow::Result<()> {
     let settings = Settings::read(config)?;
     let base = config.parent().unwrap_or(Path::new("."));
     let kept = Kept::read(&settings, base)?;
-    let root_key = kept.open(kept.ask()?.as_ref())?;
+    let secret = kept.ask()?;
     // The right one, or nothing is written.
-    let installation = Installation::unlocked(settings.clone(), base, &root_key)?;
+    let installation = Installation::kept_by(&kept, secret.as_ref(), &settings, base)?;
+    // Read again: one that waited to take its place may have done so.
+    let kept = Kept::read(&settings, base)?;
+    let root_key = kept.open(secret.as_ref())?;
     let is = settings.keys.custody;
     let is_plain = matches!(is, Custody::File | Custody::Environment);
     let to = to.unwrap_or(if is_plain { Custody::Passphrase } else { is });
@@ -227,6 +230,13 @@ fn replace(
     let mut out = std::io::stdout().lock();
     let path = path.display();
     writeln!(out, "{path} holds a new root key, {how}; it is in force. Keep a copy of it elsewhere.")?;
+    if !settings.server.store.is_empty() {
+        writeln!(
+            out,
+            "\nThe other nodes go on with the keys they have. Put {path} in place of theirs, and start them\n\
+             again, one after the other: until then no other key is replaced."
+        )?;
+    }
     writeln!(
         out,
         "\n{shown} is the old one. Backups made until now open with nothing else: keep it with them, away\n\

@@ -33,6 +33,7 @@ mod replay;
 mod sandbox;
 mod serve;
 mod shared;
+mod store;
 mod subject;
 mod synth;
 mod table;
@@ -120,6 +121,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(options) => return Ok(agreed(replay::run(&options)?)),
         Command::Backup(options) => backup::backup(&options)?,
         Command::Restore(options) => backup::restore(&options)?,
+        Command::Store(command) => store::run(&command)?,
         Command::Bench(options) => bench::run(&options)?,
         Command::Doctor(options) => doctor::run(&options)?,
         Command::Tls(cli::Tls::DevCa { out, names }) => make_dev_ca(&out, &names)?,

@@ -195,8 +195,7 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
     let kept = Kept::read(&settings, base)?;
     let (installation, listener, tls) = match kept.is_locked() {
         false => {
-            let root_key = kept.open(kept.ask()?.as_ref())?;
-            let installation = Installation::unlocked(settings.clone(), base, &root_key)?;
+            let installation = Installation::kept_by(&kept, kept.ask()?.as_ref(), &settings, base)?;
             (installation, http::listen(settings.server.listen)?, None)
         }
         true => {

@@ -28,12 +28,15 @@ pub fn store(settings: &ServerSettings, base: &Path) -> anyhow::Result<Option<Sh
         None => std::env::var(PASSWORD).ok(),
     };
     let password = password.map(Zeroizing::new);
+    let wrong = |wrong| anyhow!("server.store: {wrong}; write postgres://USER@HOST:PORT/NAME");
     let ca = settings.store_ca.as_ref().map(|ca| base.join(ca));
-    let tls = crate::upstream::trusting(ca.as_deref()).context("server.store_ca")?;
+    let tls = match Database::is_encrypted(&settings.store).map_err(wrong)? {
+        true => crate::upstream::trusting(ca.as_deref()).context("server.store_ca")?,
+        // A machine without CAs may well have a database of its own.
+        false => crate::upstream::trusting_nobody()?,
+    };
     let password = password.as_ref().map(|password| password.trim_end());
-    let database = Database::new(&settings.store, password, (*tls).clone());
-    let database =
-        database.map_err(|wrong| anyhow!("server.store: {wrong}; write postgres://USER@HOST:PORT/NAME"))?;
+    let database = Database::new(&settings.store, password, (*tls).clone()).map_err(wrong)?;
     let node = match settings.node.as_str() {
         "" => std::fs::read_to_string("/proc/sys/kernel/hostname")
             .context("server.node: this machine does not tell its name; set one")?

@@ -210,12 +210,21 @@ pub fn trusting(ca: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
         let _ = roots.add(certificate.with_context(|| format!("{shown} is no PEM file"))?);
     }
     ensure!(!roots.is_empty(), "{shown} has no CA that can be used");
+    let config = with_roots(roots)?;
+    known.insert(path, Arc::clone(&config));
+    Ok(config)
+}
+
+/// TLS that trusts no CA, for where none is spoken.
+pub fn trusting_nobody() -> anyhow::Result<Arc<ClientConfig>> {
+    with_roots(RootCertStore::empty())
+}
+
+fn with_roots(roots: RootCertStore) -> anyhow::Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let config = Arc::new(config);
-    known.insert(path, Arc::clone(&config));
-    Ok(config)
+    Ok(Arc::new(config))
 }

@@ -136,6 +136,18 @@ pub fn copy(
     }
 }
 
+/// Whether nothing speaks against serving what is in a place: it was not copied elsewhere, and is not a copy that
+/// is not whole.
+///
+/// # Errors
+/// [`StoreError::Copying`] says what does; others, that it cannot be looked at.
+pub fn is_to_be_served(place: &StorePlace) -> Result<(), StoreError> {
+    match place {
+        StorePlace::Files(folder) => Mark::of_folder(folder)?.check(&Marked::Folder(folder)),
+        StorePlace::Shared(store, _) => Nodes::open(&store.database)?.is_to_be_served(),
+    }
+}
+
 fn into_database(
     folder: &Path,
     store: &SharedStore,

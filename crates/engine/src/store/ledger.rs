@@ -32,7 +32,7 @@ use crate::caller::{
     Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Directory, Proof, Secret,
 };
 use crate::clock::Millis;
-use crate::ledger::{Block, Books, Credits, Entry, JobId, Side, StoredAnswer, encoded, side_matches};
+use crate::ledger::{Block, Books, Credits, Entry, IdempotencyRef, JobId, Side, StoredAnswer, encoded, side_matches};
 use crate::vault::{KeyedRef, Seal, Vault};
 
 const SCHEMA: Schema = Schema {
@@ -438,6 +438,8 @@ pub struct Commit<'a> {
     pub sides: &'a [&'a Side],
     /// The tree after them.
     pub tree: &'a Frontier,
+    /// Other names of questions in it, by the newest one; see [`Draft::also_known_as`](crate::ledger::Draft).
+    pub also_known_as: &'a [(KeyedRef, IdempotencyRef)],
     /// A checkpoint of that tree, when one is due.
     pub checkpoint: Option<&'a Checkpoint>,
     /// Job, first row and number of the rows it settles, if its one entry is of such.
@@ -1060,7 +1062,7 @@ mod tests {
         }
         let sides: Vec<&Side> = sides.iter().collect();
         let commit =
-            Commit { block: &block, sides: &sides, tree: &tree, checkpoint: None, rows: None, at_ms: 1 };
+            Commit { block: &block, sides: &sides, tree: &tree, also_known_as: &[], checkpoint: None, rows: None, at_ms: 1 };
         file.append(&commit, vault).map(|()| tree)
     }
 

@@ -80,19 +80,7 @@ impl Database {
     /// # Errors
     /// What is wrong with it, in words without the password.
     pub fn new(url: &str, password: Option<&str>, tls: rustls::ClientConfig) -> Result<Database, String> {
-        // libpq's name for what is done here whenever there is TLS at all.
-        let url = url.replace("sslmode=verify-full", "sslmode=require");
-        let mut config: Config = url.parse().map_err(|error| format!("it cannot be read: {error}"))?;
-        if config.get_hosts().is_empty() {
-            return Err("it names no host".to_owned());
-        }
-        if config.get_dbname().is_none() {
-            return Err("it names no database".to_owned());
-        }
-        if config.get_ssl_mode() == SslMode::Prefer {
-            let is_near = config.get_hosts().iter().all(is_this_machine);
-            config.ssl_mode(if is_near { SslMode::Disable } else { SslMode::Require });
-        }
+        let mut config = read(url)?;
         if let Some(password) = password {
             config.password(password);
         }
@@ -102,6 +90,14 @@ impl Database {
         }
         config.keepalives_idle(Duration::from_secs(10)).tcp_user_timeout(WORK_MOST);
         Ok(Database { config, tls: Arc::new(tls) })
+    }
+
+    /// Whether TLS is spoken with the database of this address.
+    ///
+    /// # Errors
+    /// As [`Database::new`].
+    pub fn is_encrypted(url: &str) -> Result<bool, String> {
+        Ok(read(url)?.get_ssl_mode() != SslMode::Disable)
     }
 
     async fn connect(&self) -> Result<Connection, StoreError> {
@@ -122,6 +118,23 @@ impl Database {
             Err(_) => Err(StoreError::DatabaseSlow(CONNECT_MOST)),
         }
     }
+}
+
+fn read(url: &str) -> Result<Config, String> {
+    // libpq's name for what is done here whenever there is TLS at all.
+    let url = url.replace("sslmode=verify-full", "sslmode=require");
+    let mut config: Config = url.parse().map_err(|error| format!("it cannot be read: {error}"))?;
+    if config.get_hosts().is_empty() {
+        return Err("it names no host".to_owned());
+    }
+    if config.get_dbname().is_none() {
+        return Err("it names no database".to_owned());
+    }
+    if config.get_ssl_mode() == SslMode::Prefer {
+        let is_near = config.get_hosts().iter().all(is_this_machine);
+        config.ssl_mode(if is_near { SslMode::Disable } else { SslMode::Require });
+    }
+    Ok(config)
 }
 
 fn is_this_machine(host: &Host) -> bool {

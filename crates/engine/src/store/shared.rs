@@ -101,7 +101,7 @@ impl Nodes {
         let begun = self.session.transaction(async |connection| {
             Mark::of_database(connection).await?;
             mark.keep(connection).await?;
-            let put = "INSERT INTO node SELECT 0, $1, $2, $3, 0 WHERE NOT EXISTS (SELECT 1 FROM node)";
+            let put = "INSERT INTO node SELECT 0, $1, $2, $3, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM node)";
             let put = connection.client.execute(put, &[&node, &new_epoch(), &new_epoch()]).await;
             match put.map_err(StoreError::Database)? {
                 // Somebody was faster, and everything goes back.
@@ -167,21 +167,22 @@ impl Nodes {
     }
 
     /// Takes the place of the node of this name, or a new one. A process that had it is fenced from now on.
-    pub(crate) fn take_place(&mut self, store: &SharedStore) -> Result<Lease, StoreError> {
+    /// It works with this version of the key ring.
+    pub(crate) fn take_place(&mut self, store: &SharedStore, keys: i64) -> Result<Lease, StoreError> {
         let (holder, epoch) = (new_epoch(), new_epoch());
         let take = "
             INSERT INTO node
             SELECT coalesce(max(number), 0) + 1, $1, $2, $3,
-                (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT + $4 FROM node
+                (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT + $4, $5 FROM node
             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,
-                alive_until = excluded.alive_until
+                alive_until = excluded.alive_until, keys = excluded.keys
             RETURNING number";
         loop {
             let taken = self.session.transaction(async |connection: &Connection| {
                 // Locked until the commit: whoever copies this database sees either this node or no node.
                 Mark::of_database(connection).await?.check(&Marked::Database)?;
                 let run = async {
-                    let with: &[&(dyn ToSql + Sync)] = &[&store.node, &holder, &epoch, &ALIVE_MS];
+                    let with: &[&(dyn ToSql + Sync)] = &[&store.node, &holder, &epoch, &ALIVE_MS, &keys];
                     let number = connection.client.query_one(take, with).await?;
                     let version = "SELECT n FROM version WHERE of_what = 'callers'";
                     let version = connection.client.query_one(version, &[]).await?;
@@ -454,6 +455,24 @@ impl Nodes {
             let found = connection.client.query_opt("SELECT sealed FROM key_ring", &[]).await?;
             Ok(found.map(|row| row.get(0)))
         })
+    }
+
+    /// Says that this node works with this version of the key ring.
+    pub(crate) fn has_keys(&mut self, lease: &Lease, version: i64) -> Result<(), StoreError> {
+        let note = "UPDATE node SET keys = $3 WHERE number = $1 AND holder = $2";
+        self.session.read(async |connection| {
+            connection.client.execute(note, &[&lease.number, &lease.holder, &version]).await.map(drop)
+        })
+    }
+
+    /// Nodes that live and do not work with this version of the key ring, this one not counted.
+    pub(crate) fn without_keys(&mut self, lease: &Lease, version: i64) -> Result<Vec<String>, StoreError> {
+        let find = "SELECT name FROM node WHERE number <> $1 AND keys < $2
+            AND alive_until >= (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT ORDER BY name";
+        let rows = self.session.read(async |connection| {
+            connection.client.query(find, &[&lease.number, &version]).await
+        })?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     /// Replaces the sealed key ring that was read with this version.

@@ -226,9 +226,12 @@ impl std::fmt::Debug for KeyRing {
 /// Why a key ring cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
-    /// Not among several nodes.
-    #[error("the root key cannot be replaced yet where nodes share a database (`server.store`)")]
-    Shared,
+    /// Nodes share the ring, and the others have another root key.
+    #[error(
+        "the key ring in the database is sealed by another root key than this node has: put the root key of the other \
+         nodes in its place"
+    )]
+    OtherRootThere,
     /// The file cannot be read or written.
     #[error("key ring {path}: {cause}")]
     File {
@@ -562,6 +565,17 @@ impl RingFile {
             self.root = kept(root);
         }
         written
+    }
+
+    /// The ring sealed by another root key; see [`RingFile::take_over`].
+    pub(crate) fn sealed_by(&self, root: &[u8; 32]) -> Result<Vec<u8>, RingError> {
+        self.ring.sealed_bytes(root).map_err(|cause| self.failed(cause))
+    }
+
+    /// Keeps it so from now on.
+    pub(crate) fn take_over(&mut self, root: &[u8; 32], sealed: &[u8]) -> Result<(), RingError> {
+        self.root = kept(root);
+        self.keep(sealed)
     }
 
     /// What opens it.

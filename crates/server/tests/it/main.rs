@@ -31,6 +31,7 @@ mod sandbox;
 mod screens;
 mod serve;
 mod shared_accounts;
+mod store;
 mod supply;
 mod support;
 mod tencent;

@@ -246,7 +246,7 @@ impl Shares {
             let bytes =
                 [stored.key.to_vec(), stored.payload.to_vec(), encoded(&stored.answer)].map(Value::Bytes);
             let [key, payload, answer] = bytes;
-            vec![key, payload, number(*until_ms), answer]
+            vec![key.clone(), payload, number(*until_ms), answer, key]
         });
         let (day, counters) = &rest.attempts;
         let attempts = counters.iter().map(|(counter, count)| {
@@ -276,5 +276,5 @@ impl Shares {
 const PURSE: &str = "INSERT INTO purse VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 const SLICE: &str = "INSERT INTO slice VALUES (0, $1, $2, $3, $4) ON CONFLICT DO NOTHING";
 const PAYMENT: &str = "INSERT INTO payment VALUES ($1) ON CONFLICT DO NOTHING";
-const ANSWERED: &str = "INSERT INTO answered VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+const ANSWERED: &str = "INSERT INTO answered VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
 const ATTEMPT: &str = "INSERT INTO attempt VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";

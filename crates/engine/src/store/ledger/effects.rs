@@ -9,6 +9,7 @@ use crate::ledger::{Answer, Credits, Entry, IdempotencyRef, Side, encoded};
 use crate::limit::{AttemptRefs, COUNTER_BYTES};
 use crate::outcome::{Class, Outcome};
 use crate::store::shared::Purse;
+use crate::vault::KeyedRef;
 
 /// Day and counter.
 type Counter = (i32, [u8; COUNTER_BYTES]);
@@ -18,8 +19,8 @@ type Counter = (i32, [u8; COUNTER_BYTES]);
 pub(super) struct Effects {
     /// Charged, millionths of a credit.
     pub(super) charged: BTreeMap<(i16, i64), i64>,
-    /// Stored answers: key, payload, until when, the answer.
-    pub(super) answered: BTreeMap<Vec<u8>, (Vec<u8>, Millis, Vec<u8>)>,
+    /// Stored answers, by each key they can be asked for with.
+    pub(super) answered: BTreeMap<KeyedRef, Kept>,
     /// Runs of mismatches that end here.
     pub(super) ended: BTreeSet<Counter>,
     /// Mismatches to add to a run, and attempts to give back, because nobody was asked.
@@ -28,11 +29,31 @@ pub(super) struct Effects {
     pub(super) credits: Vec<(i64, i64, Option<[u8; 16]>)>,
 }
 
+/// A stored answer.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub(super) payload: KeyedRef,
+    pub(super) until_ms: Millis,
+    pub(super) answer: Vec<u8>,
+    /// The newest of its keys, under which all of them are erased.
+    pub(super) name: KeyedRef,
+}
+
 impl Effects {
-    pub(super) fn of(entries: &[Entry], sides: &[&Side]) -> Effects {
+    pub(super) fn of(
+        entries: &[Entry],
+        sides: &[&Side],
+        also_known_as: &[(KeyedRef, IdempotencyRef)],
+    ) -> Effects {
         let mut all = Effects::default();
         for (entry, side) in entries.iter().zip(sides) {
             all.add(entry, side);
+        }
+        for (name, asked) in also_known_as {
+            // One that is not kept is not known by its other names either.
+            if let Some(kept) = all.answered.get(name).cloned() {
+                all.answered.insert(asked.key, Kept { payload: asked.payload, ..kept });
+            }
         }
         all
     }
@@ -101,8 +122,8 @@ impl Effects {
     }
 
     fn keep(&mut self, asked: &IdempotencyRef, answer: &Answer) {
-        let kept = (asked.payload.to_vec(), asked.until_ms, encoded(answer));
-        self.answered.insert(asked.key.to_vec(), kept);
+        let IdempotencyRef { key, payload, until_ms } = *asked;
+        self.answered.insert(key, Kept { payload, until_ms, answer: encoded(answer), name: key });
     }
 }
 

@@ -33,7 +33,8 @@ pub(in crate::store) const SHARED_SCHEMA: Schema = Schema {
             name        TEXT NOT NULL UNIQUE,
             holder      BIGINT NOT NULL,       -- the process; random
             epoch       BIGINT NOT NULL,       -- random; another one when it was found dead
-            alive_until BIGINT NOT NULL        -- by the database's clock, Unix milliseconds
+            alive_until BIGINT NOT NULL,       -- by the database's clock, Unix milliseconds
+            keys        BIGINT NOT NULL        -- version of the key ring that it works with
         );
         CREATE TABLE block (
             node  BIGINT NOT NULL,
@@ -143,8 +144,10 @@ pub(in crate::store) const SHARED_SCHEMA: Schema = Schema {
             key      BYTEA PRIMARY KEY,
             payload  BYTEA NOT NULL,
             until_ms BIGINT NOT NULL,
-            answer   BYTEA NOT NULL
+            answer   BYTEA NOT NULL,
+            name     BYTEA NOT NULL            -- the newest key it is known by: its rows are erased together
         );
+        CREATE INDEX answered_by_name ON answered (name);
         CREATE TABLE day_key (day INT PRIMARY KEY, sealed BYTEA NOT NULL);
         CREATE TABLE key_ring (one BIGINT PRIMARY KEY CHECK (one = 1), sealed BYTEA NOT NULL);
         CREATE TABLE copy_mark (               -- whether this is copied elsewhere, or from there; see store/copy.rs
@@ -168,9 +171,10 @@ pub(in crate::store) const FENCE: &str = "
 /// The same when one of the questions was answered before: charging it again would be charging it twice.
 const KEEP_ANSWERS: &str = "
     WITH kept AS (
-        INSERT INTO answered SELECT * FROM unnest($1::BYTEA[], $2::BYTEA[], $3::BIGINT[], $4::BYTEA[])
+        INSERT INTO answered
+        SELECT * FROM unnest($1::BYTEA[], $2::BYTEA[], $3::BIGINT[], $4::BYTEA[], $7::BYTEA[])
         ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, until_ms = excluded.until_ms,
-            answer = excluded.answer
+            answer = excluded.answer, name = excluded.name
         WHERE answered.until_ms <= $5 RETURNING key
     ) SELECT 1 / CASE WHEN count(*) = $6 THEN 1 ELSE 0 END FROM kept";
 
@@ -381,7 +385,7 @@ impl Shared {
         sealed: &[u8],
     ) -> Result<(), StoreError> {
         let failed = |cause: crate::ledger::BlockError| damaged(format!("block {seq}: {cause}"));
-        let effects = Effects::of(&commit.block.decoded().map_err(failed)?, commit.sides);
+        let effects = Effects::of(&commit.block.decoded().map_err(failed)?, commit.sides, commit.also_known_as);
         let steps = steps(lease, (seq, bytes, sealed), commit, &effects);
         self.session.get_mut().attempt(async |connection| append(connection, &steps).await)
     }
@@ -451,7 +455,7 @@ impl Shared {
                 for (seq, sealed) in emptied {
                     connection.client.execute(&put, &[&node_of(*seq), seq, sealed]).await?;
                 }
-                let forget = connection.prepared("DELETE FROM answered WHERE key = ANY ($1)").await?;
+                let forget = connection.prepared("DELETE FROM answered WHERE name = ANY ($1)").await?;
                 connection.client.execute(&forget, &[&answers]).await?;
                 let done = "UPDATE erasure SET after = $1, records = records + $2";
                 connection.client.execute(&connection.prepared(done).await?, &[&until, &records]).await
@@ -588,9 +592,11 @@ fn steps<'a>(
     }
     if !effects.answered.is_empty() {
         let keys: Vec<&[u8]> = effects.answered.keys().map(|key| &key[..]).collect();
-        let payloads: Vec<&[u8]> = effects.answered.values().map(|(payload, ..)| &payload[..]).collect();
-        let untils: Vec<i64> = effects.answered.values().map(|(_, until, _)| *until).collect();
-        let answers: Vec<&[u8]> = effects.answered.values().map(|(.., answer)| &answer[..]).collect();
+        let kept = || effects.answered.values();
+        let payloads: Vec<&[u8]> = kept().map(|kept| &kept.payload[..]).collect();
+        let untils: Vec<i64> = kept().map(|kept| kept.until_ms).collect();
+        let answers: Vec<&[u8]> = kept().map(|kept| &kept.answer[..]).collect();
+        let names: Vec<&[u8]> = kept().map(|kept| &kept.name[..]).collect();
         let count = keys.len() as i64;
         let with: Vec<Box<dyn ToSql + Sync + Send>> = vec![
             Box::new(keys),
@@ -599,6 +605,7 @@ fn steps<'a>(
             Box::new(answers),
             Box::new(commit.at_ms),
             Box::new(count),
+            Box::new(names),
         ];
         steps.push(Step { sql: KEEP_ANSWERS, with, otherwise: || StoreError::Answered });
     }
