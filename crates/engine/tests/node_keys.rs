@@ -23,8 +23,8 @@ use engine::ledger::Credits;
 use engine::operator::By;
 use engine::rotate::RotateError;
 use engine::settle::Settled;
-use engine::store::postgres::{Database, Session};
 use engine::store::SharedStore;
+use engine::store::postgres::{Database, Session};
 use engine::vault::{KeyGroup, RingError};
 use engine::verify::Refusal;
 use engine::{Engine, OpenError, Policy, Running};
@@ -36,12 +36,7 @@ const NEW: [u8; 32] = [8; 32];
 const GRANTED: Credits = Credits::whole(1_000_000);
 const RIGHT: &str = "16100000001";
 
-fn open(
-    folder: &Path,
-    database: &Arc<Database>,
-    node: &str,
-    root: &[u8; 32],
-) -> Result<Running, OpenError> {
+fn open(folder: &Path, database: &Arc<Database>, node: &str, root: &[u8; 32]) -> Result<Running, OpenError> {
     let policy = Policy { accounts_stale_max: Duration::from_secs(600), ..ask::policy() };
     let store = SharedStore { database: Arc::clone(database), node: node.into() };
     Engine::open(folder, root, policy, Issuers::built_in(), shop::shop(GRANTED), Some(store))

@@ -112,7 +112,9 @@ fn what_cannot_be_meant_is_said_and_no_password_is_shown() {
 #[test]
 fn tls_is_spoken_with_whoever_is_not_this_machine() {
     let is_encrypted = |rest: &str| Database::is_encrypted(&format!("postgres://card4e@{rest}"));
-    for near in ["127.0.0.1:5432/card4e", "localhost/card4e", "[::1]/card4e", "db.example.com/card4e?sslmode=disable"] {
+    for near in
+        ["127.0.0.1:5432/card4e", "localhost/card4e", "[::1]/card4e", "db.example.com/card4e?sslmode=disable"]
+    {
         assert_eq!(is_encrypted(near), Ok(false), "{near}");
     }
     for far in ["db.example.com/card4e", "10.0.0.7/card4e", "localhost/card4e?sslmode=verify-full"] {

@@ -91,7 +91,10 @@ fn print(copied: &Copied, out: &mut dyn Write) -> std::io::Result<()> {
     let answers = count(audit.answers, "answer", "answers");
     let checkpoints = count(audit.checkpoints, "signed checkpoint", "signed checkpoints");
     line("ledger", format!("{}, {answers}, {checkpoints}", count(audit.entries, "entry", "entries")))?;
-    line("balances", format!("{}, {credits} credits in all", count(*balances, "application", "applications")))?;
+    line(
+        "balances",
+        format!("{}, {credits} credits in all", count(*balances, "application", "applications")),
+    )?;
     line("platform", format!("{} of people, orders, vouchers", count(*platform_rows, "row", "rows")))?;
     line("audit root", audit.root.clone())?;
     line("accounts digest", accounts_digest.clone())

@@ -32,7 +32,9 @@ use crate::caller::{
     Application, ApplicationId, Caller, CallerId, Credential, CredentialId, Directory, Proof, Secret,
 };
 use crate::clock::Millis;
-use crate::ledger::{Block, Books, Credits, Entry, IdempotencyRef, JobId, Side, StoredAnswer, encoded, side_matches};
+use crate::ledger::{
+    Block, Books, Credits, Entry, IdempotencyRef, JobId, Side, StoredAnswer, encoded, side_matches,
+};
 use crate::vault::{KeyedRef, Seal, Vault};
 
 const SCHEMA: Schema = Schema {
@@ -1061,8 +1063,15 @@ mod tests {
             block.push(&Entry::SandboxReset { at_ms: 1 }, side, &mut tree);
         }
         let sides: Vec<&Side> = sides.iter().collect();
-        let commit =
-            Commit { block: &block, sides: &sides, tree: &tree, also_known_as: &[], checkpoint: None, rows: None, at_ms: 1 };
+        let commit = Commit {
+            block: &block,
+            sides: &sides,
+            tree: &tree,
+            also_known_as: &[],
+            checkpoint: None,
+            rows: None,
+            at_ms: 1,
+        };
         file.append(&commit, vault).map(|()| tree)
     }
 

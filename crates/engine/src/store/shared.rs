@@ -469,9 +469,9 @@ impl Nodes {
     pub(crate) fn without_keys(&mut self, lease: &Lease, version: i64) -> Result<Vec<String>, StoreError> {
         let find = "SELECT name FROM node WHERE number <> $1 AND keys < $2
             AND alive_until >= (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT ORDER BY name";
-        let rows = self.session.read(async |connection| {
-            connection.client.query(find, &[&lease.number, &version]).await
-        })?;
+        let rows = self
+            .session
+            .read(async |connection| connection.client.query(find, &[&lease.number, &version]).await)?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 

@@ -17,7 +17,9 @@ fn node(bank: &Installation, name: &str, url: &str) -> PathBuf {
     let text = std::fs::read_to_string(&bank.config).unwrap();
     let config = bank.folder().join(format!("{name}.toml"));
     let mut text = text.replace("store = \"\"", &format!("store = \"{url}\""));
-    for (setting, value) in [("data = \"data\"", format!("data = \"{name}\"")), ("node = \"\"", format!("node = \"{name}\""))] {
+    for (setting, value) in
+        [("data = \"data\"", format!("data = \"{name}\"")), ("node = \"\"", format!("node = \"{name}\""))]
+    {
         assert!(text.contains(setting), "{setting}");
         text = text.replace(setting, &value);
     }
@@ -58,7 +60,10 @@ fn copied(from: &str, to: &str) -> Value {
         // Killed before it began, it has left no mark, and the original could still be served.
         let mark = std::fs::read_to_string(PathBuf::from(from).with_file_name("data/copy.json"));
         if mark.is_ok_and(|mark| mark.contains(r#""is_done":false"#)) {
-            assert!(refused(&["serve", "--config", from]).contains("is being copied to postgres://"), "{round}");
+            assert!(
+                refused(&["serve", "--config", from]).contains("is being copied to postgres://"),
+                "{round}"
+            );
         }
     }
     unreachable!()
@@ -86,7 +91,8 @@ fn an_installation_goes_on_in_a_database() {
     let before = bank.run(&["audit", "check"]);
     let balance = |config: &Path| {
         let callers = run(&["caller", "list"], config);
-        let shop = callers.as_array().unwrap().iter().find(|caller| caller["name"] == "shop").unwrap().clone();
+        let shop =
+            callers.as_array().unwrap().iter().find(|caller| caller["name"] == "shop").unwrap().clone();
         shop["balance"].as_str().unwrap().to_owned()
     };
     let left = balance(&bank.config);
@@ -155,7 +161,10 @@ fn a_root_key_is_replaced_on_one_node_and_taken_to_the_others() {
     let [a, old] = nodes;
     old.stop();
     let refused_at_start = refused(&["serve", "--config", b.to_str().unwrap()]);
-    assert!(refused_at_start.contains("put the root key of the other nodes in its place"), "{refused_at_start}");
+    assert!(
+        refused_at_start.contains("put the root key of the other nodes in its place"),
+        "{refused_at_start}"
+    );
     std::fs::copy(bank.folder().join("root.key"), &key).unwrap();
     let new = Sandbox::serving(&b);
     answers(&new);

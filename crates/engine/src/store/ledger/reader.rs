@@ -16,6 +16,9 @@ use crate::vault::Vault;
 /// Blocks looked at in one go: a reader that stays longer keeps the log from being used again.
 const WINDOW: i64 = 256;
 
+/// A node that never wrote anything: it has a name in its settings, and no number yet.
+const NOBODY: i64 = -1;
+
 /// A ledger that is only read.
 #[derive(Debug)]
 pub struct LedgerReader {
@@ -61,7 +64,9 @@ impl LedgerReader {
         let place = place.into();
         let db = Db::open(&place)?;
         let node = match (&db, &place) {
-            (Db::Shared(shared), LedgerPlace::Shared { node, .. }) => shared.node_named(node)?.unwrap_or(0),
+            (Db::Shared(shared), LedgerPlace::Shared { node, .. }) => {
+                shared.node_named(node)?.unwrap_or(NOBODY)
+            }
             _ => 0,
         };
         Ok(LedgerReader { db, node })
