@@ -31,6 +31,7 @@ pub use accounts::{
     Source, Spot as AccountSpot, TableMaker, TablePlace,
 };
 pub use copy::{Copied, CopyError, Progress as CopyProgress, StorePlace, copy};
+pub(crate) use accounts::{Looked, Records, Wanted};
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, LookedBack, Newest, Opened, Put, Unerased};
 pub use node::{Lease, LedgerPlace, SharedStore};
 pub use platform::Platform;

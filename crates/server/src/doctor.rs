@@ -321,8 +321,11 @@ fn look_at_accounts(base: &Path, data: &Path, settings: &Settings, findings: &mu
         None => "go back to a backup with `card4e restore`, or import the accounts again",
         Some(_) => "see that this machine reaches the database of server.store, and may make tables there",
     };
-    // A file that is not there must not be made by looking.
-    let is_there = Accounts::open_reader(&data.join("accounts.db"));
+    // A file that is not there must not be made by looking. A node's copy may well not be there.
+    let is_there = match &shared {
+        None => Accounts::open_reader(&data.join("accounts.db")).map(drop),
+        Some(_) => Ok(()),
+    };
     let database = shared.as_ref().map(|shared| &shared.database);
     let looked = is_there.and_then(|_| AccountsOfRecord::open(data, database));
     let looked =
