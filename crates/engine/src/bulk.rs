@@ -750,7 +750,7 @@ impl Session {
     /// Takes attempts from the counters that nodes share: nobody was asked.
     fn give_back(&self, counted: &[(Counter, i64)]) {
         let Some(nodes) = self.nodes.as_ref().filter(|_| !counted.is_empty()) else { return };
-        if let Err(error) = nodes.borrow_mut().count(counted, &[]) {
+        if let Err(error) = nodes.borrow_mut().give_back_attempts(counted) {
             tracing::warn!(%error, "attempts of rows that were not asked stay counted until midnight");
         }
     }
@@ -802,7 +802,7 @@ impl Known {
             pairs.insert((refs.day as i32, refs.pair()));
         }
         let (wanted, pairs) = (counters(wanted), pairs.into_iter().collect::<Vec<_>>());
-        let told = nodes.count(&wanted, &pairs)?;
+        let told = nodes.ask(&wanted, &pairs, &[])?;
         let before = |((counter, by), after): (&(Counter, i64), i64)| (*counter, after - by);
         Ok(Known {
             asked,
@@ -825,7 +825,7 @@ impl Known {
         let run = self.runs.get(&(refs.day as i32, refs.pair())).copied().unwrap_or(0);
         let held = attempts.know(refs, policy, &counts, run, self.asked);
         let back = if held.is_ok() { &mut self.taken } else { &mut self.refused };
-        counters_of(refs).for_each(|counter| *back.entry(counter).or_default() -= 1);
+        counters_of(refs).for_each(|counter| *back.entry(counter).or_default() += 1);
         if held.is_ok() {
             counters_of(refs).for_each(|counter| *self.counts.entry(counter).or_default() += 1);
         }

@@ -83,6 +83,17 @@ pub enum IssuerPolicy {
     IssuerUnknown,
 }
 
+/// Where a node finds the accounts of a database that nodes share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountsFrom {
+    /// In a copy of its own, which follows the database.
+    #[default]
+    Copy,
+    /// In the database, which each question then asks.
+    Database,
+}
+
 /// How this installation verifies, counts and charges. All of it is configuration.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -134,6 +145,8 @@ pub struct Policy {
     /// How old this node's copy of a database's accounts may be to be answered from; only what it is at the start
     /// counts.
     pub accounts_stale_max: Duration,
+    /// Where a node finds the accounts of a database; only what it is at the start counts.
+    pub accounts_from: AccountsFrom,
 }
 
 impl Default for Policy {
@@ -161,6 +174,7 @@ impl Default for Policy {
             disk_reserve_bytes: 0,
             routing: None,
             accounts_stale_max: Duration::from_secs(10),
+            accounts_from: AccountsFrom::Copy,
         }
     }
 }
@@ -244,6 +258,8 @@ pub struct Engine {
     ledger: LedgerPlace,
     /// The other nodes, where there are any.
     pub(crate) sharing: Option<Arc<Sharing>>,
+    /// Accounts are in this folder: those of record, or a copy.
+    pub(crate) keeps_accounts: bool,
     /// How fresh this node's copy of the database's accounts is.
     fresh: Option<Arc<Freshness>>,
     platform: Mutex<Platform>,
@@ -304,8 +320,17 @@ impl Engine {
         let vault = Vault::new(&ring.ring);
         let accounts = folder.file("accounts.db");
         let database = shared.as_ref().map(|shared| &shared.database);
-        let fresh = database.map(|_| Arc::new(Freshness::new(policy.accounts_stale_max)));
-        let follower = database
+        let keeps_accounts = database.is_none() || policy.accounts_from == AccountsFrom::Copy;
+        if !keeps_accounts && accounts.exists() {
+            return Err(StoreError::OtherAccounts(
+                "accounts.db is there and server.accounts says that this node keeps none: nobody would bring it up to \
+                 date. If it is a copy, remove accounts.db* and accounts.table; if not, import it into the database first",
+            )
+            .into());
+        }
+        let copied = database.filter(|_| keeps_accounts);
+        let fresh = copied.map(|_| Arc::new(Freshness::new(policy.accounts_stale_max)));
+        let follower = copied
             .zip(fresh.as_ref())
             .map(|(database, fresh)| Follower::open(database, &accounts, Arc::clone(fresh)));
         let follower = follower.transpose()?;
@@ -362,6 +387,7 @@ impl Engine {
             table: Arc::new(TablePlace::of(&accounts)),
             ledger,
             sharing,
+            keeps_accounts,
             fresh,
             platform: Mutex::new(platform),
             refusals: Mutex::default(),
@@ -399,12 +425,18 @@ impl Engine {
 
     /// A core's place; call it on the thread that will use it.
     pub fn desk(self: &Arc<Engine>) -> Result<Desk, StoreError> {
-        let accounts = self.accounts_to_read()?;
+        let accounts = self.keeps_accounts.then(|| self.accounts_to_read()).transpose()?;
         Ok(Desk::new(Arc::clone(self), accounts))
     }
 
-    /// A reader of accounts for a thread that is no core.
+    /// A reader of this folder's accounts, for a thread that is no core.
     pub fn accounts_to_read(&self) -> Result<Accounts, StoreError> {
+        if !self.keeps_accounts {
+            return Err(StoreError::OtherAccounts(
+                "this node keeps no accounts (server.accounts), and files and batches are answered from them: ask at a \
+                 node that keeps a copy",
+            ));
+        }
         let reader = Accounts::open_reader_of(&self.folder.file("accounts.db"), Arc::clone(&self.table))?;
         Ok(match &self.fresh {
             Some(fresh) => reader.while_fresh(Arc::clone(fresh)),
@@ -437,6 +469,9 @@ impl Engine {
     /// Keeps the sealed table beside the accounts up to date, on a thread of its own that ends with the
     /// engine. Without it everything is answered all the same, only slower.
     pub fn keep_table(self: &Arc<Engine>) -> std::io::Result<()> {
+        if !self.keeps_accounts {
+            return Ok(());
+        }
         let engine = Arc::clone(self);
         let keep = move || {
             // Whoever waits for an answer goes first.

@@ -20,7 +20,10 @@ use crate::clock;
 use crate::ledger::{Credits, Entry, StoredAnswer};
 use crate::limit::AttemptRefs;
 use crate::rotate::RotateError;
-use crate::store::{Counter, Lease, LedgerReader, Nodes, Purse, PurseId, SharedStore, StoreError};
+use crate::store::{
+    Counter, Lease, LedgerReader, Looked, Nodes, Purse, PurseId, SharedAccounts, SharedStore, StoreError,
+    Wanted,
+};
 use crate::vault::{KeyRing, KeyedRef, RingError, RingFile, Seal};
 use crate::verify::Refusal;
 use crate::{Engine, OpenError, day_key_place, file};
@@ -79,14 +82,25 @@ struct Waiting {
 
 /// What a question wants to know or to have.
 enum Wish {
-    /// Was it answered before? If not, one attempt is counted.
-    Question { keys: Vec<KeyedRef>, attempts: Option<AttemptRefs> },
+    /// Was it answered before? If not, one attempt is counted, and its accounts are looked up.
+    Question(Asking),
     /// An attempt was counted, and nobody was asked.
     GiveBack(AttemptRefs),
     /// Credits of a purse.
     Credits(PurseId, i64),
     /// The key of a day, sealed; this one if there is none yet.
     DayKey(u32, Vec<u8>),
+}
+
+/// What a question wants to know.
+#[derive(Default)]
+pub(crate) struct Asking {
+    /// What it is known by.
+    pub(crate) keys: Vec<KeyedRef>,
+    /// What is counted of it.
+    pub(crate) attempts: Option<AttemptRefs>,
+    /// What is looked up, where this node keeps no accounts.
+    pub(crate) wanted: Option<Wanted>,
 }
 
 /// What it is told.
@@ -98,6 +112,8 @@ pub(crate) struct Told {
     pub(crate) counts: Vec<i64>,
     /// Mismatches in a row of its pair.
     pub(crate) run: i64,
+    /// What it wanted to be looked up.
+    pub(crate) looked: Looked,
     day_key: Vec<u8>,
 }
 
@@ -229,16 +245,12 @@ impl Sharing {
         wait
     }
 
-    /// Whether a question was answered before; if not, its attempt is counted.
-    pub(crate) async fn question(
-        &self,
-        keys: Vec<KeyedRef>,
-        attempts: Option<AttemptRefs>,
-    ) -> Result<Told, Refusal> {
-        if keys.is_empty() && attempts.is_none() {
+    /// Whether a question was answered before; if not, its attempt is counted, and its accounts are looked up.
+    pub(crate) async fn question(&self, asking: Asking) -> Result<Told, Refusal> {
+        if asking.keys.is_empty() && asking.attempts.is_none() && asking.wanted.is_none() {
             return Ok(Told::default());
         }
-        self.ask(Wish::Question { keys, attempts }).await.map_err(unanswered)
+        self.ask(Wish::Question(asking)).await.map_err(unanswered)
     }
 
     /// Nobody was asked after all; nobody waits for that to be counted.
@@ -307,7 +319,7 @@ pub(crate) fn tell_all(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
         let mut back = Vec::new();
         for (wish, tell) in wishes {
             match wish {
-                Wish::Question { keys, attempts } => questions.push((keys, attempts, tell)),
+                Wish::Question(asking) => questions.push((asking, tell)),
                 Wish::GiveBack(attempts) => back.push(attempts),
                 Wish::Credits(purse, credits) => {
                     let (all, tells) = purses.entry(purse).or_default();
@@ -333,10 +345,10 @@ pub(crate) fn tell_all(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
     }
 }
 
-type Questions = Vec<(Vec<KeyedRef>, Option<AttemptRefs>, Tell<Told>)>;
+type Questions = Vec<(Asking, Tell<Told>)>;
 
 fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions) {
-    let keys: Vec<KeyedRef> = questions.iter().flat_map(|(keys, ..)| keys).copied().collect();
+    let keys: Vec<KeyedRef> = questions.iter().flat_map(|(asking, _)| &asking.keys).copied().collect();
     let mut known: HashMap<KeyedRef, StoredAnswer> = HashMap::new();
     if !keys.is_empty() {
         match nodes.recall(&keys, engine.clock.now_ms()) {
@@ -344,15 +356,16 @@ fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions) {
             Err(error) => return refuse_all(questions, error),
         }
     }
-    let is_new = |keys: &[KeyedRef]| !keys.iter().any(|key| known.contains_key(key));
-    let counted: Vec<&AttemptRefs> =
-        questions.iter().filter_map(|(keys, refs, _)| refs.as_ref().filter(|_| is_new(keys))).collect();
+    let is_new = |asking: &Asking| !asking.keys.iter().any(|key| known.contains_key(key));
+    let new = || questions.iter().map(|(asking, _)| asking).filter(|asking| is_new(asking));
+    let counted: Vec<&AttemptRefs> = new().filter_map(|asking| asking.attempts.as_ref()).collect();
     let runs: Vec<_> = counted.iter().map(|refs| (refs.day as i32, refs.pair())).collect();
     let counters = how_often(counted);
-    let asked = if counters.is_empty() && runs.is_empty() {
+    let wanted: Vec<Wanted> = new().filter_map(|asking| asking.wanted).collect();
+    let asked = if counters.is_empty() && wanted.is_empty() {
         Ok(Default::default())
     } else {
-        nodes.count(&counters, &runs)
+        nodes.ask(&counters, &runs, &wanted)
     };
     let asked = match asked {
         Ok(asked) => asked,
@@ -361,10 +374,13 @@ fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions) {
     // Of several questions about one card in this round trip each is told the count after itself.
     let mut after: HashMap<_, i64> =
         counters.iter().zip(&asked.counts).map(|((counter, by), count)| (*counter, count - by)).collect();
-    let mut runs = asked.runs.iter();
-    for (keys, attempts, tell) in questions {
+    let (mut runs, mut looked) = (asked.runs.iter(), asked.looked.into_iter());
+    for (Asking { keys, attempts, wanted }, tell) in questions {
         let answer = keys.iter().find_map(|key| known.get(key)).cloned();
         let mut told = Told { answer, ..Told::default() };
+        if told.answer.is_none() && wanted.is_some() {
+            told.looked = looked.next().unwrap_or_default();
+        }
         if let Some(refs) = attempts.filter(|_| told.answer.is_none()) {
             let day = refs.day as i32;
             let mut next = |counter| {
@@ -399,7 +415,7 @@ fn give_back(nodes: &mut Nodes, attempts: &[AttemptRefs]) {
 
 fn refuse_all(questions: Questions, error: StoreError) {
     tracing::warn!(%error, "the database that nodes share cannot be asked");
-    questions.into_iter().for_each(|(.., tell)| tell.tell(Err(StoreError::Stopped)));
+    questions.into_iter().for_each(|(_, tell)| tell.tell(Err(StoreError::Stopped)));
 }
 
 impl Engine {
@@ -530,6 +546,10 @@ impl Engine {
         if is_due(&mut watched.swept, SWEEP_EVERY) {
             let now = self.clock.now_ms();
             nodes.sweep(clock::beijing_day(now), now)?;
+            if !self.keeps_accounts {
+                // Whoever follows the accounts does it; there may be nobody.
+                SharedAccounts::again(&sharing.store.database)?.forget_deletions(now)?;
+            }
         }
         Ok(())
     }

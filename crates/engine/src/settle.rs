@@ -319,7 +319,8 @@ impl Post {
 pub struct Desk {
     /// The engine it belongs to.
     pub engine: Arc<Engine>,
-    pub(crate) accounts: Accounts,
+    /// `None`: the database is asked.
+    pub(crate) accounts: Option<Accounts>,
     core: usize,
     mailbox: Arc<Mailbox>,
     next: Cell<u64>,
@@ -341,7 +342,7 @@ enum Awaited {
 }
 
 impl Desk {
-    pub(crate) fn new(engine: Arc<Engine>, accounts: Accounts) -> Desk {
+    pub(crate) fn new(engine: Arc<Engine>, accounts: Option<Accounts>) -> Desk {
         let (core, mailbox) = engine.post.open_box();
         Desk {
             engine,
@@ -398,7 +399,7 @@ impl Desk {
             })
             .await;
             // Whoever looked an account up had it settled: a look at the accounts is not kept for longer.
-            self.accounts.look_away();
+            self.accounts.iter().for_each(Accounts::look_away);
             for (number, settlement) in letters {
                 self.arrived(number, settlement);
             }

@@ -30,6 +30,7 @@ pub use accounts::{
     Follower, Freshness, Import, Made as MadeTable, Order as AccountOrder, Person, Rewrap, SharedAccounts,
     Source, Spot as AccountSpot, TableMaker, TablePlace,
 };
+pub(crate) use accounts::{Looked, Records, Wanted};
 pub use copy::{Copied, CopyError, Progress as CopyProgress, StorePlace, copy, is_to_be_served};
 pub use ledger::{Check, Commit, Leaf, LedgerFile, LedgerReader, LookedBack, Newest, Opened, Put, Unerased};
 pub use node::{Lease, LedgerPlace, SharedStore};

@@ -14,11 +14,11 @@ use crate::claim::Claim;
 use crate::issuer::{Issuer, Issuers};
 use crate::ledger::{Credits, Draft, IdempotencyRef, Recall, ReuseRef, Side};
 use crate::limit::{AttemptPolicy, AttemptRefs, Counting, Rate, WhenAway, share};
-use crate::node::Sharing;
+use crate::node::{Asking, Sharing};
 use crate::outcome::{Outcome, Reason, Row};
 use crate::route::{Deal, Purchase, RecordTurn, Routing};
 use crate::settle::{Desk, Settled, Settlement, Writing};
-use crate::store::{AccountRow, Accounts, StoreError};
+use crate::store::{AccountRow, Accounts, Looked, Records, StoreError, Wanted};
 use crate::subject::card::luhn_holds;
 use crate::subject::{CardNumber, NameClass, Subject};
 use crate::vault::{BlindIndex, Elements, Keys, Verifier, Verifiers, nonce};
@@ -268,7 +268,7 @@ pub async fn verify(desk: &Desk, admission: Admission, question: Question<'_>) -
         Begin::Open(open) => match &desk.engine.sharing {
             None => {
                 let counted = Counted::here(&desk.engine, &open, &question)?;
-                finish(desk, open, counted, &question)?
+                finish(desk, open, (counted, &Looked::default()), &question)?
             }
             // On the heap, because one machine alone has no use for the room it needs.
             Some(sharing) => Box::pin(ask_everywhere(desk, sharing, open, &question)).await?,
@@ -356,7 +356,7 @@ async fn ask_everywhere(
     question: &Question<'_>,
 ) -> Result<Asked, Refusal> {
     match Counted::everywhere(&desk.engine, sharing, &open, question).await? {
-        Ok(counted) => finish(desk, open, counted, question),
+        Ok((counted, looked)) => finish(desk, open, (counted, &looked), question),
         Err(settled) => {
             let settled = Ok(settled);
             if let Some(asked) = open.begun.over() {
@@ -367,12 +367,18 @@ async fn ask_everywhere(
     }
 }
 
-/// Finds the answer out, and hands the question over.
-fn finish(desk: &Desk, open: Open<'_>, counted: Counted, question: &Question<'_>) -> Result<Asked, Refusal> {
+/// Finds the answer out, and hands the question over. `known`: its attempts, and where the database was asked for them
+/// its accounts.
+fn finish(
+    desk: &Desk,
+    open: Open<'_>,
+    known: (Counted, &Looked),
+    question: &Question<'_>,
+) -> Result<Asked, Refusal> {
     let Open { policy, subject, keys, known_as, begun, admission } = open;
     let (engine, claim) = (&desk.engine, question.claim);
     let hold = admission.hold?;
-    let found = find_out(desk, &policy, &keys, question, &subject, counted)?;
+    let found = find_out(desk, &policy, &keys, question, &subject, known)?;
     let purpose = question.purpose.or(question.credential.purpose.as_ref());
     let routed = match &policy.routing {
         None => None,
@@ -683,13 +689,13 @@ impl Counted {
         Ok(Counted::Held(refs, counted))
     }
 
-    /// By all nodes, in their database; or the answer, where one of them gave it before.
+    /// By all nodes, in their database, with what was looked up there; or the answer, where one of them gave it before.
     async fn everywhere(
         engine: &Engine,
         sharing: &Sharing,
         open: &Open<'_>,
         question: &Question<'_>,
-    ) -> Result<Result<Counted, Settled>, Refusal> {
+    ) -> Result<Result<(Counted, Looked), Settled>, Refusal> {
         let attempts = match &open.admission.hold {
             // Only a stored answer can be given.
             Err(_) => None,
@@ -698,9 +704,15 @@ impl Counted {
                 engine.attempts_of(open, question)?
             }
         };
-        let keys = open.known_as.iter().map(|asked| asked.key).collect();
+        let asks = !engine.keeps_accounts && open.admission.hold.is_ok() && question.scripted.is_none();
+        let subject = open.subject.as_ref().ok().filter(|_| asks);
+        let asking = Asking {
+            keys: open.known_as.iter().map(|asked| asked.key).collect(),
+            attempts: attempts.as_ref().map(|(refs, _)| refs.clone()),
+            wanted: subject.and_then(|subject| Wanted::of(subject, &open.keys)),
+        };
         let asked = engine.books().attempts.settled();
-        let told = sharing.question(keys, attempts.as_ref().map(|(refs, _)| refs.clone())).await?;
+        let told = sharing.question(asking).await?;
         if let Some(stored) = told.answer {
             let is_this = |asked: &IdempotencyRef| asked.key == stored.key && asked.payload == stored.payload;
             if !open.known_as.iter().any(is_this) {
@@ -708,15 +720,16 @@ impl Counted {
             }
             return Ok(Err(Settled { answer: stored.answer, replayed: true, differs: None }));
         }
-        let Some((refs, counted)) = attempts else { return Ok(Ok(Counted::Nothing)) };
+        let looked = told.looked;
+        let Some((refs, counted)) = attempts else { return Ok(Ok((Counted::Nothing, looked))) };
         let mut books = engine.books();
         let is_full = books.attempts.is_full(refs.day, open.policy.counters_max);
         if is_full || books.attempts.know(&refs, &counted, &told.counts, told.run, asked).is_err() {
             drop(books);
             sharing.give_back(&refs);
-            return if is_full { Err(Refusal::Overloaded) } else { Ok(Ok(Counted::UsedUp)) };
+            return if is_full { Err(Refusal::Overloaded) } else { Ok(Ok((Counted::UsedUp, looked))) };
         }
-        Ok(Ok(Counted::Held(refs, counted)))
+        Ok(Ok((Counted::Held(refs, counted), looked)))
     }
 }
 
@@ -742,7 +755,7 @@ fn find_out(
     keys: &Keys,
     question: &Question<'_>,
     subject: &Result<Subject, (Outcome, Row)>,
-    counted: Counted,
+    (counted, looked): (Counted, &Looked),
 ) -> Result<Found, Refusal> {
     if let Some(outcome) = question.scripted {
         return Ok(Found::by((outcome, Row::SCRIPT)));
@@ -757,9 +770,10 @@ fn find_out(
         Counted::UsedUp => return Ok(Found::by((Outcome::AttemptsExceeded, Row(6)))),
         Counted::Held(refs, counted) => Some((refs, counted)),
     };
+    let records = desk.accounts.as_ref().map_or(Records::There(looked), Records::Here);
     let found = match &subject.card {
-        Some(card) => about_card(engine, &desk.accounts, policy, keys, question.action, card, subject),
-        None => about_person(&desk.accounts, keys, question.action, subject),
+        Some(card) => about_card(engine, &records, policy, keys, question.action, card, subject),
+        None => about_person(&records, keys, question.action, subject),
     };
     match found.and_then(|found| possible(question.action, found.outcome).map(|_| found)) {
         Ok(found) => Ok(Found { attempts, ..found }),
@@ -812,9 +826,10 @@ pub(crate) fn on_record(
     action: Action,
     subject: &Subject,
 ) -> Result<Outcome, Refusal> {
+    let records = Records::Here(accounts);
     let found = match &subject.card {
-        Some(card) => about_card(engine, accounts, policy, keys, action, card, subject),
-        None => about_person(accounts, keys, action, subject),
+        Some(card) => about_card(engine, &records, policy, keys, action, card, subject),
+        None => about_person(&records, keys, action, subject),
     };
     found.and_then(|found| possible(action, found.outcome))
 }
@@ -840,15 +855,14 @@ fn unread(error: StoreError) -> Refusal {
 /// Everything asked of a card: rows 7 to 28.
 fn about_card(
     engine: &Engine,
-    accounts: &Accounts,
+    records: &Records<'_>,
     policy: &Policy,
     keys: &Keys,
     action: Action,
     card: &CardNumber,
     subject: &Subject,
 ) -> Result<Found, Refusal> {
-    let found = accounts.look_with(keys).and_then(|()| accounts.find(card.as_str(), keys));
-    let record = found.map_err(unread)?;
+    let record = records.find(card.as_str(), keys).map_err(unread)?;
     let version = record.as_ref().and_then(|row| keys.account_version(row.keys));
     let claimed = keys.verifiers(&elements_of(card, subject), version.unwrap_or(keys.accounts()));
     let issuers = engine.issuers();
@@ -926,12 +940,11 @@ fn card_information(facts: &Facts<'_>, check_digit_holds: bool) -> (Outcome, Row
 
 /// Everything asked of a person: rows 32 to 36. A person can have many accounts, and a family one mobile.
 fn about_person(
-    accounts: &Accounts,
+    records: &Records<'_>,
     keys: &Keys,
     action: Action,
     subject: &Subject,
 ) -> Result<Found, Refusal> {
-    accounts.look_with(keys).map_err(unread)?;
     let name = subject.name.as_ref().map_or(&[][..], |name| name.e1());
     let validity = subject.validity.as_ref().map(|validity| validity.as_str());
     let mut best: Option<(Differs, bool)> = None;
@@ -945,7 +958,7 @@ fn about_person(
     match (&subject.mobile, &subject.id) {
         (Some(mobile), id) => {
             let id = id.as_ref().map_or("", |id| id.as_str());
-            for row in accounts.find_by_mobile(mobile.as_str(), keys).map_err(unread)? {
+            for row in records.find_by_mobile(mobile.as_str(), keys).map_err(unread)? {
                 let under = keys.account_version(row.keys).unwrap_or(keys.accounts());
                 let claimed = keys.by_mobile(mobile.as_str(), name, id, under);
                 let Some(known) = row.person.by_mobile.filter(|_| row.state != AccountState::Closed) else {
@@ -960,7 +973,7 @@ fn about_person(
             }
         }
         (None, Some(id)) => {
-            for row in accounts.find_by_id(id.as_str(), keys).map_err(unread)? {
+            for row in records.find_by_id(id.as_str(), keys).map_err(unread)? {
                 let under = keys.account_version(row.keys).unwrap_or(keys.accounts());
                 let claimed = keys.by_id(id.as_str(), name, validity, under);
                 let Some(known) = row.person.by_id.filter(|_| row.state != AccountState::Closed) else {

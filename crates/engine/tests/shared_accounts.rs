@@ -26,7 +26,7 @@ use engine::store::postgres::Database;
 use engine::store::{AccountOrder, AccountSpot, SharedStore};
 use engine::vault::KeyGroup;
 use engine::verify::Refusal;
-use engine::{Engine, Policy, Running};
+use engine::{AccountsFrom, Engine, Policy, Running};
 
 use ask::{asked, wait};
 
@@ -34,7 +34,11 @@ const ROOT: [u8; 32] = [9; 32];
 const CARD: &str = "6217000000000000012";
 
 fn open(folder: &Path, node: &str, database: &Arc<Database>) -> Running {
-    let policy = Policy { accounts_stale_max: Duration::from_secs(2), ..ask::policy() };
+    open_with(folder, node, database, AccountsFrom::Copy)
+}
+
+fn open_with(folder: &Path, node: &str, database: &Arc<Database>, accounts_from: AccountsFrom) -> Running {
+    let policy = Policy { accounts_stale_max: Duration::from_secs(2), accounts_from, ..ask::policy() };
     let shared = SharedStore { database: Arc::clone(database), node: node.into() };
     let seed = shop::shop(Credits::whole(100_000));
     Engine::open(folder, &ROOT, policy, Issuers::built_in(), seed, Some(shared)).unwrap()
@@ -90,6 +94,40 @@ fn what_one_node_changes_the_other_knows_within_a_second() {
 }
 
 #[test]
+fn without_a_copy_it_is_the_database_that_answers_and_nothing_is_kept() {
+    let Some(mut server) = postgres::Postgres::start() else { return };
+    let database = server.database();
+    let folder = tempfile::tempdir().unwrap();
+    let node = open_with(folder.path(), "a", &database, AccountsFrom::Database);
+    until(&node.engine, Ok(Outcome::PanInvalid));
+    shop::put(&node.engine, "normal");
+    assert_eq!(ask(&node.engine), Ok(Outcome::Pass), "at once");
+    let order = AccountOrder::SetState(AccountSpot::of(CARD, &node.engine.vault), AccountState::Lost);
+    node.engine.accounts_to_change().unwrap().carry_out(&[order], &node.engine.vault).unwrap();
+    assert_eq!(ask(&node.engine), Ok(Outcome::CardLost), "at once");
+    let charges = node.engine.totals().charges;
+    server.kill();
+    assert_eq!(ask(&node.engine), Err(Refusal::Stopped));
+    server.run();
+    until(&node.engine, Ok(Outcome::CardLost));
+    assert_eq!(node.engine.totals().charges, charges + 1, "a database that is away is no charge");
+    let order = AccountOrder::Delete(AccountSpot::of(CARD, &node.engine.vault));
+    node.engine.accounts_to_change().unwrap().carry_out(&[order], &node.engine.vault).unwrap();
+    assert_eq!(ask(&node.engine), Ok(Outcome::PanInvalid), "what is left of it is nobody's");
+    assert!(node.engine.accounts_to_read().is_err() && !folder.path().join("accounts.db").exists());
+    node.stop();
+
+    // A copy that nobody would bring up to date, and from which nobody who is erased would go.
+    open(folder.path(), "a", &database).stop();
+    let shared = SharedStore { database, node: "a".into() };
+    let policy = Policy { accounts_from: AccountsFrom::Database, ..ask::policy() };
+    let seed = shop::shop(Credits::whole(1));
+    let refused = Engine::open(folder.path(), &ROOT, policy, Issuers::built_in(), seed, Some(shared));
+    let said = refused.err().unwrap().to_string();
+    assert!(said.contains("remove accounts.db*"), "{said}");
+}
+
+#[test]
 fn a_copy_that_could_not_follow_is_not_answered_from_until_it_can_again() {
     let Some(mut server) = postgres::Postgres::start() else { return };
     let (database, folders) = (server.database(), folders());
@@ -118,14 +156,16 @@ fn while_keys_are_replaced_no_node_takes_an_account_for_absent() {
     let Some(server) = postgres::shared() else { return };
     let (database, folders) = (server.database(), folders());
     let [a, b] = [0, 1].map(|at| open(folders[at].path(), ["a", "b"][at], &database));
+    let without = tempfile::tempdir().unwrap();
+    let c = open_with(without.path(), "c", &database, AccountsFrom::Database);
     shop::put(&a.engine, "normal");
-    for node in [&a, &b] {
+    for node in [&a, &b, &c] {
         until(&node.engine, Ok(Outcome::Pass));
     }
     a.engine.acting(By::Machine).rotate_keys(&[KeyGroup::Accounts]).unwrap();
     let began = Instant::now();
     while a.engine.rotation().is_running || began.elapsed() < Duration::from_secs(4) {
-        for node in [&a, &b] {
+        for node in [&a, &b, &c] {
             let told = ask(&node.engine);
             assert!(matches!(told, Ok(Outcome::Pass) | Err(Refusal::Stopped)), "{told:?}");
         }
@@ -133,8 +173,8 @@ fn while_keys_are_replaced_no_node_takes_an_account_for_absent() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!((a.engine.rotation().error, a.engine.rotation().rewrapped), (None, 1));
-    for node in [&a, &b] {
+    for node in [&a, &b, &c] {
         until(&node.engine, Ok(Outcome::Pass));
     }
-    [a, b].into_iter().for_each(Running::stop);
+    [a, b, c].into_iter().for_each(Running::stop);
 }

@@ -13,7 +13,7 @@ use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::limit::{AttemptPolicy, WhenAway};
 use engine::projection::AceDataNumbering;
-use engine::{IssuerPolicy, Policy};
+use engine::{AccountsFrom, IssuerPolicy, Policy};
 pub use limits::LimitsSettings;
 pub use routing::{ProviderSettings, ProvidersSettings, RouteSettings, Secrets};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -77,6 +77,8 @@ pub struct ServerSettings {
     pub store_ca: Option<PathBuf>,
     /// This node's name, which no other node has; empty: the host's name.
     pub node: String,
+    /// Where this node finds the database's accounts. Default `"copy"`.
+    pub accounts: AccountsFrom,
     /// How old this node's copy of the database's accounts may be, seconds; beyond, nothing is answered from
     /// it. Default 10.
     pub accounts_stale_max_seconds: u32,
@@ -94,16 +96,21 @@ impl Default for ServerSettings {
             store_password_file: None,
             store_ca: None,
             node: String::new(),
+            accounts: AccountsFrom::Copy,
             accounts_stale_max_seconds: 10,
         }
     }
 }
 
 impl ServerSettings {
-    /// Settings are shown in logs and in the console.
+    /// What is said of the database; settings are shown in logs and in the console.
     fn check_store(&self) -> anyhow::Result<()> {
         let user = self.store.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next());
         let user = user.and_then(|user| user.rsplit_once('@')).map_or("", |(user, _)| user);
+        anyhow::ensure!(
+            !self.store.is_empty() || self.accounts == AccountsFrom::Copy,
+            "server.accounts says that the database is asked for accounts, and server.store names none"
+        );
         anyhow::ensure!(
             !user.contains(':') && !self.store.contains("password="),
             "server.store has a password in it; put that into a file and name it in server.store_password_file"
@@ -580,6 +587,7 @@ impl Settings {
             log_bytes: 16 << 20,
             disk_reserve_bytes: u64::from(self.server.disk_reserve_mb) << 20,
             accounts_stale_max: Duration::from_secs(self.server.accounts_stale_max_seconds.into()),
+            accounts_from: self.server.accounts,
             // Needs secrets and the data folder: [`Settings::routing`].
             routing: None,
         })

@@ -20,6 +20,7 @@ const AT_START: &[&str] = &[
     "server.store_password_file",
     "server.store_ca",
     "server.node",
+    "server.accounts",
     "server.accounts_stale_max_seconds",
     "keys.custody",
     "keys.root_key_file",
@@ -141,6 +142,7 @@ fn keep_what_waits(former: &Settings, settings: &mut Settings) {
     settings.server.store_password_file.clone_from(&former.server.store_password_file);
     settings.server.store_ca.clone_from(&former.server.store_ca);
     settings.server.node.clone_from(&former.server.node);
+    settings.server.accounts = former.server.accounts;
     settings.server.accounts_stale_max_seconds = former.server.accounts_stale_max_seconds;
     settings.keys = former.keys.clone();
     settings.http.connections_max = former.http.connections_max;
@@ -175,6 +177,7 @@ mod tests {
         next.server.store_password_file = Some("password".into());
         next.server.store_ca = Some("ca.pem".into());
         next.server.node = "a".into();
+        next.server.accounts = engine::AccountsFrom::Database;
         next.server.accounts_stale_max_seconds = 1;
         next.keys.root_key_file = "other.key".into();
         next.keys.root_key_env = "KEY".into();

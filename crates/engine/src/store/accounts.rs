@@ -11,6 +11,7 @@ macro_rules! select {
     };
 }
 
+mod direct;
 mod follow;
 mod import;
 mod order;
@@ -20,6 +21,8 @@ mod runs;
 mod shared;
 mod table;
 
+pub(crate) use direct::{Looked, Records, Wanted};
+pub(super) use direct::{look_up, sorted};
 pub use follow::{Followed, Follower, Freshness};
 pub use record::AccountsOfRecord;
 pub use rewrap::Rewrap;

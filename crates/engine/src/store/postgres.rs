@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -362,6 +362,32 @@ pub(super) async fn together<T, E>(
     })
     .await;
     sent.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+/// Two that do not wait for each other; what they send leaves in their order.
+pub(super) async fn both<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let (mut first, mut second) = (None, None);
+    std::future::poll_fn(|context| {
+        if first.is_none()
+            && let Poll::Ready(done) = one.as_mut().poll(context)
+        {
+            first = Some(done);
+        }
+        if second.is_none()
+            && let Poll::Ready(done) = other.as_mut().poll(context)
+        {
+            second = Some(done);
+        }
+        match (first.take(), second.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            undone => {
+                (first, second) = undone;
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 pub(super) async fn commit(connection: &Connection) -> Result<(), StoreError> {

@@ -10,10 +10,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::StoreError;
+use super::accounts::{Looked, Wanted, look_up, sorted};
 use super::copy::{CopyError, Mark, Marked};
 use super::ledger::{ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
 use super::node::{Lease, SharedStore, new_epoch};
-use super::postgres::{Connection, Database, Session};
+use super::postgres::{Connection, Database, Session, both};
 use crate::clock::Millis;
 use crate::ledger::StoredAnswer;
 use crate::limit::COUNTER_BYTES;
@@ -57,6 +58,8 @@ pub(crate) struct Asked {
     pub(crate) counts: Vec<i64>,
     /// Runs of mismatches, in the order they were asked.
     pub(crate) runs: Vec<i64>,
+    /// Accounts, in the order they were wanted.
+    pub(crate) looked: Vec<Looked>,
 }
 
 /// A counter of a day.
@@ -342,11 +345,13 @@ impl Nodes {
     }
 
     /// Counts attempts before anything is looked up: a crash counts too many, never too few. `counters`
-    /// are in the order of their bytes, each once, with how often it is counted; runs are read.
-    pub(crate) fn count(
+    /// are in the order of their bytes, each once, with how often it is counted; runs are read, and accounts where a
+    /// node keeps none. All of it in one round trip.
+    pub(crate) fn ask(
         &mut self,
         counters: &[(Counter, i64)],
         runs: &[Counter],
+        wanted: &[Wanted],
     ) -> Result<Asked, StoreError> {
         let count = "
             INSERT INTO attempt SELECT * FROM unnest($1::INT[], $2::BYTEA[], $3::BIGINT[])
@@ -361,12 +366,22 @@ impl Nodes {
         let run_days: Vec<i32> = runs.iter().map(|(day, _)| *day).collect();
         let run_refs: Vec<&[u8]> = runs.iter().map(|(_, counter)| &counter[..]).collect();
         // Counted again when the connection is lost in between: too many, never too few.
-        let (counted, found) = self.session.read(async |connection: &Connection| {
-            let count = connection.prepared(count).await?;
-            let find = connection.prepared(find).await?;
-            let counted = connection.client.query(&count, &[&days, &refs, &by]).await?;
-            let found = connection.client.query(&find, &[&run_days, &run_refs]).await?;
-            Ok((counted, found))
+        let (counted, found, looked) = self.session.read(async |connection: &Connection| {
+            let client = &connection.client;
+            let counted = async {
+                if counters.is_empty() {
+                    return Ok((Vec::new(), Vec::new()));
+                }
+                let count = connection.prepared(count).await?;
+                let find = connection.prepared(find).await?;
+                let count = async { client.query(&count, &[&days, &refs, &by]).await };
+                let find = async { client.query(&find, &[&run_days, &run_refs]).await };
+                let (counted, found) = both(count, find).await;
+                Ok::<_, tokio_postgres::Error>((counted?, found?))
+            };
+            let (counted, looked) = both(counted, look_up(connection, wanted)).await;
+            let ((counted, found), looked) = (counted?, looked?);
+            Ok((counted, found, looked))
         })?;
         let by_counter = |rows: &[Row]| -> HashMap<(i32, Vec<u8>), i64> {
             rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect()
@@ -378,6 +393,7 @@ impl Nodes {
         Ok(Asked {
             counts: counters.iter().map(|(counter, _)| of(&counted, counter)).collect(),
             runs: runs.iter().map(|run| of(&found, run)).collect(),
+            looked: sorted(&looked, wanted)?,
         })
     }
 

@@ -183,7 +183,11 @@ impl Unwrapper {
         Unwrapper(sender)
     }
 
-    async fn unwrap(&self, wrapped: WrappedKey, processor: OwnedSemaphorePermit) -> Result<DataKey, Unopened> {
+    async fn unwrap(
+        &self,
+        wrapped: WrappedKey,
+        processor: OwnedSemaphorePermit,
+    ) -> Result<DataKey, Unopened> {
         let (done, unwrapped) = oneshot::channel();
         self.0.send(Unwrapping { wrapped, processor, done }).map_err(|_| Unopened::Busy)?;
         match unwrapped.await {

@@ -792,14 +792,14 @@ fn damaged() -> StoreError {
     StoreError::Damaged { file: PLACE, what: "an account was changed outside card4e".into() }
 }
 
-fn genuine(row: AccountRow, mac: [u8; 16], keys: &Keys) -> Result<AccountRow, StoreError> {
+pub(super) fn genuine(row: AccountRow, mac: [u8; 16], keys: &Keys) -> Result<AccountRow, StoreError> {
     authentic(row, mac, keys).map_err(|error| match error {
         StoreError::Damaged { .. } => damaged(),
         error => error,
     })
 }
 
-fn account(row: &Row) -> Result<(AccountRow, [u8; 16]), StoreError> {
+pub(super) fn account(row: &Row) -> Result<(AccountRow, [u8; 16]), StoreError> {
     let mobile = maybe(row, 3)?;
     let mut person = [None; 6];
     for (at, column) in person.iter_mut().enumerate() {
