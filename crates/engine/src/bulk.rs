@@ -676,9 +676,10 @@ impl Session {
         let (engine, credential) = (&self.engine, &self.job.credential);
         let began = Instant::now();
         loop {
-            let wanted = Credits(price.0 * rows as i64);
-            let refilled =
-                engine.sharing.as_ref().map_or(Ok(()), |sharing| self.refill(sharing, application, wanted));
+            let refilled = match &engine.sharing {
+                None => Ok(()),
+                Some(sharing) => self.refill(sharing, application, price, rows),
+            };
             if refilled.is_err() && began.elapsed() < OTHERS_MOST {
                 // Others found this node dead: the writer is about to take its place again.
                 std::thread::sleep(OTHERS_MOST / 20);
@@ -706,16 +707,25 @@ impl Session {
         }
     }
 
-    fn refill(&self, sharing: &Sharing, application: &Application, credits: Credits) -> Result<(), Refusal> {
+    fn refill(
+        &self,
+        sharing: &Sharing,
+        application: &Application,
+        price: Credits,
+        rows: usize,
+    ) -> Result<(), Refusal> {
         let credential = &self.job.credential;
         let purses = [
             (!application.unlimited).then(|| Purse::application(application.id.0)),
             credential.limit.map(|_| Purse::credential(credential.id.0)),
         ];
         for purse in purses.into_iter().flatten() {
-            let lacking = self.engine.books().lacking(purse, credits);
-            if lacking > Credits::ZERO {
-                node::wait(sharing.refill(purse, lacking))?;
+            let (of_one, of_all) = {
+                let books = self.engine.books();
+                (books.lacking(purse, price), books.lacking(purse, Credits(price.0 * rows as i64)))
+            };
+            if of_all > Credits::ZERO {
+                node::wait(sharing.refill(purse, of_one, of_all))?;
             }
         }
         Ok(())

@@ -770,7 +770,7 @@ impl Books {
             None => {}
         }
         // Only a pass, and only one that was paid for: mismatches are never given again.
-        if let Some(reuse) = side.reuse.filter(|_| answer.outcome == Outcome::Pass) {
+        if let Some(reuse) = side.reuse.filter(|_| answer.outcome == Outcome::Pass && !self.is_shared) {
             self.memory.passed(reuse);
         }
     }

@@ -142,6 +142,8 @@ pub struct Policy {
     pub disk_reserve_bytes: u64,
     /// Providers and routes; `None`: the accounts of record answer everything.
     pub routing: Option<Arc<Routing>>,
+    /// How often a node looks for what others have changed in the database they share, when it does not hear of it.
+    pub look_every: Duration,
     /// How old this node's copy of a database's accounts may be to be answered from; only what it is at the start
     /// counts.
     pub accounts_stale_max: Duration,
@@ -173,6 +175,7 @@ impl Default for Policy {
             log_bytes: 32 << 20,
             disk_reserve_bytes: 0,
             routing: None,
+            look_every: Duration::from_millis(250),
             accounts_stale_max: Duration::from_secs(10),
             accounts_from: AccountsFrom::Copy,
         }
@@ -278,7 +281,7 @@ pub struct Running {
     pub engine: Arc<Engine>,
     writer: JoinHandle<()>,
     projector: JoinHandle<()>,
-    /// Teller, watcher and whoever follows the accounts, where nodes share a database.
+    /// Teller, watcher, listener and whoever follows the accounts, where nodes share a database.
     among_others: Vec<JoinHandle<()>>,
 }
 
@@ -348,6 +351,8 @@ impl Engine {
                 let lease = Arc::clone(&shared.lease);
                 let mut opened = LedgerFile::open_shared(place.clone(), lease, &vault)?;
                 opened.books.share_out(&nodes.slices(&shared.lease)?, true);
+                nodes.keep_spent(&shared.lease, &opened.books.spending.sums())?;
+                shared.read_spent(nodes, Clock::default().now_ms())?;
                 sharing = Some(shared);
                 (opened, place)
             }
@@ -393,8 +398,8 @@ impl Engine {
             refusals: Mutex::default(),
         });
         let mut among_others = among_others(&engine)?;
-        if let Some(follower) = follower {
-            among_others.push(follow_accounts(Arc::clone(&engine), follower)?);
+        if let (Some(sharing), Some(follower)) = (engine.sharing.clone(), follower) {
+            among_others.push(follow_accounts(Arc::clone(&engine), sharing, follower)?);
         }
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes, nodes };
         let running = Running {
@@ -620,6 +625,12 @@ impl Engine {
         self.queue.writing()
     }
 
+    /// How long ago this node last told the database that it lives; `None` where it shares none. Beyond ten seconds
+    /// the others take it for dead.
+    pub fn silent_for(&self) -> Option<Duration> {
+        self.sharing.as_ref().map(|sharing| sharing.silent_for())
+    }
+
     /// Questions handed to the writer and not yet settled.
     pub fn under_way(&self) -> usize {
         self.queue.under_way.load(Ordering::Relaxed)
@@ -799,10 +810,12 @@ fn among_others(engine: &Arc<Engine>) -> Result<Vec<JoinHandle<()>>, OpenError> 
     let Some(sharing) = engine.sharing.clone() else { return Ok(Vec::new()) };
     let (teller, watcher) = (Nodes::again(&sharing.store.database)?, Nodes::again(&sharing.store.database)?);
     let (engine_of_teller, sharing_of_teller) = (Arc::clone(engine), Arc::clone(&sharing));
+    let listener = Arc::clone(&sharing);
     let engine = Arc::clone(engine);
     Ok(vec![
         thread("card4e-teller", move || node::tell_all(&engine_of_teller, &sharing_of_teller, teller))?,
         thread("card4e-watcher", move || node::watch(&engine, &sharing, watcher))?,
+        thread("card4e-listener", move || node::listen(&listener))?,
     ])
 }
 
@@ -880,15 +893,18 @@ fn projector(engine: Arc<Engine>, mut usage: UsageFile) -> Result<JoinHandle<()>
 }
 
 /// Keeps this node's copy of the accounts up to date, until the engine ends.
-fn follow_accounts(engine: Arc<Engine>, mut follower: Follower) -> Result<JoinHandle<()>, OpenError> {
-    const PAUSE: Duration = Duration::from_millis(250);
+fn follow_accounts(
+    engine: Arc<Engine>,
+    sharing: Arc<Sharing>,
+    mut follower: Follower,
+) -> Result<JoinHandle<()>, OpenError> {
     /// How often somebody looks whether deletions can be forgotten.
-    const FORGET_EVERY: u32 = 14_400;
+    const FORGET_EVERY: Duration = Duration::from_secs(3600);
     /// How often the log says how far a first copy is.
     const SAY_EVERY: Duration = Duration::from_secs(10);
     let follow = move || {
-        let (mut lags, mut copied, mut steps) = (false, 0u64, 0u32);
-        let mut said = Instant::now();
+        let (mut lags, mut copied, mut seen) = (false, 0u64, 0u64);
+        let (mut said, mut forgot) = (Instant::now(), None);
         while !engine.is_closed() {
             // Before anything is looked up with them: the copy must hold what these keys find.
             let keys = engine.vault.keys();
@@ -923,14 +939,13 @@ fn follow_accounts(engine: Arc<Engine>, mut follower: Follower) -> Result<JoinHa
                     lags = true;
                 }
             }
-            if steps % FORGET_EVERY == 0
-                && let Err(error) = follower.forget_deletions(engine.clock.now_ms())
-            {
-                tracing::warn!(%error, "deletions that every node knows are not forgotten yet");
+            if forgot.is_none_or(|at: Instant| at.elapsed() >= FORGET_EVERY) {
+                forgot = Some(Instant::now());
+                if let Err(error) = follower.forget_deletions(engine.clock.now_ms()) {
+                    tracing::warn!(%error, "deletions that every node knows are not forgotten yet");
+                }
             }
-            steps += 1;
-            // Less, when the engine ends.
-            std::thread::park_timeout(PAUSE);
+            sharing.next_notice(&mut seen, engine.policy().look_every);
         }
     };
     thread("card4e-accounts", follow)

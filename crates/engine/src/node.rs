@@ -1,25 +1,28 @@
 //! One of several nodes that share a database: what a question must ask of it, and what this node learns
 //! from the others.
 //!
-//! Two threads beside the writer. The teller asks for all questions that wait, in one round trip: was it
+//! Threads beside the writer. The teller asks for all questions that wait, in one round trip: was it
 //! answered before, how often was this asked today, may credits be taken. The watcher says that this node
-//! lives, reads what other nodes changed, and gives back what this one does not need.
+//! lives, reads what other nodes changed, and gives back what this one does not need; the listener wakes it
+//! when another node says that there is something.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::caller::{Application, Credential};
-use crate::clock;
+use crate::clock::{self, Millis};
 use crate::ledger::{Credits, Entry, StoredAnswer};
 use crate::limit::AttemptRefs;
+use crate::provider::Provider;
 use crate::rotate::RotateError;
+use crate::spending::{Spent, periods};
 use crate::store::{
     Counter, Lease, LedgerReader, Looked, Nodes, Purse, PurseId, SharedAccounts, SharedStore, StoreError,
     Wanted,
@@ -27,9 +30,6 @@ use crate::store::{
 use crate::vault::{KeyRing, KeyedRef, RingError, RingFile, Seal};
 use crate::verify::Refusal;
 use crate::{Engine, OpenError, day_key_place, file};
-
-/// How often a node looks for what others changed.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// How often it counts what others have of balances, and looks for the dead.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -62,8 +62,13 @@ pub(crate) struct Sharing {
     pub(crate) keys: AtomicI64,
     /// Version of the one that this node could not open.
     unread: AtomicI64,
+    /// What all nodes have spent on providers, as of a moment ago.
+    spent: Mutex<HashMap<String, Spent>>,
     looks: Mutex<Looks>,
     looked: Condvar,
+    /// When this node last gave a sign of life, milliseconds after `began`.
+    lived_at: AtomicU64,
+    began: Instant,
 }
 
 /// Looks of the watcher, by their numbers.
@@ -72,6 +77,9 @@ struct Looks {
     wanted: u64,
     begun: u64,
     done: u64,
+    /// Notices that came from other nodes.
+    notices: u64,
+    is_closing: bool,
 }
 
 #[derive(Default)]
@@ -86,10 +94,38 @@ enum Wish {
     Question(Asking),
     /// An attempt was counted, and nobody was asked.
     GiveBack(AttemptRefs),
-    /// Credits of a purse.
-    Credits(PurseId, i64),
+    /// Credits of a purse: so many at least, and so many if there are.
+    Credits(PurseId, i64, i64),
     /// The key of a day, sealed; this one if there is none yet.
     DayKey(u32, Vec<u8>),
+    /// Leave to ask a provider.
+    Buy(Buying),
+    /// Whether a pass may be given again.
+    Passed(KeyedRef),
+}
+
+/// A call to a provider that is about to be recorded.
+pub(crate) struct Buying {
+    pub(crate) provider: Arc<Provider>,
+    pub(crate) at_ms: Millis,
+    /// What it costs at most.
+    pub(crate) most: Credits,
+    /// All that its question is known by, so that no other node asks a provider for it too; none where it is known
+    /// by nothing.
+    pub(crate) names: Vec<KeyedRef>,
+    /// How long it may take at most.
+    pub(crate) most_time: Duration,
+}
+
+/// Whether a provider may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It may; its price is set aside.
+    Granted,
+    /// A cap of all nodes together leaves no room for it.
+    CapReached,
+    /// Another node asks one for the same question, or has its answer by now.
+    AskedElsewhere,
 }
 
 /// What a question wants to know.
@@ -115,6 +151,8 @@ pub(crate) struct Told {
     /// What it wanted to be looked up.
     pub(crate) looked: Looked,
     day_key: Vec<u8>,
+    leave: Option<Leave>,
+    has_passed: bool,
 }
 
 /// Somebody waits for a value that another thread has.
@@ -197,8 +235,11 @@ impl Sharing {
             alive: AtomicI64::new(1),
             keys: AtomicI64::new(keys),
             unread: AtomicI64::new(-1),
+            spent: Mutex::default(),
             looks: Mutex::default(),
             looked: Condvar::new(),
+            lived_at: AtomicU64::new(0),
+            began: Instant::now(),
         }
     }
 
@@ -215,11 +256,42 @@ impl Sharing {
     }
 
     /// Waits until the next look is due, or wanted.
-    fn next_look(&self) {
+    fn next_look(&self, due: Duration) {
         let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_idle = |looks: &mut Looks| looks.wanted <= looks.begun;
-        let waited = self.looked.wait_timeout_while(looks, LOOK_EVERY, is_idle);
+        let is_idle = |looks: &mut Looks| looks.wanted <= looks.begun && !looks.is_closing;
+        let waited = self.looked.wait_timeout_while(looks, due, is_idle);
         waited.unwrap_or_else(PoisonError::into_inner).0.begun += 1;
+    }
+
+    /// Another node says that it has changed something: whoever copies or remembers it looks at once.
+    pub(crate) fn notice(&self) {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.notices += 1;
+        looks.wanted = looks.begun + 1;
+        drop(looks);
+        self.looked.notify_all();
+    }
+
+    /// Waits for a notice that was not `seen`, but not for longer than this, nor when this node ends.
+    pub(crate) fn next_notice(&self, seen: &mut u64, at_most: Duration) {
+        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_idle = |looks: &mut Looks| looks.notices == *seen && !looks.is_closing;
+        let waited = self.looked.wait_timeout_while(looks, at_most, is_idle);
+        *seen = waited.unwrap_or_else(PoisonError::into_inner).0.notices;
+    }
+
+    fn is_closing(&self) -> bool {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).is_closing
+    }
+
+    /// This node lives: the database has just been told.
+    pub(crate) fn lives(&self) {
+        self.lived_at.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long ago that was.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.lived_at.load(Ordering::Relaxed)))
     }
 
     fn look_done(&self) {
@@ -258,14 +330,43 @@ impl Sharing {
         drop(self.ask(Wish::GiveBack(attempts.clone())));
     }
 
-    /// Takes credits for this node, if there are any.
-    pub(crate) async fn refill(&self, purse: PurseId, credits: Credits) -> Result<(), Refusal> {
-        self.ask(Wish::Credits(purse, credits.0)).await.map(drop).map_err(unanswered)
+    /// Takes credits for this node, if there are `least` of them.
+    pub(crate) async fn refill(
+        &self,
+        purse: PurseId,
+        least: Credits,
+        wanted: Credits,
+    ) -> Result<(), Refusal> {
+        self.ask(Wish::Credits(purse, least.0, wanted.0)).await.map(drop).map_err(unanswered)
     }
 
     /// The sealed key of a day.
     pub(crate) async fn day_key(&self, day: u32, own: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         self.ask(Wish::DayKey(day, own)).await.map(|told| told.day_key).map_err(unanswered)
+    }
+
+    /// Leave to ask a provider.
+    pub(crate) async fn leave_to_buy(&self, buying: Buying) -> Result<Leave, Refusal> {
+        let told = self.ask(Wish::Buy(buying)).await.map_err(unanswered)?;
+        told.leave.ok_or(Refusal::Stopped)
+    }
+
+    /// Whether a pass was bought, at any node, and may be given again.
+    pub(crate) async fn has_passed(&self, key: KeyedRef) -> Result<bool, Refusal> {
+        self.ask(Wish::Passed(key)).await.map(|told| told.has_passed).map_err(unanswered)
+    }
+
+    /// What all nodes have spent on a provider, as of a moment ago.
+    pub(crate) fn spent(&self, provider: &str) -> Spent {
+        let spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.get(provider).copied().unwrap_or_default()
+    }
+
+    /// Reads that.
+    pub(crate) fn read_spent(&self, nodes: &mut Nodes, now: Millis) -> Result<(), StoreError> {
+        let spent = Spent::by_provider(nodes.spent(periods(now))?);
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = spent;
+        Ok(())
     }
 
     /// What this node has is counted anew before the next block.
@@ -290,6 +391,8 @@ impl Sharing {
     pub(crate) fn close(&self) {
         self.lock().is_closing = true;
         self.bell.notify_one();
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).is_closing = true;
+        self.looked.notify_all();
     }
 
     fn wait(&self) -> Option<Vec<(Wish, Tell<Told>)>> {
@@ -315,15 +418,18 @@ fn unanswered(error: StoreError) -> Refusal {
 pub(crate) fn tell_all(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
     while let Some(wishes) = sharing.wait() {
         let mut questions = Vec::new();
-        let mut purses: BTreeMap<PurseId, (i64, Vec<Tell<Told>>)> = BTreeMap::new();
-        let mut back = Vec::new();
+        let mut purses: BTreeMap<PurseId, (i64, i64, Vec<Tell<Told>>)> = BTreeMap::new();
+        let (mut back, mut buying, mut passes) = (Vec::new(), Vec::new(), Vec::new());
         for (wish, tell) in wishes {
             match wish {
                 Wish::Question(asking) => questions.push((asking, tell)),
+                Wish::Buy(wanted) => buying.push((wanted, tell)),
+                Wish::Passed(key) => passes.push((key, tell)),
                 Wish::GiveBack(attempts) => back.push(attempts),
-                Wish::Credits(purse, credits) => {
-                    let (all, tells) = purses.entry(purse).or_default();
-                    *all = all.saturating_add(credits);
+                Wish::Credits(purse, least, wanted) => {
+                    let (of_one, all, tells) = purses.entry(purse).or_insert((least, 0, Vec::new()));
+                    *of_one = least.min(*of_one);
+                    *all = all.saturating_add(wanted);
                     tells.push(tell);
                 }
                 Wish::DayKey(day, own) => {
@@ -331,8 +437,8 @@ pub(crate) fn tell_all(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
                 }
             }
         }
-        for (purse, (credits, tells)) in purses {
-            let taken = engine.take_slice(sharing, &mut nodes, purse, credits);
+        for (purse, (least, wanted, tells)) in purses {
+            let taken = engine.take_slice(sharing, &mut nodes, purse, (least, wanted));
             let mut error = taken.err();
             for tell in tells {
                 // Said once, to the first; the others see that they have nothing.
@@ -340,6 +446,8 @@ pub(crate) fn tell_all(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
             }
         }
         answer(engine, &mut nodes, questions);
+        give_leave(engine, sharing, &mut nodes, buying);
+        find_passes(engine, &mut nodes, passes);
         // Nobody waits for that.
         give_back(&mut nodes, &back);
     }
@@ -413,9 +521,81 @@ fn give_back(nodes: &mut Nodes, attempts: &[AttemptRefs]) {
     }
 }
 
+/// First a question is claimed, then it is asked whether it was answered meanwhile: whoever answers it gives up
+/// its claim in the same commit.
+fn give_leave(engine: &Engine, sharing: &Sharing, nodes: &mut Nodes, buying: Vec<(Buying, Tell<Told>)>) {
+    let claim = |(wanted, _): &(Buying, Tell<Told>)| {
+        let for_ms = wanted.most_time.as_millis() as i64;
+        wanted.names.iter().map(|name| (*name, for_ms)).collect::<Vec<_>>()
+    };
+    let claims: BTreeMap<KeyedRef, i64> = buying.iter().flat_map(claim).collect();
+    let mut own = HashSet::new();
+    if !claims.is_empty() {
+        let claimed = nodes.claim(&sharing.lease, &claims).and_then(|claimed| {
+            let keys: Vec<KeyedRef> = claimed.iter().copied().collect();
+            Ok((claimed, nodes.recall(&keys, engine.clock.now_ms())?))
+        });
+        match claimed {
+            Ok((claimed, answered)) => {
+                own = claimed;
+                own.retain(|key| answered.iter().all(|answer| answer.key != *key));
+            }
+            Err(error) => return refuse(buying.into_iter().map(|(_, tell)| tell), &error),
+        }
+    }
+    type Turn = ((i32, i32), Vec<(Buying, Tell<Told>)>);
+    let mut by_provider: BTreeMap<String, Vec<Turn>> = BTreeMap::new();
+    for (wanted, tell) in buying {
+        if !wanted.names.iter().all(|name| own.contains(name)) {
+            tell.tell(Ok(Told { leave: Some(Leave::AskedElsewhere), ..Told::default() }));
+            continue;
+        }
+        let (of, at) = (wanted.provider.name.clone(), periods(wanted.at_ms));
+        let turns = by_provider.entry(of).or_default();
+        match turns.last_mut().filter(|(period, _)| *period == at) {
+            Some((_, same)) => same.push((wanted, tell)),
+            None => turns.push((at, vec![(wanted, tell)])),
+        }
+    }
+    for (provider, turns) in by_provider {
+        for (at, wanted) in turns {
+            let prices: Vec<i64> = wanted.iter().map(|(wanted, _)| wanted.most.0).collect();
+            let caps = wanted[0].0.provider.caps;
+            match nodes.set_aside(&sharing.lease, &provider, at, &caps, &prices) {
+                Err(error) => refuse(wanted.into_iter().map(|(_, tell)| tell), &error),
+                Ok(granted) => {
+                    for ((_, tell), granted) in wanted.into_iter().zip(granted) {
+                        let leave = if granted { Leave::Granted } else { Leave::CapReached };
+                        tell.tell(Ok(Told { leave: Some(leave), ..Told::default() }));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn find_passes(engine: &Engine, nodes: &mut Nodes, asked: Vec<(KeyedRef, Tell<Told>)>) {
+    if asked.is_empty() {
+        return;
+    }
+    let keys: Vec<KeyedRef> = asked.iter().map(|(key, _)| *key).collect();
+    match nodes.passed(&keys, engine.clock.now_ms()) {
+        Err(error) => refuse(asked.into_iter().map(|(_, tell)| tell), &error),
+        Ok(passed) => {
+            for (key, tell) in asked {
+                tell.tell(Ok(Told { has_passed: passed.contains(&key), ..Told::default() }));
+            }
+        }
+    }
+}
+
 fn refuse_all(questions: Questions, error: StoreError) {
+    refuse(questions.into_iter().map(|(_, tell)| tell), &error);
+}
+
+fn refuse(tells: impl Iterator<Item = Tell<Told>>, error: &StoreError) {
     tracing::warn!(%error, "the database that nodes share cannot be asked");
-    questions.into_iter().for_each(|(_, tell)| tell.tell(Err(StoreError::Stopped)));
+    tells.for_each(|tell| tell.tell(Err(StoreError::Stopped)));
 }
 
 impl Engine {
@@ -424,10 +604,10 @@ impl Engine {
         sharing: &Sharing,
         nodes: &mut Nodes,
         purse: PurseId,
-        credits: i64,
+        least_and_wanted: (i64, i64),
     ) -> Result<(), StoreError> {
         let _one_at_a_time = sharing.purses();
-        let mut take = || nodes.take(&sharing.lease, purse, credits, sharing.alive());
+        let mut take = || nodes.take(&sharing.lease, purse, least_and_wanted, sharing.alive());
         let taken = match take() {
             // The writer has just made sure of this node's place.
             Err(StoreError::ChangedElsewhere) => take(),
@@ -461,7 +641,7 @@ impl Engine {
             other => return Err(other),
         };
         let lacking = self.books().lacking(purse, price);
-        sharing.refill(purse, lacking).await
+        sharing.refill(purse, lacking, lacking).await
     }
 }
 
@@ -498,7 +678,16 @@ pub(crate) fn watch(engine: &Engine, sharing: &Sharing, mut nodes: Nodes) {
             }
         }
         sharing.look_done();
-        sharing.next_look();
+        sharing.next_look(engine.policy().look_every);
+    }
+}
+
+/// Hears from other nodes until this one ends. Where that is not possible, it looks by itself all the same.
+pub(crate) fn listen(sharing: &Arc<Sharing>) {
+    let hears = Arc::clone(sharing);
+    let heard: Arc<dyn Fn() + Send + Sync> = Arc::new(move || hears.notice());
+    if let Err(error) = sharing.store.database.listen(&heard, || sharing.is_closing()) {
+        tracing::info!(%error, "the database has no LISTEN; changes of other nodes are looked for");
     }
 }
 
@@ -518,6 +707,7 @@ impl Engine {
         watched: &mut Watched,
     ) -> Result<(), StoreError> {
         let (callers, keys) = nodes.sign_of_life(&sharing.lease)?;
+        sharing.lives();
         // First: what callers have may be sealed with a new key.
         if keys != sharing.keys.load(Ordering::SeqCst) {
             self.read_key_ring(sharing, nodes)?;
@@ -542,6 +732,9 @@ impl Engine {
                 );
             }
             self.note_trees(sharing, nodes, &mut watched.noted)?;
+            if self.policy().routing.is_some() {
+                sharing.read_spent(nodes, self.clock.now_ms())?;
+            }
         }
         if is_due(&mut watched.swept, SWEEP_EVERY) {
             let now = self.clock.now_ms();

@@ -10,6 +10,7 @@ use crate::action::Action;
 use crate::clock::Millis;
 use crate::connector::Connector;
 use crate::ledger::Credits;
+use crate::limit::share;
 use crate::spending::Caps;
 
 /// A provider as it is configured.
@@ -76,6 +77,18 @@ pub struct Limits {
     /// How long it stays open before one call may try, milliseconds; doubled while that fails, up to 16
     /// times.
     pub open_ms: u32,
+}
+
+impl Limits {
+    /// What one of so many nodes may ask at once and in a second: its share, so that all of them together ask at
+    /// most `nodes - 1` too many.
+    pub fn share_of(&self, nodes: u32) -> Limits {
+        Limits {
+            concurrent_max: share(self.concurrent_max, nodes),
+            requests_per_second: share(self.requests_per_second, nodes),
+            ..*self
+        }
+    }
 }
 
 impl Provider {

@@ -21,11 +21,13 @@ use crate::clock::{Millis, utc_text};
 use crate::connector::{Call, Put, Reading, Response, Verdict};
 use crate::exchange::Recorder;
 use crate::ledger::{Credits, Draft, Entry};
+use crate::node::{Buying, Leave};
 use crate::outcome::{Class, DECISIONS, FAMILY_DECISIONS, Outcome, Row};
 use crate::provider::{CallEnd, LackingStatus, Provider, ProviderStatus};
 use crate::settle::Ticket;
 use crate::spending::{Asking, Bought, Ending, SHADOWS};
 use crate::subject::Subject;
+use crate::vault::KeyedRef;
 use crate::verify::{Refusal, uuid_text};
 
 /// All providers and routes.
@@ -213,6 +215,12 @@ impl Purchase {
 
     /// Asks one provider after the other, then settles.
     pub(crate) async fn run(mut self) {
+        match self.is_reused().await {
+            // Handed over as it is.
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(refusal) => return self.refuse(refusal),
+        }
         match self.ask().await {
             Ok((outcome, row)) => {
                 if let Some(draft) = &mut self.draft {
@@ -222,11 +230,29 @@ impl Purchase {
                 drop(self);
                 deal.beside(outcome);
             }
-            Err(refusal) => {
-                if let Some(draft) = self.draft.take() {
-                    self.deal.engine.refuse(self.ticket, &draft, refusal);
-                }
-            }
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    /// Whether it is a pass that was bought before, at any of the nodes that share a database; then it is given
+    /// again.
+    async fn is_reused(&mut self) -> Result<bool, Refusal> {
+        let engine = Arc::clone(&self.deal.engine);
+        let (Some(sharing), Some(draft)) = (&engine.sharing, &mut self.draft) else { return Ok(false) };
+        let Some(reuse) = draft.side.reuse else { return Ok(false) };
+        if !sharing.has_passed(reuse.key).await? {
+            return Ok(false);
+        }
+        (draft.outcome, draft.row, draft.free) = (Outcome::Pass, Row::REUSED, true);
+        draft.side.reuse = None;
+        Ok(true)
+    }
+
+    /// Nothing can be asked or recorded now. What was bought before is paid for: then it is settled as busy,
+    /// which is free.
+    fn refuse(mut self, refusal: Refusal) {
+        if let Some(draft) = self.draft.take_if(|draft| draft.bought.is_empty()) {
+            self.deal.engine.refuse(self.ticket, &draft, refusal);
         }
     }
 
@@ -242,8 +268,14 @@ impl Purchase {
                 break;
             }
             let provider = deal.routing.at(place);
-            let Some((bought, verdict)) = deal.buy(provider, number as u8, left, None).await? else {
-                continue;
+            let known_as = self.draft.iter().flat_map(Draft::known_as);
+            let names = known_as.map(|asked| asked.key).collect();
+            let turn = Turn { number: number as u8, left, names, live: None };
+            let (bought, verdict) = match deal.buy(provider, turn).await? {
+                Deed::Bought(bought, verdict) => (*bought, verdict),
+                Deed::PassedOver => continue,
+                // Whoever asks again in a moment is told what the other node was.
+                Deed::AskedElsewhere => return Ok(busy(deal.action)),
             };
             if let Some(draft) = &mut self.draft {
                 draft.bought.push((bought, Default::default()));
@@ -308,27 +340,22 @@ impl Deal {
             self.transport.run(Box::pin(async move {
                 let left = Duration::from_millis(deal.route().deadline_ms.into());
                 let number = SHADOWS.saturating_add(number as u8);
-                let done = deal.buy(deal.routing.at(place), number, left, Some(live)).await;
-                if let Ok(Some((bought, _))) = done {
+                let turn = Turn { number, left, names: Vec::new(), live: Some(live) };
+                if let Ok(Deed::Bought(bought, _)) = deal.buy(deal.routing.at(place), turn).await {
                     // A stopped store has said so in the log.
-                    let _ = deal.engine.keep(Entry::Bought(bought)).await;
+                    let _ = deal.engine.keep(Entry::Bought(*bought)).await;
                 }
             }));
         }
     }
 
-    /// One purchase: place, budget, durable entry, call, reply. Nothing when the provider is not asked.
-    async fn buy(
-        &self,
-        provider: &Arc<Provider>,
-        number: u8,
-        left: Duration,
-        live: Option<Outcome>,
-    ) -> Result<Option<(Bought, Verdict)>, Refusal> {
+    /// One purchase: place, budget, durable entry, call, reply.
+    async fn buy(&self, provider: &Arc<Provider>, turn: Turn) -> Result<Deed, Refusal> {
+        let Turn { number, left, names, live } = turn;
         let engine = &self.engine;
-        let Some(mut place) = Place::take(engine, provider) else { return Ok(None) };
+        let Some(mut place) = Place::take(engine, provider) else { return Ok(Deed::PassedOver) };
         let most = provider.price_of(self.action);
-        let Some(budget) = Budget::take(engine, provider, most) else { return Ok(None) };
+        let Some(budget) = Budget::take(engine, provider, most) else { return Ok(Deed::PassedOver) };
         let at_ms = engine.clock.now_ms();
         let reference = uuid_text(&self.request);
         let host = provider.endpoint.authority();
@@ -339,7 +366,19 @@ impl Deal {
             now_ms: at_ms,
             host: &host,
         };
-        let Ok(call) = provider.connector.call(&put) else { return Ok(None) };
+        let Ok(call) = provider.connector.call(&put) else { return Ok(Deed::PassedOver) };
+        if let Some(sharing) = &engine.sharing {
+            let most_time = left + CLAIM_MORE;
+            let buying = Buying { provider: Arc::clone(provider), at_ms, most, names, most_time };
+            match sharing.leave_to_buy(buying).await? {
+                Leave::Granted => {}
+                Leave::CapReached => {
+                    engine.note_capped(provider);
+                    return Ok(Deed::PassedOver);
+                }
+                Leave::AskedElsewhere => return Ok(Deed::AskedElsewhere),
+            }
+        }
         let asking = Asking {
             at_ms,
             request: self.request,
@@ -386,9 +425,33 @@ impl Deal {
             live,
             elapsed_ms,
         };
-        Ok(Some((bought, reading.verdict)))
+        Ok(Deed::Bought(Box::new(bought), reading.verdict))
     }
 }
+
+/// One of the providers of a question, in its turn.
+struct Turn {
+    /// The number of the purchase.
+    number: u8,
+    /// So long is left for it.
+    left: Duration,
+    /// What the question is known by when it is sent again.
+    names: Vec<KeyedRef>,
+    /// Of a shadow: what the caller was told.
+    live: Option<Outcome>,
+}
+
+/// What became of a turn.
+enum Deed {
+    Bought(Box<Bought>, Verdict),
+    /// Not asked: left alone, or a cap is reached.
+    PassedOver,
+    /// Another node asks for the same question.
+    AskedElsewhere,
+}
+
+/// A question stays its node's for so long after its deadline, for the commit of its answer.
+const CLAIM_MORE: Duration = Duration::from_secs(10);
 
 /// What came back, and what that means for the money.
 fn read(provider: &Provider, action: Action, reply: &Result<Received, NotAnswered>) -> (Ending, Reading) {
@@ -460,9 +523,10 @@ impl<'a> Place<'a> {
         if provider.off {
             return None;
         }
+        let limits = provider.limits.share_of(engine.policy().nodes);
         let mut providers = engine.providers.lock().unwrap_or_else(PoisonError::into_inner);
         let health = providers.entry(provider.name.clone()).or_default();
-        match health.enter(&provider.limits, engine.clock.now_ms()) {
+        match health.enter(&limits, engine.clock.now_ms()) {
             Ok(()) => Some(Place { engine, provider, end: CallEnd::NotMade }),
             Err(_) => {
                 health.counted.left_alone += 1;
@@ -532,14 +596,7 @@ impl<'a> Budget<'a> {
         if held.is_ok() {
             return Some(Budget { engine, provider, most });
         }
-        let mut providers = engine.providers.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = &mut providers.entry(provider.name.clone()).or_default().counted;
-        counted.capped += 1;
-        // Said once in a while: a cap that is reached stays so until midnight.
-        if counted.capped.is_power_of_two() {
-            let provider = provider.name.as_str();
-            tracing::warn!(provider, "the spending cap of a provider is reached; it is not asked");
-        }
+        engine.note_capped(provider);
         None
     }
 }
@@ -551,7 +608,19 @@ impl Drop for Budget<'_> {
 }
 
 impl Engine {
-    /// How every configured provider is doing, and what was spent on it.
+    fn note_capped(&self, provider: &Provider) {
+        let mut providers = self.providers.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = &mut providers.entry(provider.name.clone()).or_default().counted;
+        counted.capped += 1;
+        // Said once in a while: a cap that is reached stays so until midnight.
+        if counted.capped.is_power_of_two() {
+            let provider = provider.name.as_str();
+            tracing::warn!(provider, "the spending cap of a provider is reached; it is not asked");
+        }
+    }
+
+    /// How every configured provider is doing here, and what was spent on it: where nodes share a database, by
+    /// all of them, as of a moment ago.
     pub fn provider_status(&self) -> Vec<ProviderStatus> {
         let policy = self.policy();
         let Some(routing) = &policy.routing else { return Vec::new() };
@@ -560,7 +629,10 @@ impl Engine {
         let providers = self.providers.lock().unwrap_or_else(PoisonError::into_inner);
         let status = |provider: &Arc<Provider>| {
             let health = providers.get(&provider.name).cloned().unwrap_or_default();
-            let spent = books.spending.spent(&provider.name, now);
+            let spent = match &self.sharing {
+                None => books.spending.spent(&provider.name, now),
+                Some(sharing) => sharing.spent(&provider.name),
+            };
             let lacking = books.spending.lacking(now - routing.lacking_kept_ms);
             let lacking = lacking.filter(|((name, ..), _)| *name == provider.name);
             let lacking = lacking.map(|((_, issuer, action), lacking)| LackingStatus {
@@ -579,7 +651,7 @@ impl Engine {
                 spent_this_month: spent.of_month.to_string(),
                 monthly_cap: provider.caps.monthly.map(|cap| cap.to_string()),
                 spent: spent.total.to_string(),
-                uncertain: spent.uncertain.to_string(),
+                uncertain: spent.uncertain.max(Credits::ZERO).to_string(),
                 calls: spent.calls,
                 lacking: lacking.collect(),
                 counted: health.counted,

@@ -989,7 +989,11 @@ impl Writer {
         let mut given_up = None;
         loop {
             let error = match self.file.append(commit, &self.engine.vault) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    // Each commit is a sign of life.
+                    self.engine.sharing.iter().for_each(|sharing| sharing.lives());
+                    return Ok(());
+                }
                 Err(StoreError::Answered) => return Err(Uncommitted::Answered),
                 Err(StoreError::Spent) => return Err(Uncommitted::Spent),
                 // Others were in the way; nothing was changed.
@@ -1079,7 +1083,7 @@ impl Writer {
             // For the questions under way; where there is not so much any more, some are refused.
             let overdrawn = engine.books().overdrawn();
             overdrawn.into_iter().try_for_each(|(purse, lacking)| {
-                let taken = nodes.take(&sharing.lease, purse, lacking, sharing.alive())?;
+                let taken = nodes.take(&sharing.lease, purse, (1, lacking), sharing.alive())?;
                 engine.books().take_slice(purse, taken);
                 Ok(())
             })

@@ -49,6 +49,60 @@ impl Asking {
     }
 }
 
+/// What is added up of the purchases from a provider where nodes share a database, each its own part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i16)]
+pub(crate) enum Sum {
+    /// Spent on a day.
+    Day,
+    /// Spent in a month.
+    Month,
+    /// Spent since the beginning.
+    All,
+    /// Of it what may not have been charged.
+    Uncertain,
+    /// Number of purchases.
+    Calls,
+}
+
+/// Provider, sum, and the day or month it is of; 0 where it is of none.
+pub(crate) type SumOf = (String, Sum, i32);
+
+/// Day and month of a time, in Asia/Shanghai.
+pub(crate) fn periods(at: Millis) -> (i32, i32) {
+    (beijing_day(at) as i32, month(at) as i32)
+}
+
+/// An amount that was found to be another one, in the sums of when it was asked.
+fn changed(at: Millis, by: i64) -> [(Sum, i32, i64); 3] {
+    let (day, month) = periods(at);
+    [(Sum::Day, day, by), (Sum::Month, month, by), (Sum::All, 0, by)]
+}
+
+impl Asking {
+    /// What it adds to sums. What it may cost was set aside in those of its day and month before.
+    pub(crate) fn adds(&self) -> [(Sum, i32, i64); 2] {
+        [(Sum::All, 0, self.most.0), (Sum::Calls, 0, 1)]
+    }
+}
+
+impl Bought {
+    /// What it adds to sums.
+    pub(crate) fn adds(&self) -> impl Iterator<Item = (Sum, i32, i64)> + use<> {
+        let uncertain = if self.ending.is_uncertain() { self.cost.0 } else { 0 };
+        let all = changed(self.asking.at_ms, self.cost.0 - self.asking.most.0);
+        all.into_iter().chain([(Sum::Uncertain, 0, uncertain)])
+    }
+}
+
+impl Billed {
+    /// What it adds to sums.
+    pub(crate) fn adds(&self) -> impl Iterator<Item = (Sum, i32, i64)> + use<> {
+        let all = changed(self.asking.at_ms, self.cost.0 - self.was.0);
+        all.into_iter().chain([(Sum::Uncertain, 0, -self.was.0)])
+    }
+}
+
 /// How a purchase ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,7 +196,8 @@ pub struct Spent {
     pub of_month: Credits,
     /// Since the beginning.
     pub total: Credits,
-    /// Of it what may not have been charged: nobody knows until a bill is held against it.
+    /// Of it what may not have been charged: nobody knows until a bill is held against it. Of one node among
+    /// several it is below zero where its bills are about what others bought.
     pub uncertain: Credits,
     /// Purchases.
     pub calls: u64,
@@ -152,6 +207,22 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// What was spent on each provider, from sums of all nodes.
+    pub(crate) fn by_provider(sums: impl IntoIterator<Item = (String, Sum, i64)>) -> HashMap<String, Spent> {
+        let mut all: HashMap<String, Spent> = HashMap::new();
+        for (provider, sum, amount) in sums {
+            let spent = all.entry(provider).or_default();
+            match sum {
+                Sum::Day => spent.of_day = Credits(amount),
+                Sum::Month => spent.of_month = Credits(amount),
+                Sum::All => spent.total = Credits(amount),
+                Sum::Uncertain => spent.uncertain = Credits(amount),
+                Sum::Calls => spent.calls = amount as u64,
+            }
+        }
+        all
+    }
+
     /// A new day or month begins at nothing. A clock that is put back opens no second budget.
     fn turn(&mut self, at: Millis) {
         let (day, month) = (beijing_day(at), month(at));
@@ -263,7 +334,7 @@ impl Spending {
     pub fn billed(&mut self, billed: &Billed) {
         let spent = self.of.entry(billed.asking.provider.clone()).or_default();
         spent.add(billed.asking.at_ms, billed.cost.0 - billed.was.0);
-        spent.uncertain.0 = (spent.uncertain.0 - billed.was.0).max(0);
+        spent.uncertain.0 -= billed.was.0;
     }
 
     fn learn(&mut self, bought: &Bought) {
@@ -303,6 +374,21 @@ impl Spending {
         let mut spent = self.of.get(provider).copied().unwrap_or_default();
         spent.turn(now);
         spent
+    }
+
+    /// This node's part of the sums, as its entries have them.
+    pub(crate) fn sums(&self) -> Vec<(SumOf, i64)> {
+        let of = |(provider, spent): (&String, &Spent)| {
+            let sums = [
+                (Sum::Day, spent.day as i32, spent.of_day.0),
+                (Sum::Month, spent.month as i32, spent.of_month.0),
+                (Sum::All, 0, spent.total.0),
+                (Sum::Uncertain, 0, spent.uncertain.0),
+                (Sum::Calls, 0, spent.calls as i64),
+            ];
+            sums.map(|(sum, period, amount)| ((provider.clone(), sum, period), amount))
+        };
+        self.of.iter().flat_map(of).collect()
     }
 
     /// Everybody who was ever paid.

@@ -682,6 +682,40 @@ fn callers_that_one_node_changes_are_known_to_the_others_within_a_second() {
     nodes.into_iter().for_each(|node| drop(node.stop()));
 }
 
+/// Two nodes that look seldom; what one changes is known to the other after this.
+fn known_after(database: &Arc<Database>, look_every: Duration) -> Duration {
+    let seldom = || Policy { look_every, ..policy() };
+    let nodes = [open(database, "a", GRANTED, seldom()), open(database, "b", GRANTED, seldom())];
+    let [a, b] = [nodes[0].engine(), nodes[1].engine()];
+    // Both have looked, and listen if they can.
+    std::thread::sleep(Duration::from_millis(500));
+    let began = Instant::now();
+    a.acting(By::Machine).create_caller("bank", false, false, Credits::whole(5)).unwrap();
+    let issued = a.acting(By::Machine).issue("bank", Kind::Bearer, Wish::default()).unwrap();
+    soon(|| b.credential_of_token(&issued.secret).is_some());
+    shop::put(a, "normal");
+    nodes[1].has_account();
+    let known = began.elapsed();
+    nodes.into_iter().for_each(|node| drop(node.stop()));
+    known
+}
+
+#[test]
+fn a_change_is_known_to_the_other_node_before_it_looks() {
+    let Some(server) = postgres::shared() else { return };
+    let known = known_after(&server.database(), Duration::from_secs(6));
+    assert!(known < Duration::from_secs(3), "{known:?}");
+}
+
+#[test]
+fn and_by_looking_where_it_cannot_be_heard() {
+    let Some(server) = postgres::shared() else { return };
+    let way = Proxy::new(&server.url(), 0);
+    way.deafen();
+    let known = known_after(way.database(), Duration::from_millis(1500));
+    assert!((Duration::from_millis(800)..Duration::from_secs(10)).contains(&known), "{known:?}");
+}
+
 #[test]
 fn a_tree_that_was_removed_or_cut_is_found() {
     let Some(server) = postgres::shared() else { return };

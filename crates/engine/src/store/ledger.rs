@@ -13,7 +13,7 @@ pub use erasure::Unerased;
 pub use evidence::Leaf;
 pub use reader::{LedgerReader, Newest};
 pub use shared::LookedBack;
-pub(super) use shared::{ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
+pub(super) use shared::{ADD_SPENT, ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
 
 use std::path::Path;
 use std::sync::Arc;

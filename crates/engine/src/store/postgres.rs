@@ -5,6 +5,7 @@
 //! [`StoreError::Unknown`], the connection was lost while a commit was under way, so look before asking again.
 
 pub mod lease;
+mod notice;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -232,6 +233,18 @@ impl Session {
                 done => return done,
             }
         }
+    }
+
+    /// The same for what other nodes copy or remember: those that listen look at once ([`Database::listen`]).
+    pub fn change<T>(
+        &mut self,
+        work: impl AsyncFn(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let done = self.transaction(work);
+        if done.is_ok() {
+            self.notify();
+        }
+        done
     }
 
     /// Runs something once, within the time that work may take. A connection on which anything but the

@@ -1,8 +1,9 @@
-//! What nodes share besides their ledgers: who is there, balances, attempts, stored answers, keys, jobs.
+//! What nodes share besides their ledgers: who is there, balances, attempts, stored answers, what was spent on
+//! providers, keys, jobs.
 //!
 //! Each verb is one transaction and can be repeated; what takes credits checks this node's right first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio_postgres::Row;
@@ -12,12 +13,13 @@ use tokio_postgres::types::ToSql;
 use super::StoreError;
 use super::accounts::{Looked, Wanted, look_up, sorted};
 use super::copy::{CopyError, Mark, Marked};
-use super::ledger::{ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
+use super::ledger::{ADD_SPENT, ALIVE_MS, FENCE, RECALL, SHARED_SCHEMA, read_answer};
 use super::node::{Lease, SharedStore, new_epoch};
 use super::postgres::{Connection, Database, Session, both};
 use crate::clock::Millis;
-use crate::ledger::StoredAnswer;
+use crate::ledger::{Credits, StoredAnswer};
 use crate::limit::COUNTER_BYTES;
+use crate::spending::{Caps, Sum, SumOf, periods};
 use crate::vault::KeyedRef;
 
 /// Whose credits.
@@ -267,12 +269,13 @@ impl Nodes {
     }
 
     /// Takes credits out of a purse: as many as are wanted, and a share of what is free so that the next is not
-    /// soon. Gives how many; less than was wanted when there are no more.
+    /// soon. Gives how many; less than was wanted when there are no more, and none when there are fewer than
+    /// `least`: they would be of no use here, and another node may need just these.
     pub(crate) fn take(
         &mut self,
         lease: &Lease,
         purse: PurseId,
-        wanted: i64,
+        (least, wanted): (i64, i64),
         nodes: i64,
     ) -> Result<i64, StoreError> {
         let (number, epoch) = (lease.number, lease.epoch());
@@ -285,7 +288,7 @@ impl Nodes {
                 let find = connection.prepared(find).await?;
                 let free = connection.client.query_opt(&find, &[&kind, &id]).await?;
                 let free = free.map_or(0, |row| row.get::<_, i64>(0));
-                if free <= 0 {
+                if free < least.max(1) {
                     return Ok(0);
                 }
                 let taken = wanted.max(free / (2 * nodes.max(1))).min(free);
@@ -342,6 +345,118 @@ impl Nodes {
             connection.client.query(&connection.prepared(RECALL).await?, &[&keys, &now]).await
         })?;
         rows.iter().map(read_answer).collect()
+    }
+
+    /// Which of these passes may be given again.
+    pub(crate) fn passed(&mut self, keys: &[KeyedRef], now: Millis) -> Result<HashSet<KeyedRef>, StoreError> {
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+        let find = "SELECT key FROM passed WHERE key = ANY ($1) AND until_ms > $2";
+        let rows = self.session.read(async |connection: &Connection| {
+            connection.client.query(&connection.prepared(find).await?, &[&keys, &now]).await
+        })?;
+        Ok(rows.iter().map(key).collect())
+    }
+
+    /// Claims questions for this node, each for so many milliseconds: no other node asks a provider for them
+    /// meanwhile. Gives those that are this node's now.
+    pub(crate) fn claim(
+        &mut self,
+        lease: &Lease,
+        wanted: &BTreeMap<KeyedRef, i64>,
+    ) -> Result<HashSet<KeyedRef>, StoreError> {
+        let claim = "
+            WITH now (ms) AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT)
+            INSERT INTO claim SELECT key, $3, now.ms + for_ms
+            FROM unnest($1::BYTEA[], $2::BIGINT[]) AS wanted (key, for_ms), now
+            ON CONFLICT (key) DO UPDATE SET node = excluded.node, until_ms = excluded.until_ms
+            WHERE claim.node = excluded.node
+               OR claim.until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT
+            RETURNING key";
+        let (keys, for_ms): (Vec<&[u8]>, Vec<i64>) = wanted.iter().map(|(key, ms)| (&key[..], *ms)).unzip();
+        let rows = self.session.read(async |connection: &Connection| {
+            connection
+                .client
+                .query(&connection.prepared(claim).await?, &[&keys, &for_ms, &lease.number])
+                .await
+        })?;
+        Ok(rows.iter().map(key).collect())
+    }
+
+    /// Sets aside what calls to a provider may cost, in the sums of their day and month: for each whether the caps
+    /// of all nodes together leave room for it, after those before it. A crash sets too much aside, never too
+    /// little; what a node has set aside is put right by its next start ([`Nodes::keep_spent`]).
+    pub(crate) fn set_aside(
+        &mut self,
+        lease: &Lease,
+        provider: &str,
+        (day, month): (i32, i32),
+        caps: &Caps,
+        prices: &[i64],
+    ) -> Result<Vec<bool>, StoreError> {
+        let number = lease.number;
+        self.session.transaction(async |connection: &Connection| {
+            let run = async {
+                let client = &connection.client;
+                let put = connection.prepared("INSERT INTO budget VALUES ($1) ON CONFLICT DO NOTHING").await?;
+                client.execute(&put, &[&provider]).await?;
+                // Alone from here on, in all nodes: the sums are read by the next statement.
+                let hold = "SELECT 1 FROM budget WHERE provider = $1 FOR UPDATE";
+                client.query(&connection.prepared(hold).await?, &[&provider]).await?;
+                let find = "SELECT coalesce(sum(CASE kind WHEN 0 THEN amount END), 0)::BIGINT,
+                        coalesce(sum(CASE kind WHEN 1 THEN amount END), 0)::BIGINT
+                    FROM spent WHERE provider = $1 AND ((kind = 0 AND period = $2) OR (kind = 1 AND period = $3))";
+                let find = connection.prepared(find).await?;
+                let row = client.query_one(&find, &[&provider, &day, &month]).await?;
+                let (of_day, of_month): (i64, i64) = (row.get(0), row.get(1));
+                let mut taken = 0;
+                let fits = |price: &i64| {
+                    let fits = |cap: Option<Credits>, spent: i64| cap.is_none_or(|cap| spent + taken + price <= cap.0);
+                    let fits = fits(caps.daily, of_day) && fits(caps.monthly, of_month);
+                    taken += if fits { *price } else { 0 };
+                    fits
+                };
+                let granted: Vec<bool> = prices.iter().map(fits).collect();
+                let providers = [provider; 2];
+                let (kinds, periods) = ([Sum::Day as i16, Sum::Month as i16], [day, month]);
+                let amounts = [taken; 2];
+                let with: &[&(dyn ToSql + Sync)] =
+                    &[&number, &&providers[..], &&kinds[..], &&periods[..], &&amounts[..]];
+                client.execute(&connection.prepared(ADD_SPENT).await?, with).await.map(|_| granted)
+            };
+            run.await.map_err(StoreError::Database)
+        })
+    }
+
+    /// Replaces this node's part of the sums by what its entries come to; nothing of it is under way.
+    pub(crate) fn keep_spent(&mut self, lease: &Lease, sums: &[(SumOf, i64)]) -> Result<(), StoreError> {
+        let keep = "INSERT INTO spent VALUES ($1, $2, $3, $4, $5)
+            ON CONFLICT (provider, kind, period, node) DO UPDATE SET amount = excluded.amount";
+        let number = lease.number;
+        self.session.transaction(async |connection: &Connection| {
+            let run = async {
+                let keep = connection.prepared(keep).await?;
+                for ((provider, sum, period), amount) in sums {
+                    let with: &[&(dyn ToSql + Sync)] = &[&number, provider, &(*sum as i16), period, amount];
+                    connection.client.execute(&keep, with).await?;
+                }
+                Ok(())
+            };
+            run.await.map_err(StoreError::Database)
+        })
+    }
+
+    /// What all nodes together have spent: of each provider its sums, those of this day and month.
+    pub(crate) fn spent(&mut self, (day, month): (i32, i32)) -> Result<Vec<(String, Sum, i64)>, StoreError> {
+        let find = "
+            SELECT provider, kind, sum(amount)::BIGINT FROM spent
+            WHERE kind >= 2 OR (kind = 0 AND period = $1) OR (kind = 1 AND period = $2) GROUP BY provider, kind";
+        let rows = self.session.read(async |connection: &Connection| {
+            connection.client.query(&connection.prepared(find).await?, &[&day, &month]).await
+        })?;
+        let sum = |kind: i16| {
+            [Sum::Day, Sum::Month, Sum::All, Sum::Uncertain, Sum::Calls].get(kind as usize).copied()
+        };
+        Ok(rows.iter().filter_map(|row| Some((row.get(0), sum(row.get(1))?, row.get(2)))).collect())
     }
 
     /// Counts attempts before anything is looked up: a crash counts too many, never too few. `counters`
@@ -445,12 +560,23 @@ impl Nodes {
         })
     }
 
-    /// Forgets counters of days that are over, and stored answers that nobody may have any more.
+    /// Forgets counters of days that are over, stored answers that nobody may have any more, and what was spent
+    /// on days and in months that no bill is about any more.
     pub(crate) fn sweep(&mut self, today: u32, now: Millis) -> Result<(), StoreError> {
+        /// Two months and more; as many months.
+        const SPENT_DAYS: i32 = 100;
         let before = today as i32 - 1;
+        let (day, month) = periods(now);
         self.session.read(async |connection: &Connection| {
-            connection.client.execute("DELETE FROM attempt WHERE day < $1", &[&before]).await?;
-            connection.client.execute("DELETE FROM answered WHERE until_ms <= $1", &[&now]).await.map(drop)
+            let client = &connection.client;
+            client.execute("DELETE FROM attempt WHERE day < $1", &[&before]).await?;
+            client.execute("DELETE FROM answered WHERE until_ms <= $1", &[&now]).await?;
+            client.execute("DELETE FROM passed WHERE until_ms <= $1", &[&now]).await?;
+            let over =
+                "DELETE FROM claim WHERE until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT";
+            client.execute(over, &[]).await?;
+            let over = "DELETE FROM spent WHERE (kind = 0 AND period < $1) OR (kind = 1 AND period < $2)";
+            client.execute(over, &[&(day - SPENT_DAYS), &(month - SPENT_DAYS)]).await.map(drop)
         })
     }
 
@@ -493,7 +619,7 @@ impl Nodes {
 
     /// Replaces the sealed key ring that was read with this version.
     pub(crate) fn replace_key_ring(&mut self, sealed: &[u8], seen: i64) -> Result<(), StoreError> {
-        self.session.transaction(async |connection: &Connection| {
+        self.session.change(async |connection: &Connection| {
             let client = &connection.client;
             let raise = "UPDATE version SET n = n + 1 WHERE of_what = 'keys' AND n = $1";
             if client.execute(raise, &[&seen]).await.map_err(StoreError::Database)? == 0 {
@@ -545,6 +671,10 @@ impl Nodes {
         });
         left.map_err(|error| fenced(error, lease, epoch))
     }
+}
+
+fn key(row: &Row) -> KeyedRef {
+    KeyedRef::try_from(row.get::<_, &[u8]>(0)).unwrap_or_default()
 }
 
 /// A division by zero is the fence's. When the writer took another epoch meanwhile, nothing is wrong: it

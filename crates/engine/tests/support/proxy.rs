@@ -32,6 +32,8 @@ struct Shared {
     is_cut: AtomicBool,
     /// No block is written.
     is_held: AtomicBool,
+    /// Nobody can listen for notices.
+    is_deaf: AtomicBool,
     next: Mutex<Option<Loss>>,
     live: Mutex<Vec<TcpStream>>,
     faults: AtomicU64,
@@ -81,6 +83,7 @@ impl Proxy {
             is_stormy: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
+            is_deaf: AtomicBool::new(false),
             next: Mutex::new(None),
             live: Mutex::default(),
             faults: AtomicU64::new(0),
@@ -112,6 +115,11 @@ impl Proxy {
     /// From now on, or no longer, the writing of a block stands still before its first row.
     pub fn hold_blocks(&self, is_held: bool) {
         self.shared.is_held.store(is_held, Ordering::SeqCst);
+    }
+
+    /// From now on whoever wants to listen for notices loses the connection.
+    pub fn deafen(&self) {
+        self.shared.is_deaf.store(true, Ordering::SeqCst);
     }
 
     /// From now on, or no longer, messages fail as the seed says.
@@ -207,7 +215,11 @@ impl Shared {
         let mut storm = Storm::new(&mut draws);
         let (mut seen, mut lost) = (Seen::default(), None);
         loop {
-            let is_commit = message.starts_with(b"Q") && message[5..].starts_with(b"COMMIT");
+            let says = |what: &[u8]| message.starts_with(b"Q") && message[5..].starts_with(what);
+            let is_commit = says(b"COMMIT");
+            if says(b"LISTEN") && self.is_deaf.load(Ordering::SeqCst) {
+                return Ok(());
+            }
             let statement = seen.statement(&message);
             while statement.is_some_and(|text| text.starts_with(BLOCK)) && self.is_held.load(Ordering::SeqCst)
             {

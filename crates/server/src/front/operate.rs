@@ -1,6 +1,8 @@
 //! `/healthz`, `/readyz`, `/metrics`: for those who keep the server running. `/encryption-keys`: for those
 //! who encrypt for it.
 
+use std::time::Duration;
+
 use engine::provider::ProviderStatus;
 use engine::settle::Writing;
 use http::StatusCode;
@@ -9,6 +11,9 @@ use wire::Incoming;
 
 use super::Server;
 use crate::http::Reply;
+
+/// Without a sign of life for so long, the other nodes take one for dead.
+const SILENT_MOST: Duration = Duration::from_secs(10);
 
 /// Answers if the path is one of these.
 pub fn answer(server: &Server, incoming: &Incoming<'_>) -> Option<Reply> {
@@ -40,9 +45,15 @@ fn encryption_keys(server: &Server) -> Reply {
 fn ready(server: &Server) -> Reply {
     let writing = server.engine.writing();
     let accounts = server.engine.copy_of_accounts().map(|copy| copy.check());
-    let ready = writing == Writing::Works && !matches!(accounts, Some(Err(_)));
+    // Its sign of life waits for a lock, or the database is slow: others are about to take it for dead.
+    let is_silent = server.engine.silent_for().is_some_and(|silent| silent > SILENT_MOST);
+    let ready = writing == Writing::Works && !is_silent && !matches!(accounts, Some(Err(_)));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let store = match writing {
+        Writing::Works if is_silent => {
+            "the database (server.store) has taken no sign of life of this node for ten seconds: look what holds a \
+             lock on its row of table node; it goes on by itself"
+        }
         Writing::Works => "ok",
         Writing::Full => {
             "disk full, or less of it free than server.disk_reserve_mb: nothing is answered or charged; \

@@ -291,7 +291,7 @@ impl SharedAccounts {
     /// Carries out orders in one commit; see [`super::Accounts::carry_out`].
     pub fn carry_out(&mut self, orders: &[Order], vault: &Vault) -> Result<Vec<Done>, StoreError> {
         let keys = vault.keys();
-        self.session.transaction(async |connection| {
+        self.session.change(async |connection| {
             let state = begin(connection, 1).await?;
             let (rows, digest) = (state.moved_rows, state.moved_digest);
             let moving = state.target.map(|target| Moving { target, rows, digest });
@@ -317,7 +317,7 @@ impl SharedAccounts {
     /// Removes the account of that index; whether there was one.
     pub fn delete(&mut self, index: &BlindIndex, keys: &Keys) -> Result<bool, StoreError> {
         let version = Some(keys.accounts().version);
-        self.session.transaction(async |connection| {
+        self.session.change(async |connection| {
             let state = begin(connection, 1).await?;
             state.writable(version)?;
             Ok(bury(connection, &[*index], state.number).await? > 0)
@@ -327,7 +327,7 @@ impl SharedAccounts {
     /// Removes the account of that index, and sees that no node keeps anything of it.
     pub fn erase(&mut self, index: &BlindIndex, keys: &Keys) -> Result<(), StoreError> {
         let version = Some(keys.accounts().version);
-        self.session.transaction(async |connection| {
+        self.session.change(async |connection| {
             let state = begin(connection, 1).await?;
             state.writable(version)?;
             bury(connection, &[*index], state.number).await?;
@@ -373,7 +373,7 @@ impl SharedAccounts {
         }
         let numbers = put.len().div_ceil(CHUNK_ROWS) + gone.len().div_ceil(CHUNK_ROWS);
         let holder = self.holder.clone();
-        self.session.transaction(async |connection| {
+        self.session.change(async |connection| {
             hold(connection, holder.as_deref()).await?;
             let state = begin(connection, numbers as i64).await?;
             state.writable(version)?;
@@ -406,7 +406,7 @@ impl SharedAccounts {
     /// Removes a part of what the file does not have; see [`super::Accounts::sweep`].
     pub fn sweep(&mut self) -> Result<(Import, bool), StoreError> {
         let holder = self.holder.clone();
-        self.session.transaction(async |connection| {
+        self.session.change(async |connection| {
             hold(connection, holder.as_deref()).await?;
             let state = begin(connection, 1).await?;
             state.writable(None)?;
@@ -478,7 +478,7 @@ impl SharedAccounts {
     /// Moves some rows, all of them or none; see [`super::Accounts::rewrap`].
     pub fn rewrap(&mut self, keys: &Keys) -> Result<Rewrap, StoreError> {
         let holder = self.holder.clone();
-        self.session.transaction(async |connection| {
+        self.session.change(async |connection| {
             hold(connection, holder.as_deref()).await?;
             let state = begin(connection, 1).await?;
             let Some(target) = state.target else { return Ok(Rewrap { rows: 0, is_moved: true }) };
@@ -524,7 +524,7 @@ impl SharedAccounts {
             seen.agree(state.moved_rows as u64, state.moved_digest)
         })?;
         let holder = self.holder.clone();
-        self.session.transaction(async |connection| {
+        self.session.change(async |connection| {
             hold(connection, holder.as_deref()).await?;
             execute(connection, "UPDATE account_state SET version = target, target = NULL", &[]).await
         })?;

@@ -1,13 +1,14 @@
 //! What a block changes beside itself where several nodes share the store: slices of balances, stored
-//! answers, attempts, credits. All of it is told by the entries and their side rows.
+//! answers, attempts, credits, what was spent on providers. All of it is told by the entries and their side rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::caller::CredentialId;
 use crate::clock::Millis;
 use crate::ledger::{Answer, Credits, Entry, IdempotencyRef, Side, encoded};
 use crate::limit::{AttemptRefs, COUNTER_BYTES};
 use crate::outcome::{Class, Outcome};
+use crate::spending::{Sum, SumOf};
 use crate::store::shared::Purse;
 use crate::vault::KeyedRef;
 
@@ -27,6 +28,12 @@ pub(super) struct Effects {
     pub(super) moved: BTreeMap<Counter, i64>,
     /// Credits: to whom, how much, and the reference of an order.
     pub(super) credits: Vec<(i64, i64, Option<[u8; 16]>)>,
+    /// Passes that may be given again, and until when.
+    pub(super) passed: BTreeMap<KeyedRef, Millis>,
+    /// Keys of questions that providers were asked for, and are not any more.
+    pub(super) claimed: BTreeSet<KeyedRef>,
+    /// Spent on providers, millionths of a credit; of calls, their number.
+    pub(super) spent: BTreeMap<SumOf, i64>,
 }
 
 /// A stored answer.
@@ -55,7 +62,38 @@ impl Effects {
                 all.answered.insert(asked.key, Kept { payload: asked.payload, ..kept });
             }
         }
+        all.end_claims(entries, sides, also_known_as);
         all
+    }
+
+    /// What was bought for a question is in the same block as its answer; where nobody could be asked, it is busy.
+    fn end_claims(
+        &mut self,
+        entries: &[Entry],
+        sides: &[&Side],
+        also_known_as: &[(KeyedRef, IdempotencyRef)],
+    ) {
+        let bought = entries.iter().filter_map(|entry| match entry {
+            Entry::Bought(bought) => Some(bought.asking.request),
+            _ => None,
+        });
+        let bought: HashSet<[u8; 16]> = bought.collect();
+        for (entry, side) in entries.iter().zip(sides) {
+            if let (Entry::Answer(answer), Some(asked)) = (entry, side.idempotency)
+                && (bought.contains(&answer.request) || answer.outcome == Outcome::SourceBusy)
+            {
+                self.claimed.insert(asked.key);
+            }
+        }
+        let others = also_known_as.iter().filter(|(name, _)| self.claimed.contains(name));
+        let others: Vec<KeyedRef> = others.map(|(_, asked)| asked.key).collect();
+        self.claimed.extend(others);
+    }
+
+    fn spend(&mut self, provider: &str, sums: impl IntoIterator<Item = (Sum, i32, i64)>) {
+        for (sum, period, amount) in sums.into_iter().filter(|(.., amount)| *amount != 0) {
+            *self.spent.entry((provider.to_owned(), sum, period)).or_default() += amount;
+        }
     }
 
     fn add(&mut self, entry: &Entry, side: &Side) {
@@ -73,6 +111,9 @@ impl Effects {
                 if let Some(asked) = side.idempotency.filter(|_| is_kept(answer)) {
                     self.keep(&asked, answer);
                 }
+                if let Some(reuse) = side.reuse.filter(|_| answer.outcome == Outcome::Pass) {
+                    self.passed.insert(reuse.key, reuse.until_ms);
+                }
             }
             Entry::Bulk(bulk) => {
                 self.charge(bulk.application.0, bulk.credential, bulk.charged(), bulk.balance.is_some());
@@ -89,6 +130,9 @@ impl Effects {
             Entry::Payment { application, amount, reference, .. } => {
                 self.credits.push((i64::from(application.0), amount.0, Some(*reference)));
             }
+            Entry::Asking(asking) => self.spend(&asking.provider, asking.adds()),
+            Entry::Bought(bought) => self.spend(&bought.asking.provider, bought.adds()),
+            Entry::Billed(billed) => self.spend(&billed.asking.provider, billed.adds()),
             _ => {}
         }
     }

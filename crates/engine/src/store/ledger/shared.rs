@@ -148,6 +148,24 @@ pub(in crate::store) const SHARED_SCHEMA: Schema = Schema {
             name     BYTEA NOT NULL            -- the newest key it is known by: its rows are erased together
         );
         CREATE INDEX answered_by_name ON answered (name);
+        CREATE TABLE passed (                  -- passes that were bought and may be given again
+            key      BYTEA PRIMARY KEY,
+            until_ms BIGINT NOT NULL
+        );
+        CREATE TABLE claim (                   -- questions that a node is asking a provider
+            key      BYTEA PRIMARY KEY,        -- as in answered
+            node     BIGINT NOT NULL,
+            until_ms BIGINT NOT NULL           -- by the database's clock
+        );
+        CREATE TABLE spent (                   -- on providers, each node its part
+            node     BIGINT NOT NULL,
+            provider TEXT NOT NULL,
+            kind     SMALLINT NOT NULL,        -- 0: on a day, 1: in a month, 2: in all, 3: of that uncertain, 4: calls
+            period   INT NOT NULL,             -- the day or month; else 0
+            amount   BIGINT NOT NULL,
+            PRIMARY KEY (provider, kind, period, node)
+        );
+        CREATE TABLE budget (provider TEXT PRIMARY KEY);   -- held by whoever looks what caps leave
         CREATE TABLE day_key (day INT PRIMARY KEY, sealed BYTEA NOT NULL);
         CREATE TABLE key_ring (one BIGINT PRIMARY KEY CHECK (one = 1), sealed BYTEA NOT NULL);
         CREATE TABLE copy_mark (               -- whether this is copied elsewhere, or from there; see store/copy.rs
@@ -196,6 +214,18 @@ const MOVE_COUNTERS: &str = "
 const END_RUNS: &str = "
     UPDATE attempt SET n = 0 FROM unnest($1::INT[], $2::BYTEA[]) AS ended (day, ref)
     WHERE attempt.day = ended.day AND attempt.ref = ended.ref";
+
+const KEEP_PASSES: &str = "
+    INSERT INTO passed SELECT * FROM unnest($1::BYTEA[], $2::BIGINT[])
+    ON CONFLICT (key) DO UPDATE SET until_ms = greatest(passed.until_ms, excluded.until_ms)";
+
+const END_CLAIMS: &str = "DELETE FROM claim WHERE key = ANY ($1)";
+
+/// Each node has rows of its own, so that no two wait for each other.
+pub(in crate::store) const ADD_SPENT: &str = "
+    INSERT INTO spent SELECT $1, provider, kind, period, amount
+    FROM unnest($2::TEXT[], $3::SMALLINT[], $4::INT[], $5::BIGINT[]) AS added (provider, kind, period, amount)
+    ON CONFLICT (provider, kind, period, node) DO UPDATE SET amount = spent.amount + excluded.amount";
 
 const ADD_CREDITS: &str = "
     INSERT INTO purse VALUES (0, $1, $2) ON CONFLICT (kind, id) DO UPDATE SET free = purse.free + excluded.free";
@@ -458,6 +488,8 @@ impl Shared {
                 }
                 let forget = connection.prepared("DELETE FROM answered WHERE name = ANY ($1)").await?;
                 connection.client.execute(&forget, &[&answers]).await?;
+                let forget = connection.prepared("DELETE FROM passed WHERE key = ANY ($1)").await?;
+                connection.client.execute(&forget, &[&answers]).await?;
                 let done = "UPDATE erasure SET after = $1, records = records + $2";
                 connection.client.execute(&connection.prepared(done).await?, &[&until, &records]).await
             };
@@ -622,6 +654,24 @@ fn steps<'a>(
         let by: Vec<i64> = moved().map(|(_, by)| *by).collect();
         steps.push(plain(MOVE_COUNTERS, vec![Box::new(days), Box::new(counters), Box::new(by)]));
     }
+    if !effects.passed.is_empty() {
+        let keys: Vec<&[u8]> = effects.passed.keys().map(|key| &key[..]).collect();
+        let untils: Vec<i64> = effects.passed.values().copied().collect();
+        steps.push(plain(KEEP_PASSES, vec![Box::new(keys), Box::new(untils)]));
+    }
+    if !effects.claimed.is_empty() {
+        let keys: Vec<&[u8]> = effects.claimed.iter().map(|key| &key[..]).collect();
+        steps.push(plain(END_CLAIMS, vec![Box::new(keys)]));
+    }
+    if !effects.spent.is_empty() {
+        let providers: Vec<&str> = effects.spent.keys().map(|(provider, ..)| provider.as_str()).collect();
+        let kinds: Vec<i16> = effects.spent.keys().map(|(_, kind, _)| *kind as i16).collect();
+        let periods: Vec<i32> = effects.spent.keys().map(|(.., period)| *period).collect();
+        let amounts: Vec<i64> = effects.spent.values().copied().collect();
+        let with: Vec<Box<dyn ToSql + Sync + Send>> =
+            vec![Box::new(node), Box::new(providers), Box::new(kinds), Box::new(periods), Box::new(amounts)];
+        steps.push(plain(ADD_SPENT, with));
+    }
     for (application, amount, reference) in &effects.credits {
         let mut with: Vec<Box<dyn ToSql + Sync + Send>> = vec![Box::new(*application), Box::new(*amount)];
         let sql = match reference {
@@ -661,7 +711,7 @@ async fn append(connection: &Connection, steps: &[Step<'_>]) -> Result<(), Store
 impl Shared {
     pub(super) fn put(&mut self, lease: &Lease, rows: &[Put<'_>], vault: &Vault) -> Result<(), StoreError> {
         let (number, epoch, seen) = (lease.number, lease.epoch(), lease.callers());
-        let put = self.session.get_mut().transaction(async |connection: &Connection| {
+        let put = self.session.get_mut().change(async |connection: &Connection| {
             let fence = connection.prepared(FENCE).await.map_err(StoreError::Database)?;
             let held = connection.client.query(&fence, &[&number, &epoch, &ALIVE_MS]).await;
             held.map_err(|error| match error.code() {
