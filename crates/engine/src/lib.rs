@@ -471,6 +471,23 @@ impl Engine {
         self.fresh.as_deref()
     }
 
+    /// Waits for a copy of the accounts that may be answered from, a minute at most: a node that has just begun takes
+    /// over what was changed, and a new one copies all.
+    ///
+    /// # Errors
+    /// There is none yet. What was copied stays, and the next start goes on with it.
+    pub fn await_accounts(&self) -> Result<(), StoreError> {
+        const MOST: Duration = Duration::from_secs(60);
+        let Some(copy) = &self.fresh else { return Ok(()) };
+        let began = Instant::now();
+        loop {
+            match copy.check() {
+                Err(_) if began.elapsed() < MOST => std::thread::sleep(Duration::from_millis(10)),
+                checked => return checked,
+            }
+        }
+    }
+
     /// Keeps the sealed table beside the accounts up to date, on a thread of its own that ends with the
     /// engine. Without it everything is answered all the same, only slower.
     pub fn keep_table(self: &Arc<Engine>) -> std::io::Result<()> {

@@ -229,6 +229,7 @@ impl Asking {
         let (tell, told) = sync_channel(DEPTH);
         let settled = match &answering {
             Answering::Here(running) => {
+                running.engine.await_accounts()?;
                 let (session, approved) = begun(&running.engine, asked)?.context(BUSY)?;
                 running.engine.keep_table()?;
                 let settled = pieces(&session);

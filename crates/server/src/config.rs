@@ -586,6 +586,7 @@ impl Settings {
             under_way_max: self.http.under_way_max,
             log_bytes: 16 << 20,
             disk_reserve_bytes: u64::from(self.server.disk_reserve_mb) << 20,
+            look_every: Policy::default().look_every,
             accounts_stale_max: Duration::from_secs(self.server.accounts_stale_max_seconds.into()),
             accounts_from: self.server.accounts,
             // Needs secrets and the data folder: [`Settings::routing`].

@@ -362,7 +362,12 @@ impl Answering {
                 let stream = UnixStream::connect(socket(folder)).context("the server has stopped")?;
                 ask_server(&stream, &request)
             }
-            Answering::Here(running) => run(&running.engine, request, &mut None),
+            Answering::Here(running) => {
+                if matches!(request, Request::Verify { .. }) {
+                    running.engine.await_accounts()?;
+                }
+                run(&running.engine, request, &mut None)
+            }
         }
     }
 

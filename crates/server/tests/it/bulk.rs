@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::postgres;
 use super::serve::{Installation, card4e};
 use super::support::Sandbox;
 
@@ -170,7 +171,18 @@ fn every_row_has_its_answer_beside_it_in_its_order() {
 /// Killed several times on the way, at moments that follow from a seed; beside a server and without one.
 #[test]
 fn killed_and_gone_on_with_it_is_charged_once_and_comes_to_the_same() {
-    let bank = Bank::with(&OFF);
+    killed_and_gone_on_with(&OFF);
+}
+
+#[test]
+fn and_where_nodes_share_a_database() {
+    let Some(database) = postgres::shared() else { return };
+    let store = format!("store = {:?}", database.url());
+    killed_and_gone_on_with(&[&OFF[..], &[("store = \"\"", &store)]].concat());
+}
+
+fn killed_and_gone_on_with(settings: &[(&str, &str)]) {
+    let bank = Bank::with(settings);
     let file = bank.people(24_000);
     let whole = bank.verify(&[&file, &bank.named("whole.csv")]);
     let (answers, charged) = bank.ledger();
@@ -570,6 +582,31 @@ mod over_http {
         let other = lines(&post(&sandbox, TOKEN, WHY, &key, &all.replace("张伟", "张三")));
         assert!(other[0]["ended"].as_str().unwrap().contains("these are not the rows"), "{other:?}");
         assert_eq!(sandbox.charges(), 300);
+    }
+
+    #[test]
+    fn another_node_tells_it_again_and_goes_on_with_it() {
+        let Some(database) = super::postgres::shared() else { return };
+        let store = format!("store = {:?}", database.url());
+        let bank = super::Bank::with(&[&super::OFF[..], &[("store = \"\"", &store)]].concat());
+        let issued = bank.bank.run(&["credential", "create", "shop", "--kind", "acedata"]);
+        let token = issued["secret"].as_str().unwrap();
+        let other = bank.bank.beside("other");
+        let nodes = [Sandbox::serving(&bank.bank.config), Sandbox::serving(&other)];
+        let key = [("idempotency-key", "monday")];
+        let all: String = (0..60).map(|at| zhang_wei(&format!("161{at:08}"))).collect();
+        let cut = all.lines().take(40).map(|line| format!("{line}\n")).collect::<String>();
+        let first = lines(&post(&nodes[0], token, WHY, &key, &cut));
+        assert_eq!(first.len(), 40);
+        let [killed, other] = nodes;
+        killed.kill();
+        let again = lines(&post(&other, token, WHY, &key, &all));
+        assert_eq!(again.len(), 60, "{:?}", again.last());
+        let replayed = again.iter().filter(|line| line["replayed"] == true).count();
+        assert_eq!(replayed, 40);
+        other.stop();
+        assert_eq!(bank.ledger(), (60, "60".into()));
+        assert_eq!(bank.audit_holds()["charges"], 60);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::cli::assert_screen;
+use super::postgres;
 use super::screens::steady;
 use super::serve::{Installation, Shop, card4e, error, fed};
 use super::support::{Reply, SECRET_ID, SECRET_KEY, Sandbox, TOKEN};
@@ -24,6 +25,8 @@ struct Front<'a> {
     /// Further settings of both providers.
     provider: &'a str,
     route: &'a str,
+    /// The database of several nodes; empty: files.
+    store: &'a str,
 }
 
 impl Default for Front<'_> {
@@ -34,6 +37,7 @@ impl Default for Front<'_> {
             numbering: "documented",
             provider: "",
             route: "providers = [{ name = \"t\" }, { name = \"a\" }]",
+            store: "",
         }
     }
 }
@@ -60,7 +64,9 @@ impl Front<'_> {
     fn installed(&self) -> (Installation, Shop) {
         let secrets = tempfile::tempdir().unwrap().keep();
         let settings = self.settings(&secrets);
+        let store = format!("store = {:?}", self.store);
         let bank = Installation::new(&[
+            ("store = \"\"", &store),
             ("[tencent]\nlanguage", &settings),
             ("requests_per_second = 20 ", "requests_per_second = 0 "),
             ("per_card = 10", "per_card = 0"),
@@ -189,70 +195,84 @@ fn a_wrong_numbering_and_a_wrong_clock_give_no_wrong_answer() {
 #[test]
 fn under_faults_by_seed_no_wrong_pass_no_double_charge_and_no_cap_crossed() {
     for seed in ["1", "7"] {
-        let (tencent, acedata) = (Sandbox::with(&["--seed", seed]), Sandbox::with(&["--seed", seed]));
-        for sandbox in [&tencent, &acedata] {
-            for effect in [
-                r#""drop":"after""#,
-                r#""drop":"before""#,
-                r#""truncate":9"#,
-                r#""status":502,"when":"after""#,
-                r#""delay_ms":1500"#,
-                r#""outcome":"SOURCE_BUSY""#,
-            ] {
-                sandbox.fault(&format!(r#"{{"probability":0.08,"effect":{{{effect}}}}}"#));
-            }
-        }
-        tencent.fault(r#"{"probability":0.1,"effect":{"error":"RequestLimitExceeded"}}"#);
-        acedata.fault(r#"{"probability":0.1,"effect":{"error":"too_many_requests"}}"#);
-        let front = Front {
-            tencent: &tencent.address,
-            acedata: &acedata.address,
-            provider: "daily_cap = \"22\"\ntimeout_ms = 700\nbreaker_ms = 200\nbreaker_failures = 3",
-            route: "providers = [{ name = \"t\", weight = 1 }, { name = \"a\", weight = 1 }]\ndeadline_ms = 2000",
-            ..Front::default()
-        };
-        let (bank, shop) = front.installed();
-        let server = Sandbox::serving(&bank.config);
-        let asked = |number: usize| {
-            let phone = if number.is_multiple_of(2) { PHONE } else { "16100000009" };
-            let key = format!("k-{number}");
-            let first = ask(&server, &shop, phone, Some(&key));
-            let second = ask(&server, &shop, phone, Some(&key));
-            let is_pass = number.is_multiple_of(2);
-            let mut charged = 0;
-            for reply in [&first, &second] {
-                let result = result(reply);
-                assert!(result != "0" || is_pass, "a wrong pass: {number}");
-                assert!(["0", "-4", "-16"].contains(&result.as_str()), "{result}");
-                assert!(result != "-4" || !is_pass, "{number}");
-                charged += u64::from(reply.header("x-charged") == Some("1"));
-                assert!(result != "-16" || reply.header("x-charged") == Some("0"));
-            }
-            assert!(charged <= 1, "charged twice for one question: {number}");
-            charged
-        };
-        let charged: u64 = std::thread::scope(|scope| {
-            let worker = |worker: usize| (0..30).map(|at| asked(worker * 30 + at)).sum::<u64>();
-            let workers: Vec<_> = (0..4).map(|number| scope.spawn(move || worker(number))).collect();
-            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
-        });
-        server.stop();
-        // What was told to the caller is what is in the ledger.
-        assert_eq!(bank.run(&["audit", "check"])["charges"].as_u64(), Some(charged), "seed {seed}");
-        let status = bank.run(&["provider", "list"]);
-        for (name, sandbox, price) in [("t", &tencent, 0.7), ("a", &acedata, 0.5)] {
-            let is = provider(&status, name);
-            let paid = sandbox.charges() as f64 * price;
-            assert!(paid <= 22.0 + 1e-9, "{name}: {paid} is over the cap, seed {seed}");
-            assert!(
-                number(&is["spent"]) <= 22.0 && number(&is["spent"]) >= paid - 1e-9,
-                "{is} against {paid}"
-            );
-            // What may have been charged covers what the provider charged and we have no answer of.
-            assert!(number(&is["uncertain"]) > 0.0, "the faults must have left something uncertain: {is}");
-        }
-        assert!(charged > 10, "most questions were answered: {charged}");
+        under_faults(seed, "");
     }
+}
+
+/// The same of two nodes that share a database: who asks again asks the other one.
+#[test]
+fn nor_where_two_nodes_are_asked() {
+    if let Some(database) = postgres::shared() {
+        under_faults("3", &database.url());
+    }
+}
+
+fn under_faults(seed: &str, store: &str) {
+    let (tencent, acedata) = (Sandbox::with(&["--seed", seed]), Sandbox::with(&["--seed", seed]));
+    for sandbox in [&tencent, &acedata] {
+        for effect in [
+            r#""drop":"after""#,
+            r#""drop":"before""#,
+            r#""truncate":9"#,
+            r#""status":502,"when":"after""#,
+            r#""delay_ms":1500"#,
+            r#""outcome":"SOURCE_BUSY""#,
+        ] {
+            sandbox.fault(&format!(r#"{{"probability":0.08,"effect":{{{effect}}}}}"#));
+        }
+    }
+    tencent.fault(r#"{"probability":0.1,"effect":{"error":"RequestLimitExceeded"}}"#);
+    acedata.fault(r#"{"probability":0.1,"effect":{"error":"too_many_requests"}}"#);
+    let front = Front {
+        tencent: &tencent.address,
+        acedata: &acedata.address,
+        provider: "daily_cap = \"22\"\ntimeout_ms = 700\nbreaker_ms = 200\nbreaker_failures = 3",
+        route: "providers = [{ name = \"t\", weight = 1 }, { name = \"a\", weight = 1 }]\ndeadline_ms = 2000",
+        store,
+        ..Front::default()
+    };
+    let (bank, shop) = front.installed();
+    let other = (!store.is_empty()).then(|| bank.beside("other"));
+    let mut servers = vec![Sandbox::serving(&bank.config)];
+    servers.extend(other.map(|config| Sandbox::serving(&config)));
+    let asked = |number: usize| {
+        let phone = if number.is_multiple_of(2) { PHONE } else { "16100000009" };
+        let key = format!("k-{number}");
+        let [first, second] = [0, 1].map(|again| {
+            let server = &servers[(number / 2 + again) % servers.len()];
+            ask(server, &shop, phone, Some(&key))
+        });
+        let is_pass = number.is_multiple_of(2);
+        let mut charged = 0;
+        for reply in [&first, &second] {
+            let result = result(reply);
+            assert!(result != "0" || is_pass, "a wrong pass: {number}");
+            assert!(["0", "-4", "-16"].contains(&result.as_str()), "{result}");
+            assert!(result != "-4" || !is_pass, "{number}");
+            charged += u64::from(reply.header("x-charged") == Some("1"));
+            assert!(result != "-16" || reply.header("x-charged") == Some("0"));
+        }
+        assert!(charged <= 1, "charged twice for one question: {number}");
+        charged
+    };
+    let charged: u64 = std::thread::scope(|scope| {
+        let worker = |worker: usize| (0..30).map(|at| asked(worker * 30 + at)).sum::<u64>();
+        let workers: Vec<_> = (0..4).map(|number| scope.spawn(move || worker(number))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    servers.into_iter().for_each(Sandbox::stop);
+    // What was told to the caller is what is in the ledger.
+    assert_eq!(bank.run(&["audit", "check"])["charges"].as_u64(), Some(charged), "seed {seed}");
+    let status = bank.run(&["provider", "list"]);
+    for (name, sandbox, price) in [("t", &tencent, 0.7), ("a", &acedata, 0.5)] {
+        let is = provider(&status, name);
+        let paid = sandbox.charges() as f64 * price;
+        assert!(paid <= 22.0 + 1e-9, "{name}: {paid} is over the cap, seed {seed}");
+        assert!(number(&is["spent"]) <= 22.0 && number(&is["spent"]) >= paid - 1e-9, "{is} against {paid}");
+        // What may have been charged covers what the provider charged and we have no answer of.
+        assert!(number(&is["uncertain"]) > 0.0, "the faults must have left something uncertain: {is}");
+    }
+    assert!(charged > 10, "most questions were answered: {charged}");
 }
 
 /// The second provider answers when the first is gone: how long that takes, and how long after the breaker
@@ -290,12 +310,24 @@ fn failing_over_is_quick() {
 /// again.
 #[test]
 fn a_kill_in_the_middle_of_a_purchase_is_resolved_at_the_next_start() {
+    killed_in_the_middle_of_a_purchase("");
+}
+
+#[test]
+fn and_where_nodes_share_a_database() {
+    if let Some(database) = postgres::shared() {
+        killed_in_the_middle_of_a_purchase(&database.url());
+    }
+}
+
+fn killed_in_the_middle_of_a_purchase(store: &str) {
     let tencent = Sandbox::start();
     tencent.fault(r#"{"count":1,"effect":{"delay_ms":20000}}"#);
     let front = Front {
         tencent: &tencent.address,
         provider: "timeout_ms = 60000",
         route: "providers = [{ name = \"t\" }]\ndeadline_ms = 60000",
+        store,
         ..Front::default()
     };
     let (bank, shop) = front.installed();

@@ -40,6 +40,17 @@ impl Installation {
         self.config.parent().unwrap()
     }
 
+    /// The settings of another node, in a folder of its own. Made before anybody serves this one.
+    pub fn beside(&self, node: &str) -> PathBuf {
+        let folder = self.folder().with_file_name(node);
+        let copied = Command::new("cp").arg("-a").arg(self.folder()).arg(&folder).status();
+        assert!(copied.unwrap().success());
+        let config = folder.join("card4e.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("node = \"\"", &format!("node = \"{node}\""))).unwrap();
+        config
+    }
+
     /// Runs a command against it, which must succeed; gives its JSON.
     pub fn run(&self, arguments: &[&str]) -> Value {
         let config = ["--json", "--config", self.config.to_str().unwrap()];

@@ -1,13 +1,15 @@
 //! Accounts of an installation whose settings name a database: every command about them works there.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use engine::store::StoreError;
-use engine::store::postgres::Session;
+use engine::store::postgres::{Database, Session};
 use serde_json::json;
 
 use super::postgres;
 use super::serve::{Installation, card4e, fed};
+use super::support::Sandbox;
 
 const CSV: &str = "\
 bank_card,name,id_type,id_number,phone,status
@@ -112,4 +114,39 @@ fn insist_on_encryption(server: &postgres::Postgres, tls: &Path) {
 fn said_by(config: &Path, card: &str) -> String {
     let done = fed(&["accounts", "get", "-", "--config", config.to_str().unwrap()], card);
     String::from_utf8(done.stderr).unwrap()
+}
+
+/// Something holds this node's row; the others would take it for dead, and it says so itself.
+#[test]
+fn a_node_that_cannot_say_that_it_lives_is_not_ready() {
+    let Some(database) = postgres::shared() else { return };
+    let url = database.url();
+    let store = format!("store = {url:?}");
+    let bank = Installation::new(&[("store = \"\"", &store)]);
+    let server = Sandbox::serving(&bank.config);
+    let began = Instant::now();
+    let is = |status: u16| {
+        let reply = server.get("/readyz");
+        (reply.status == status).then(|| reply.json()["store"].as_str().unwrap().to_owned())
+    };
+    let soon = |status: u16| loop {
+        if let Some(store) = is(status) {
+            return store;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(soon(200), "ok");
+    let holder = std::thread::spawn(move || {
+        let database = Database::new(&url, None, postgres::plain()).unwrap();
+        let mut session = Session::new(std::sync::Arc::new(database)).unwrap();
+        let hold = "BEGIN; SELECT 1 FROM node FOR UPDATE; SELECT pg_sleep(12); COMMIT";
+        session.read(async |connection| connection.client.batch_execute(hold).await).unwrap();
+    });
+    let held = Instant::now();
+    let why = soon(503);
+    assert!(why.contains("no sign of life") && held.elapsed() > Duration::from_secs(8), "{why}");
+    holder.join().unwrap();
+    assert_eq!(soon(200), "ok", "it goes on by itself");
+    server.stop();
 }

@@ -30,7 +30,7 @@ pub(super) struct Effects {
     pub(super) credits: Vec<(i64, i64, Option<[u8; 16]>)>,
     /// Passes that may be given again, and until when.
     pub(super) passed: BTreeMap<KeyedRef, Millis>,
-    /// Keys of questions that providers were asked for, and are not any more.
+    /// Keys of questions that this node may have claimed to ask providers, and does not any more.
     pub(super) claimed: BTreeSet<KeyedRef>,
     /// Spent on providers, millionths of a credit; of calls, their number.
     pub(super) spent: BTreeMap<SumOf, i64>,

@@ -219,7 +219,7 @@ const KEEP_PASSES: &str = "
     INSERT INTO passed SELECT * FROM unnest($1::BYTEA[], $2::BIGINT[])
     ON CONFLICT (key) DO UPDATE SET until_ms = greatest(passed.until_ms, excluded.until_ms)";
 
-const END_CLAIMS: &str = "DELETE FROM claim WHERE key = ANY ($1)";
+const END_CLAIMS: &str = "DELETE FROM claim WHERE key = ANY ($1) AND node = $2";
 
 /// Each node has rows of its own, so that no two wait for each other.
 pub(in crate::store) const ADD_SPENT: &str = "
@@ -661,7 +661,7 @@ fn steps<'a>(
     }
     if !effects.claimed.is_empty() {
         let keys: Vec<&[u8]> = effects.claimed.iter().map(|key| &key[..]).collect();
-        steps.push(plain(END_CLAIMS, vec![Box::new(keys)]));
+        steps.push(plain(END_CLAIMS, vec![Box::new(keys), Box::new(node)]));
     }
     if !effects.spent.is_empty() {
         let providers: Vec<&str> = effects.spent.keys().map(|(provider, ..)| provider.as_str()).collect();
