@@ -324,10 +324,10 @@ impl Engine {
         let accounts = folder.file("accounts.db");
         let database = shared.as_ref().map(|shared| &shared.database);
         let keeps_accounts = database.is_none() || policy.accounts_from == AccountsFrom::Copy;
-        if !keeps_accounts && accounts.exists() {
+        if !keeps_accounts && accounts.exists() && Accounts::open_reader(&accounts)?.count()? > 0 {
             return Err(StoreError::OtherAccounts(
-                "accounts.db is there and server.accounts says that this node keeps none: nobody would bring it up to \
-                 date. If it is a copy, remove accounts.db* and accounts.table; if not, import it into the database first",
+                "accounts.db has accounts and server.accounts says that this node keeps none: nobody would bring them up \
+                 to date. If it is a copy, remove accounts.db* and accounts.table; if not, import them into the database",
             )
             .into());
         }

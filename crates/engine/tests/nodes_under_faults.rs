@@ -70,7 +70,7 @@ const WRONG: &str = "16100000002";
 /// Seeds that are always tried; a seed that ever failed is added.
 const SEEDS: [u64; 1] = [1];
 const NODES: usize = 3;
-const STEPS: u32 = 60;
+const STEPS: u32 = 50;
 
 /// Cards with an account; the last is asked about with a wrong mobile only.
 const CARDS: u64 = 24;

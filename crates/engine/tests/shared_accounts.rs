@@ -115,10 +115,13 @@ fn without_a_copy_it_is_the_database_that_answers_and_nothing_is_kept() {
     node.engine.accounts_to_change().unwrap().carry_out(&[order], &node.engine.vault).unwrap();
     assert_eq!(ask(&node.engine), Ok(Outcome::PanInvalid), "what is left of it is nobody's");
     assert!(node.engine.accounts_to_read().is_err() && !folder.path().join("accounts.db").exists());
+    shop::put(&node.engine, "normal");
     node.stop();
 
     // A copy that nobody would bring up to date, and from which nobody who is erased would go.
-    open(folder.path(), "a", &database).stop();
+    let copying = open(folder.path(), "a", &database);
+    until(&copying.engine, Ok(Outcome::Pass));
+    copying.stop();
     let shared = SharedStore { database, node: "a".into() };
     let policy = Policy { accounts_from: AccountsFrom::Database, ..ask::policy() };
     let seed = shop::shop(Credits::whole(1));

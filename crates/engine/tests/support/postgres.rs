@@ -20,6 +20,14 @@ pub struct Postgres {
     keeper: Option<Child>,
 }
 
+/// Keeps a server until the process that wanted it ends, however that ends: then nobody holds the other end of its
+/// input, and its folder goes too, unless that was said before. What the shell says itself, of a server that was killed,
+/// is nobody's.
+const KEEP: &str = r#"
+    folder=$1; shift; exec 3<&0; "$@" & server=$!; exec 2>/dev/null
+    (read -r _ <&3 || { kill -INT $server; while kill -0 $server; do sleep 0.1; done; rm -rf "$folder"; }) &
+    wait $server"#;
+
 /// The server that all tests of this process share; none where PostgreSQL is not installed, and it says so.
 pub fn shared() -> Option<&'static Postgres> {
     static SHARED: OnceLock<Option<Postgres>> = OnceLock::new();
@@ -70,20 +78,28 @@ impl Postgres {
     pub fn kill(&mut self) {
         let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap().to_owned();
-        // Its children would live on for a moment, and a start refuses while one of them does. Some end by themselves.
+        let signal = |signal: &str, of: &[String]| {
+            // Some have ended by themselves.
+            Command::new("kill").arg(signal).args(of).stderr(Stdio::null()).status().unwrap();
+        };
+        // It makes no more children, which would live on for a moment: a start refuses while one of them does.
+        signal("-STOP", std::slice::from_ref(&pid));
+        until(|| state(&pid) == Some('T'));
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        let all = std::iter::once(pid.as_str()).chain(children.split_whitespace());
-        Command::new("kill").arg("-KILL").args(all).stderr(Stdio::null()).status().unwrap();
-        self.keeper.take().unwrap().wait().unwrap();
+        let mut all: Vec<String> = children.split_whitespace().map(str::to_owned).collect();
+        all.push(pid);
+        signal("-KILL", &all);
+        until(|| all.iter().all(|pid| matches!(state(pid), None | Some('Z'))));
+        let mut keeper = self.keeper.take().unwrap();
+        keeper.stdin.take().unwrap().write_all(b"stay\n").unwrap();
+        keeper.wait().unwrap();
     }
 
     /// Starts it, again after [`Postgres::kill`].
     pub fn run(&mut self) {
-        // Ends with this process, however that ends: then nobody holds the other end of its input.
-        // What the shell itself says, of a server that was killed, is nobody's.
-        let keep = r#"exec 3<&0; "$@" & server=$!; exec 2>/dev/null; (read -r _ <&3; kill -INT $server) & wait $server"#;
         let mut command = self.command_of(Path::new("/bin/sh"));
-        command.args(["-c", keep, "sh"]).arg(self.bin.join("postgres")).arg("-D").arg(self.data());
+        command.args(["-c", KEEP, "sh"]).arg(self.folder.path()).arg(self.bin.join("postgres"));
+        command.arg("-D").arg(self.data());
         command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
         // What a crash of the machine would lose is not what is tested.
         command.args(["-c", "fsync=off", "-c", "max_connections=200", "-c", "log_min_messages=panic"]);
@@ -150,6 +166,18 @@ pub fn plain() -> rustls::ClientConfig {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth()
+}
+
+/// What a process does, as the kernel says; nothing if it is gone.
+fn state(pid: &str) -> Option<char> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    status.rsplit(") ").next()?.chars().next()
+}
+
+fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Whether there is one to start; if not, that is said.

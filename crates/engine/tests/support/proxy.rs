@@ -328,7 +328,7 @@ impl Storm {
             0..20 => Fault::Lost,
             20..50 => Fault::AnswerLost,
             50..65 => Fault::AnswerCut(draws.below(12)),
-            65..97 => Fault::Late(Duration::from_millis(draws.below(60))),
+            65..99 => Fault::Late(Duration::from_millis(draws.below(60))),
             // Longer than a transaction may stand still.
             _ => Fault::Late(Duration::from_millis(5500)),
         };

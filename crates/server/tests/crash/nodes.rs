@@ -71,15 +71,20 @@ impl Nodes {
             token: text(&issued("public", "acedata")["secret"]),
             trial_token: text(&issued("trial", "acedata")["secret"]),
         };
-        let node = |name: &str| {
+        // One has a copy of the accounts, the other asks the database for them.
+        let node = |(name, accounts): (&str, &str)| {
             let to = folder.path().join(name);
             let copied = Command::new("cp").arg("-a").arg(&bank).arg(&to).status();
             assert!(copied.unwrap().success());
             let config = to.join("card4e.toml");
-            change(&config, &[("node = \"\"", &format!("node = \"{name}\""))]);
+            let accounts = format!("accounts = \"{accounts}\"");
+            change(
+                &config,
+                &[("node = \"\"", &format!("node = \"{name}\"")), ("accounts = \"copy\"", &accounts)],
+            );
             (config, None)
         };
-        let nodes = ["one", "two"].map(node).into();
+        let nodes = [("one", "copy"), ("two", "database")].map(node).into();
         Some(Nodes { folder, url, database, nodes, callers })
     }
 

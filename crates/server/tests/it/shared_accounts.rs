@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use engine::store::StoreError;
 use engine::store::postgres::{Database, Session};
+use engine::store::{Accounts, StoreError};
 use serde_json::json;
 
 use super::postgres;
-use super::serve::{Installation, card4e, fed};
+use super::serve::{Installation, acedata, card4e, fed};
 use super::support::Sandbox;
 
 const CSV: &str = "\
@@ -54,6 +54,44 @@ fn commands_change_and_read_them_there() {
     assert!(own.contains("is a copy of a database's accounts"), "{own}");
     let backup = bank.refused(&["backup", bank.folder().join("copy").to_str().unwrap()]);
     assert!(backup.contains("backed up with the database's own means"), "{backup}");
+}
+
+#[test]
+fn a_server_without_a_copy_answers_from_the_database() {
+    let Some(server) = postgres::shared() else { return };
+    let store = format!("store = {:?}", server.url());
+    let settings = [("store = \"\"", store.as_str()), ("accounts = \"copy\"", "accounts = \"database\"")];
+    let bank = Installation::new(&settings);
+    let shop = bank.shop();
+    let file = bank.folder().join("accounts.csv");
+    std::fs::write(
+        &file,
+        "bank_card,name,id_type,id_number,phone,status\n\
+        6217000000000000012,张伟,resident_id,99010119610202001X,16100000001,normal\n",
+    )
+    .unwrap();
+    bank.run(&["import", "accounts", file.to_str().unwrap()]);
+
+    let running = Sandbox::serving(&bank.config);
+    let ask = || acedata(&running, &shop.token, "6217000000000000012").json()["result"].clone();
+    assert_eq!(ask(), "0");
+    bank.run(&["accounts", "put", "6217000000000000012", "--status", "lost"]);
+    assert_ne!(ask(), "0", "it is known at once");
+    assert_eq!(running.get("/readyz").status, 200);
+    assert!(!running.get("/metrics").text().contains("card4e_accounts_copy_age_seconds"));
+    running.stop();
+    let count =
+        Accounts::open_reader(&bank.folder().join("data/accounts.db")).map(|accounts| accounts.count());
+    assert!(
+        count.is_err() || count.is_ok_and(|count| count.is_ok_and(|count| count == 0)),
+        "nothing is kept"
+    );
+
+    let own = bank.folder().join("own.toml");
+    std::fs::write(&own, std::fs::read_to_string(&bank.config).unwrap().replace(&store, "store = \"\""))
+        .unwrap();
+    let said = said_by(&own, "6217000000000000012");
+    assert!(said.contains("server.store names none"), "{said}");
 }
 
 #[test]
