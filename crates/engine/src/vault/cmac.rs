@@ -143,8 +143,8 @@ struct Place {
 }
 
 impl Messages {
-    /// So many are enciphered side by side: as many blocks as the processor takes at once, twice.
-    const LANES: usize = 60;
+    /// So many are enciphered side by side: a few times as many blocks as the processor takes at once.
+    const LANES: usize = 64;
 
     /// Room for so many messages of two blocks or three.
     pub fn with_room_for(messages: usize) -> Messages {
