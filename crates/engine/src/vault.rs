@@ -12,7 +12,7 @@ mod keys;
 mod ring;
 
 pub use cmac::Cmac;
-use cmac::Messages;
+use cmac::{Head, Messages};
 pub(crate) use keys::Unwrapped;
 pub use keys::{AccountKeys, Keys};
 pub use ring::{KeyGroup, KeyRing, KeyState, KeyUse, ListedKey, RingError, RingFile};

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    BlindIndex, ById, ByMobile, COLUMNS, Cmac, Column, Elements, KeyRing, KeyUse, KeyedRef, Messages, Seal,
+    BlindIndex, ById, ByMobile, COLUMNS, Cmac, Column, Elements, Head, KeyRing, KeyUse, KeyedRef, Messages, Seal,
     Unsealed, Verifier,
 };
 use super::{Verifiers, nonce};
@@ -275,12 +275,17 @@ impl Keys {
 
     /// The verifiers of many accounts or claims: what [`Keys::verifiers`] gives for each.
     pub(crate) fn verify_many(&self, all: &[Elements<'_>], under: &AccountKeys) -> Vec<Verifiers> {
+        let head = |of: &Elements<'_>| Head::new([0, of.card.len() as u8], of.card);
+        // A card number has 19 digits at most.
+        let Some(mut heads) = all.iter().map(head).collect::<Option<Vec<Head>>>() else {
+            return all.iter().map(|of| self.verifiers(of, under)).collect();
+        };
         // A column at a time: messages of about the same length, and one key to wrap them.
         let [name_exact, name_loose, id, mobile] = COLUMNS.map(|column| {
             let mut messages = Messages::with_room_for(all.len());
-            for of in all {
-                let tag = [column as u8, of.card.len() as u8];
-                messages.push(&self.inner, &[&tag, of.card, of.column(column)]);
+            for (of, head) in all.iter().zip(&mut heads) {
+                head.set_first(column as u8);
+                messages.push_behind(&self.inner, head, of.column(column));
             }
             let mut blocks = self.inner.tags(&messages);
             under.column(column).encrypt_blocks(&mut blocks);

@@ -102,11 +102,12 @@ impl Accounts {
         tuned
             .and_then(|()| self.db.pragma_update(None, "cache_size", -CACHE_KIB))
             .map_err(|cause| SCHEMA.error(cause))?;
+        let path = self.path.clone();
         let (is, gave_up) = self.change(None, |db| {
             let identity = source.identity.as_ref().map(|identity| &identity[..]);
             let (last, stage, same) = last_import(db, identity, source.is_replacing)?;
             let is_unfinished = stage < DONE;
-            if is_unfinished && same && !source.from_start && !runs::are_stale(db)? {
+            if is_unfinished && same && !source.from_start && !runs::are_stale(db, &path)? {
                 return Ok((last, false));
             }
             runs::forget(db)?;

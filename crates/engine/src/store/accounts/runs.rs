@@ -48,8 +48,13 @@ fn ends(db: &Connection) -> rusqlite::Result<Vec<u64>> {
     ends.query_map([], |row| row.get::<_, i64>(0).map(|end| end as u64))?.collect()
 }
 
-/// Whether there are runs under other keys than the accounts are under by now.
-pub(super) fn are_stale(db: &Connection) -> rusqlite::Result<bool> {
+/// Whether there are runs that cannot be written: under other keys than the accounts are under by now, or without
+/// their file, as after a restore.
+pub(super) fn are_stale(db: &Connection, accounts: &Path) -> rusqlite::Result<bool> {
+    let end = ends(db)?.last().copied().unwrap_or(0);
+    if std::fs::metadata(path_beside(accounts)).map_or(0, |file| file.len()) < end {
+        return Ok(true);
+    }
     let (held, target) = rewrap::versions(db)?;
     let keys: Option<u32> = db
         .query_row("SELECT keys FROM run WHERE keys IS NOT NULL LIMIT 1", [], |row| row.get(0))
@@ -333,4 +338,201 @@ fn decode(from: &mut impl Read) -> io::Result<Option<Change>> {
         is_short: false,
     };
     Ok(Some(Change::Put(row, sixteen(64))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::AccountText;
+    use crate::store::accounts::{Order, Source, Spot};
+    use crate::subject::{Date, ParseOptions};
+    use crate::vault::{KeyRing, Vault};
+
+    struct Place {
+        dir: tempfile::TempDir,
+        vault: Vault,
+    }
+
+    const SOURCE: Source = Source { identity: Some([7; 32]), is_replacing: false, from_start: false };
+
+    impl Place {
+        fn new() -> Place {
+            Place { dir: tempfile::tempdir().unwrap(), vault: Vault::new(&KeyRing::generate()) }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("accounts.db")
+        }
+
+        fn accounts(&self) -> Accounts {
+            Accounts::open(&self.path()).unwrap()
+        }
+
+        fn put(&self, cards: std::ops::Range<u64>, state: &str) -> Vec<Change> {
+            let options = ParseOptions { test_land: true, ..ParseOptions::new(Date::new(2026, 1, 1).unwrap()) };
+            let row = |card| {
+                let number = format!("621700{card:010}");
+                let (name, id) = ("李雷", "990101199001010019");
+                let mobile = "16100000101";
+                let text = AccountText { card: &number, name, id, mobile, state, ..AccountText::default() };
+                // Some with a place in the element index.
+                let options = ParseOptions { element_index: card % 2 == 0, ..options };
+                text.row(&options, &self.vault).unwrap()
+            };
+            Change::put_all(cards.map(row).collect(), &self.vault.keys()).collect()
+        }
+
+        fn index(&self, card: u64) -> BlindIndex {
+            self.vault.index(&format!("621700{card:010}"))
+        }
+
+        fn state(&self, card: u64) -> Option<AccountState> {
+            let found = self.accounts().find(&format!("621700{card:010}"), &self.vault.keys());
+            found.unwrap().map(|row| row.state)
+        }
+
+        /// Three batches that change some accounts several times.
+        fn batches(&self) -> [Vec<Change>; 3] {
+            let mut second = self.put(1500..2500, "lost");
+            second.push(Change::Delete(self.index(10)));
+            second.push(Change::Delete(self.index(1600)));
+            let mut third = self.put(1600..1601, "");
+            third.extend(self.put(11..12, "lost"));
+            third.push(Change::Keep(self.index(11)));
+            [self.put(0..2000, ""), second, third]
+        }
+
+        fn digest(&self) -> [u8; 32] {
+            self.accounts().census(&self.vault).unwrap().digest
+        }
+    }
+
+    fn rows(rows: u64) -> Import {
+        Import { rows, put: rows, ..Import::default() }
+    }
+
+    /// The same accounts as without runs, wherever it was interrupted; rows of a run that was not finished do not count.
+    #[test]
+    fn sorted_rows_come_to_the_same() {
+        let (direct, sorted) = (Place::new(), Place::new());
+        for batch in direct.batches() {
+            let mut accounts = direct.accounts();
+            accounts.begin_import(&SOURCE).unwrap();
+            accounts.import(batch, rows(1)).unwrap();
+        }
+        for batch in sorted.batches() {
+            let (is, _) = sorted.accounts().begin_import(&SOURCE).unwrap();
+            assert!(!is.is_merging);
+            let file = File::options().append(true).create(true).open(path_beside(&sorted.path()));
+            file.unwrap().write_all(b"a run that was not finished").unwrap();
+            sorted.accounts().add_run(batch, rows(2000)).unwrap();
+            assert_eq!(sorted.state(1), None, "not among the accounts yet");
+        }
+        let keys = sorted.vault.keys();
+        let mut parts = 0;
+        // Each part by another process.
+        loop {
+            let mut accounts = sorted.accounts();
+            let (is, gave_up) = accounts.begin_import(&SOURCE).unwrap();
+            assert!((is.rows, is.has_runs, is.is_merging, gave_up) == (6000, true, parts > 0, false));
+            let part = accounts.runs(700, &keys).unwrap().next(&keys).unwrap();
+            accounts.merge(&part).unwrap();
+            parts += 1;
+            if part.is_last() {
+                break;
+            }
+        }
+        assert!(parts >= 6000 / 700, "{parts}");
+        let (is, _) = sorted.accounts().begin_import(&SOURCE).unwrap();
+        // Only what was there before counts as deleted.
+        assert_eq!((is.rows, is.deleted, is.has_runs, is.is_merging), (6000, 0, false, false));
+        assert!(!path_beside(&sorted.path()).exists());
+        let lost = Some(AccountState::Lost);
+        let normal = Some(AccountState::Normal);
+        for place in [&direct, &sorted] {
+            let states = [9, 10, 11, 1499, 1500, 1600, 2499, 2500].map(|card| place.state(card));
+            assert_eq!(states, [normal, None, lost, normal, lost, normal, lost, None]);
+            assert_eq!(place.accounts().count().unwrap(), 2499);
+        }
+    }
+
+    #[test]
+    fn one_pass_makes_the_sealed_table_too() {
+        let place = Place::new();
+        let (mut accounts, keys) = (place.accounts(), place.vault.keys());
+        accounts.begin_import(&SOURCE).unwrap();
+        for batch in place.batches() {
+            accounts.add_run(batch, rows(1000)).unwrap();
+        }
+        let mut written = 0;
+        let table = accounts.merge_runs(500, &keys, |rows| written += rows).unwrap().unwrap();
+        while !accounts.sweep().unwrap().1 {}
+        assert_eq!(written, 3005);
+        assert_eq!(accounts.finish_table(table).unwrap().unwrap().accounts, 2499);
+        assert!(!accounts.table_is_due(&keys).unwrap());
+        let digest = place.digest();
+        let reader = Accounts::open_reader_of(&place.path(), std::sync::Arc::new(super::super::TablePlace::of(&place.path())));
+        let reader = reader.unwrap();
+        reader.look_with(&keys).unwrap();
+        for (card, state) in [(9, Some(AccountState::Normal)), (10, None), (1500, Some(AccountState::Lost))] {
+            let found = reader.in_table(&place.index(card), &keys).expect("the table tells");
+            assert_eq!(found.map(|row| row.state), state);
+        }
+        assert_eq!(place.digest(), digest);
+    }
+
+    /// A change by somebody else is in the accounts and not in the runs.
+    #[test]
+    fn no_table_is_made_of_runs_when_somebody_else_changed_an_account() {
+        let place = Place::new();
+        let (mut accounts, keys) = (place.accounts(), place.vault.keys());
+        accounts.begin_import(&SOURCE).unwrap();
+        accounts.add_run(place.put(0..2000, ""), rows(2000)).unwrap();
+        let table = accounts.merge_runs(500, &keys, |_| ()).unwrap().unwrap();
+        let spot = Spot::of("6217000000000007", &place.vault);
+        place.accounts().carry_out(&[Order::SetState(spot, AccountState::Lost)], &place.vault).unwrap();
+        while !accounts.sweep().unwrap().1 {}
+        assert!(accounts.finish_table(table).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(place.dir.path()).unwrap().filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().contains("table")).count(), 0);
+        assert_eq!(place.state(7), Some(AccountState::Lost));
+    }
+
+    #[test]
+    fn a_run_that_was_changed_is_not_believed() {
+        let place = Place::new();
+        let (mut accounts, keys) = (place.accounts(), place.vault.keys());
+        accounts.begin_import(&SOURCE).unwrap();
+        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        let path = path_beside(&place.path());
+        let whole = std::fs::read(&path).unwrap();
+        for at in (1..whole.len()).step_by(53) {
+            let mut changed = whole.clone();
+            changed[at] ^= 4;
+            std::fs::write(&path, changed).unwrap();
+            assert!(accounts.merge_runs(1000, &keys, |_| ()).is_err(), "byte {at}");
+            assert_eq!(accounts.count().unwrap(), 0);
+        }
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(accounts.merge_runs(1000, &keys, |_| ()).is_err());
+    }
+
+    #[test]
+    fn another_file_or_other_keys_leave_nothing_of_the_runs() {
+        let place = Place::new();
+        let mut accounts = place.accounts();
+        accounts.begin_import(&SOURCE).unwrap();
+        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        let (is, gave_up) = accounts.begin_import(&Source { identity: Some([8; 32]), ..SOURCE }).unwrap();
+        assert!((is, gave_up) == (Import::default(), true));
+        assert!(!path_beside(&place.path()).exists());
+        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        accounts.db.execute("UPDATE rewrap SET version = 2", []).unwrap();
+        let (is, _) = accounts.begin_import(&Source { identity: Some([8; 32]), ..SOURCE }).unwrap();
+        assert_eq!(is, Import::default());
+        assert!(!path_beside(&place.path()).exists());
+        accounts.add_run(vec![Change::Keep(place.index(1))], rows(50)).unwrap();
+        std::fs::remove_file(path_beside(&place.path())).unwrap();
+        let (is, _) = accounts.begin_import(&Source { identity: Some([8; 32]), ..SOURCE }).unwrap();
+        assert_eq!(is, Import::default());
+    }
 }
