@@ -34,7 +34,7 @@ pub(in crate::store) const SHARED_SCHEMA: Schema = Schema {
             holder      BIGINT NOT NULL,       -- the process; random
             epoch       BIGINT NOT NULL,       -- random; another one when it was found dead
             alive_until BIGINT NOT NULL,       -- by the database's clock, Unix milliseconds
-            keys        BIGINT NOT NULL        -- version of the key ring that it works with
+            keys        BIGINT NOT NULL DEFAULT 0 -- version of the key ring that it works with
         );
         CREATE TABLE block (
             node  BIGINT NOT NULL,
