@@ -17,7 +17,7 @@ use crate::clock::Millis;
 use crate::limit::{AttemptPolicy, AttemptRefs, Attempts, COUNTER_BYTES};
 use crate::operator::{Act, By};
 use crate::outcome::{Class, Outcome, Reason, Row};
-use crate::spending::{Asking, Billed, Bought, Spending};
+use crate::spending::{Asking, Billed, Bought, Spending, SumOf};
 use crate::store::{Purse, PurseId, Slice};
 use crate::subject::NameClass;
 use crate::vault::{KeyedRef, nonce};
@@ -438,6 +438,10 @@ pub(crate) struct ToShare {
     pub(crate) payments: Vec<[u8; 16]>,
     /// Answers that can be asked for again, and until when.
     pub(crate) answers: Vec<(StoredAnswer, Millis)>,
+    /// Passes that were bought and may be given again, and until when.
+    pub(crate) passes: Vec<(KeyedRef, Millis)>,
+    /// What was spent on providers.
+    pub(crate) spent: Vec<(SumOf, i64)>,
     /// The day, and what was counted on it.
     pub(crate) attempts: (u32, Vec<([u8; COUNTER_BYTES], i64)>),
 }
@@ -672,6 +676,8 @@ impl Books {
             credentials: self.credentials.iter().map(|(id, spent)| (*id, spent.charged)).collect(),
             payments: self.payments.iter().copied().collect(),
             answers: self.memory.answers().collect(),
+            passes: self.memory.passes.iter().map(|(key, until_ms)| (*key, *until_ms)).collect(),
+            spent: self.spending.sums(),
             attempts: self.attempts.to_share(),
         }
     }

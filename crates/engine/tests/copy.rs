@@ -17,14 +17,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::caller::ApplicationId;
+use engine::caller::{Action, ApplicationId};
 use engine::issuer::Issuers;
-use engine::ledger::Credits;
+use engine::ledger::{Credits, Entry};
 use engine::limit::AttemptPolicy;
 use engine::operator::By;
 use engine::outcome::Outcome;
 use engine::register::{CredentialTerms, Kind, Wish};
 use engine::settle::Settled;
+use engine::spending::Asking;
 use engine::store::postgres::{Database, Session};
 use engine::store::{Copied, CopyError, LedgerFile, LedgerPlace, SharedStore, StoreError, StorePlace, copy};
 use engine::vault::{KeyRing, Vault};
@@ -96,6 +97,18 @@ fn files() -> tempfile::TempDir {
     let issued = acting.issue("other", Kind::Bearer, Wish::default()).unwrap();
     let limited = CredentialTerms { limit: Some(Some(Credits::whole(3))), ..CredentialTerms::default() };
     acting.set_credential(issued.credential, limited).unwrap();
+    // A provider is being asked: what that costs counts against its caps, wherever it goes on.
+    let asking = Asking {
+        at_ms: running.engine.clock.now_ms(),
+        request: [7; 16],
+        number: 0,
+        application: ApplicationId(1),
+        route: "cards".into(),
+        provider: "north".into(),
+        action: Action::FourElements,
+        most: Credits::whole(2),
+    };
+    running.engine.record(Entry::Asking(asking)).unwrap();
     soon(|| running.engine.usage(None, 100).unwrap().len() == 4);
     running.stop();
     folder
@@ -161,6 +174,11 @@ fn an_installation_goes_on_in_a_database_and_back_in_files() {
     assert_eq!(copy(&from, &to, &ROOT, &mut |_| {}).unwrap(), None, "there is nothing to do");
     let refused = open(files.path(), None).err().unwrap().to_string();
     assert!(refused.contains("spent twice"), "{refused}");
+    let mut session = Session::new(Arc::clone(&database)).unwrap();
+    let spent =
+        "SELECT CAST(sum(amount) AS BIGINT) FROM spent WHERE provider = 'north' AND kind IN (0, 1, 2)";
+    let row = session.read(async |connection| connection.client.query_one(spent, &[]).await).unwrap();
+    assert_eq!(row.get::<_, i64>(0), 3 * Credits::whole(2).0, "of the day, of the month, in all");
 
     // Goes on: old balances, old answers, what was counted today.
     let a = open(node.path(), Some(store(&database, "a"))).unwrap();

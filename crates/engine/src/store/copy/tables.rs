@@ -248,6 +248,16 @@ impl Shares {
             let [key, payload, answer] = bytes;
             vec![key.clone(), payload, number(*until_ms), answer, key]
         });
+        let passes = rest.passes.iter();
+        let passes = passes.map(|(key, until_ms)| vec![Value::Bytes(key.to_vec()), number(*until_ms)]);
+        let spent = rest.spent.iter().map(|((provider, sum, period), amount)| {
+            vec![
+                Value::from(provider.as_str()),
+                number(*sum as i64),
+                number((*period).into()),
+                number(*amount),
+            ]
+        });
         let (day, counters) = &rest.attempts;
         let attempts = counters.iter().map(|(counter, count)| {
             vec![number(i64::from(*day)), Value::Bytes(counter.to_vec()), number(*count)]
@@ -269,6 +279,8 @@ impl Shares {
         put("charges", purses, SLICE, &mut { slices })?;
         put("payments", rest.payments.len(), PAYMENT, &mut { payments })?;
         put("answers", rest.answers.len(), ANSWERED, &mut { answers })?;
+        put("passes", rest.passes.len(), PASSED, &mut { passes })?;
+        put("what providers cost", rest.spent.len(), SPENT, &mut { spent })?;
         put("attempts", counters.len(), ATTEMPT, &mut { attempts })
     }
 }
@@ -277,4 +289,6 @@ const PURSE: &str = "INSERT INTO purse VALUES ($1, $2, $3) ON CONFLICT DO NOTHIN
 const SLICE: &str = "INSERT INTO slice VALUES (0, $1, $2, $3, $4) ON CONFLICT DO NOTHING";
 const PAYMENT: &str = "INSERT INTO payment VALUES ($1) ON CONFLICT DO NOTHING";
 const ANSWERED: &str = "INSERT INTO answered VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+const PASSED: &str = "INSERT INTO passed VALUES ($1, $2) ON CONFLICT DO NOTHING";
+const SPENT: &str = "INSERT INTO spent VALUES (0, $1, $2, $3, $4) ON CONFLICT DO NOTHING";
 const ATTEMPT: &str = "INSERT INTO attempt VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
