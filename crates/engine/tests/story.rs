@@ -543,10 +543,7 @@ fn a_question_is_known_and_a_card_is_found_under_keys_from_before(store: Store) 
     let running = bank.open(policy());
     put(&running.engine, "normal");
     assert_eq!(outcome(ask(&running.engine, "16100000001", Some("k"))), Outcome::Pass);
-    // On a database the key of idempotency keys cannot be replaced yet.
-    let groups =
-        KeyGroup::ALL.into_iter().filter(|group| store == Store::Files || *group != KeyGroup::Idempotency);
-    running.engine.acting(By::Machine).rotate_keys(&groups.collect::<Vec<_>>()).unwrap();
+    running.engine.acting(By::Machine).rotate_keys(&KeyGroup::ALL).unwrap();
     while running.engine.rotation().is_running {
         std::thread::sleep(Duration::from_millis(5));
     }

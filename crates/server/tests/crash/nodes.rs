@@ -76,6 +76,10 @@ impl Nodes {
             let to = folder.path().join(name);
             let copied = Command::new("cp").arg("-a").arg(&bank).arg(&to).status();
             assert!(copied.unwrap().success());
+            // The commands above have made a copy of the accounts already.
+            for file in ["accounts.db", "accounts.db-wal", "accounts.db-shm", "accounts.table"] {
+                let _ = std::fs::remove_file(to.join("data").join(file));
+            }
             let config = to.join("card4e.toml");
             let accounts = format!("accounts = \"{accounts}\"");
             change(

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Error, Row};
 
-use super::shared::{account, genuine};
+use super::shared::{account, damaged, genuine};
 use super::{AccountRow, Accounts, indexes, places};
 use crate::store::StoreError;
 use crate::store::postgres::Connection;
@@ -51,7 +51,8 @@ type Read = (AccountRow, [u8; 16]);
 /// What the database has for one question.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
-    rows: Vec<Read>,
+    /// `None`: it cannot be read.
+    rows: Vec<Option<Read>>,
     /// Versions of the keys that its rows are under.
     versions: Vec<u32>,
 }
@@ -64,7 +65,8 @@ impl Looked {
         {
             return Err(StoreError::OtherKeys);
         }
-        self.rows.iter().map(|(row, mac)| genuine(row.clone(), *mac, keys)).collect()
+        let read = |read: &Option<Read>| read.clone().ok_or_else(damaged);
+        self.rows.iter().map(|row| read(row).and_then(|(row, mac)| genuine(row, mac, keys))).collect()
     }
 }
 
@@ -153,26 +155,22 @@ pub(in crate::store) async fn look_up(
 }
 
 /// Who wanted what of it, in their order.
-pub(in crate::store) fn sorted(rows: &[(By, Row)], wanted: &[Wanted]) -> Result<Vec<Looked>, StoreError> {
+pub(in crate::store) fn sorted(rows: &[(By, Row)], wanted: &[Wanted]) -> Vec<Looked> {
     let mut versions: Vec<u32> = Vec::new();
-    let mut found: HashMap<(By, BlindIndex), Vec<Read>> = HashMap::new();
+    let mut found: HashMap<(By, BlindIndex), Vec<Option<Read>>> = HashMap::new();
     for (by, row) in rows {
         for version in [row.get::<_, Option<i32>>(15), row.get(16)].into_iter().flatten() {
             versions.push(version as u32);
         }
-        // No account is there, only the state.
-        if row.get::<_, Option<&[u8]>>(8).is_none() {
-            continue;
-        }
-        let read = account(row)?;
-        let person = &read.0.person;
         let place = match by {
-            By::Card => Some(read.0.index),
-            By::Id => person.by_id.map(|by| by.index),
-            By::Mobile => person.by_mobile.map(|by| by.index),
+            By::Card => 8,
+            By::Id => 9,
+            By::Mobile => 12,
         };
-        if let Some(place) = place {
-            found.entry((*by, place)).or_default().push(read);
+        // Where no account is, there is only the state.
+        if let Some(place) = row.get::<_, Option<&[u8]>>(place).and_then(|place| place.try_into().ok()) {
+            // One that is damaged is nobody else's matter.
+            found.entry((*by, BlindIndex(place))).or_default().push(account(row).ok());
         }
     }
     versions.sort_unstable();
@@ -183,7 +181,7 @@ pub(in crate::store) fn sorted(rows: &[(By, Row)], wanted: &[Wanted]) -> Result<
         let rows = places.iter().filter_map(|at| found.get(&(wanted.by, *at))).flatten().cloned().collect();
         Looked { rows, versions: versions.clone() }
     };
-    Ok(wanted.iter().map(of).collect())
+    wanted.iter().map(of).collect()
 }
 
 #[cfg(test)]
@@ -236,7 +234,7 @@ mod tests {
 
     fn looked(session: &mut Session, wanted: &[Wanted]) -> Result<Vec<Looked>, StoreError> {
         let rows = session.read(async |connection| look_up(connection, wanted).await)?;
-        sorted(&rows, wanted)
+        Ok(sorted(&rows, wanted))
     }
 
     #[test]
@@ -262,6 +260,13 @@ mod tests {
         assert_eq!(found(&mut session), [1, 1, 0, 5, 1]);
         let all = looked(&mut session, &asked).unwrap();
         assert_eq!(all[0].genuine(&keys).unwrap()[0].index, keys.index(&card(1), keys.accounts()));
+        // One that is damaged is refused, and nobody else.
+        let cut = "UPDATE account SET name_exact = 'x' WHERE idx = $1";
+        let index = all[0].genuine(&keys).unwrap()[0].index;
+        session.read(async |connection| connection.client.execute(cut, &[&&index.0[..]]).await).unwrap();
+        let found = looked(&mut session, &asked).unwrap();
+        let is_refused: Vec<bool> = found.iter().map(|looked| looked.genuine(&keys).is_err()).collect();
+        assert_eq!(is_refused, [true, false, false, true, true]);
         let others = Vault::new(&KeyRing::generate());
         assert!(all[0].genuine(&others.keys()).is_err(), "another installation's");
     }

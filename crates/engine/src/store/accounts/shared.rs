@@ -788,7 +788,7 @@ fn maybe(row: &Row, at: usize) -> Result<Option<[u8; 16]>, StoreError> {
     value.map(|value| value.try_into().map_err(|_| damaged())).transpose()
 }
 
-fn damaged() -> StoreError {
+pub(super) fn damaged() -> StoreError {
     StoreError::Damaged { file: PLACE, what: "an account was changed outside card4e".into() }
 }
 
