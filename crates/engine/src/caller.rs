@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -35,6 +36,33 @@ id!(
     /// A credential of an application.
     CredentialId
 );
+
+/// A map by numbers that this program gave itself. Nobody outside can choose them so that they collide, and
+/// several such maps are looked into for each question.
+pub(crate) type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
+/// See [`Numbered`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio: numbers that follow one another end up far apart, in the high bits too.
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// The wire a question came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -335,8 +363,8 @@ impl Proof {
 /// Everybody who may ask, for look-ups; replaced as a whole when something changes.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    callers: HashMap<CallerId, Caller>,
-    applications: HashMap<ApplicationId, Arc<Application>>,
+    callers: Numbered<CallerId, Caller>,
+    applications: Numbered<ApplicationId, Arc<Application>>,
     by_secret_id: HashMap<String, Arc<Credential>>,
     by_token: HashMap<KeyedRef, Arc<Credential>>,
     by_number: BTreeMap<CredentialId, Arc<Credential>>,

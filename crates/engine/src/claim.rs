@@ -112,11 +112,15 @@ fn mask(text: &str, first: usize, last: usize, may_show: impl Fn(char) -> bool) 
     } else {
         0..count
     };
-    let mut masked = String::with_capacity(text.len());
-    for (at, letter) in text.chars().take(count).enumerate() {
-        masked.push(if hidden.contains(&at) || !may_show(letter) { '*' } else { letter });
+    let is_shown = |at: usize, letter: char| !hidden.contains(&at) && may_show(letter);
+    if text.is_ascii() {
+        // Numbers: by far the most, and without decoding and encoding a third of the work.
+        let letters = text.bytes().take(count).enumerate();
+        let masked = letters.map(|(at, letter)| if is_shown(at, letter.into()) { letter } else { b'*' });
+        return String::from_utf8(masked.collect()).unwrap_or_default();
     }
-    masked
+    let letters = text.chars().take(count).enumerate();
+    letters.map(|(at, letter)| if is_shown(at, letter) { letter } else { '*' }).collect()
 }
 
 #[cfg(test)]

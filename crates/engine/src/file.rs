@@ -44,14 +44,14 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
-    bytes.iter().for_each(|byte| text.extend(hex_digits(*byte)));
+    bytes.iter().for_each(|byte| text.extend(hex_digits(*byte).map(char::from)));
     text
 }
 
 /// The two digits of a byte, in lower case.
-pub fn hex_digits(byte: u8) -> [char; 2] {
+pub fn hex_digits(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [byte >> 4, byte & 15].map(|nibble| DIGITS[nibble as usize] as char)
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
 /// Bytes of lower- or upper-case hex; `None` for anything else.

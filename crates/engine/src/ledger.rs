@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Frontier, Hash};
-use crate::caller::{Action, Application, ApplicationId, CallerId, Credential, CredentialId, Wire};
+use crate::caller::{Action, Application, ApplicationId, CallerId, Credential, CredentialId, Numbered, Wire};
 use crate::claim::Masks;
 use crate::clock::Millis;
 use crate::limit::{AttemptPolicy, AttemptRefs, Attempts, COUNTER_BYTES};
@@ -43,8 +43,12 @@ impl fmt::Display for Credits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let micros = self.0.unsigned_abs();
-        let text = format!("{sign}{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+        let (whole, fraction) = (micros / 1_000_000, micros % 1_000_000);
+        if fraction == 0 {
+            return write!(f, "{sign}{whole}");
+        }
+        let text = format!("{sign}{whole}.{fraction:06}");
+        f.write_str(text.trim_end_matches('0'))
     }
 }
 
@@ -271,7 +275,11 @@ pub enum BlockError {
 impl Block {
     /// The bytes that are stored.
     pub fn to_bytes(&self) -> Vec<u8> {
-        [&[BLOCK_VERSION], &encoded(self)[..]].concat()
+        let bytes: usize =
+            self.entries.iter().map(|(commitment, entry)| commitment.len() + 5 + entry.len()).sum();
+        let mut block = Vec::with_capacity(64 + bytes);
+        block.push(BLOCK_VERSION);
+        encoded_after(block, self)
     }
 
     /// Reads what [`Block::to_bytes`] wrote.
@@ -308,8 +316,37 @@ const USUAL_BYTES: usize = 256;
 
 /// Postcard bytes of plain data.
 pub(crate) fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    encoded_after(Vec::with_capacity(USUAL_BYTES), value)
+}
+
+/// The same after what is there already.
+fn encoded_after<T: Serialize + ?Sized>(bytes: Vec<u8>, value: &T) -> Vec<u8> {
     #[expect(clippy::expect_used, reason = "plain data of known length goes into a growing vector")]
-    postcard::to_extend(value, Vec::with_capacity(USUAL_BYTES)).expect("plain data can be encoded")
+    postcard::serialize_with_flavor(value, Growing(bytes)).expect("plain data can be encoded")
+}
+
+/// Where postcard writes to. Its own vectors begin empty, or grow byte by byte: most of what is encoded are
+/// hashes, which come a byte at a time.
+struct Growing(Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Growing {
+    type Output = Vec<u8>;
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// The state all entries add up to.
@@ -319,8 +356,8 @@ pub(crate) fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 #[derive(Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Books {
-    accounts: HashMap<ApplicationId, Account>,
-    credentials: HashMap<CredentialId, Spent>,
+    accounts: Numbered<ApplicationId, Account>,
+    credentials: Numbered<CredentialId, Spent>,
     payments: HashSet<[u8; 16]>,
     #[serde(skip)]
     pub(crate) attempts: Attempts,
@@ -373,7 +410,7 @@ impl Account {
 #[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 struct UnderWay {
     all: usize,
-    of: HashMap<ApplicationId, usize>,
+    of: Numbered<ApplicationId, usize>,
 }
 
 impl UnderWay {
@@ -875,8 +912,8 @@ impl Books {
 /// What the questions of a block that is not durable yet come to, over the books.
 #[derive(Default)]
 pub struct Pending {
-    charged: HashMap<ApplicationId, Credits>,
-    credentials: HashMap<CredentialId, Credits>,
+    charged: Numbered<ApplicationId, Credits>,
+    credentials: Numbered<CredentialId, Credits>,
     runs: HashMap<(CallerId, KeyedRef), u32>,
 }
 

@@ -4,10 +4,9 @@
 //! turn. While that is too long, more and more is refused; while it is not, less and less. Refused
 //! are first those who ask most: an application that asks much less than an equal share is let through.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::caller::ApplicationId;
+use crate::caller::{ApplicationId, Numbered};
 
 /// How much more is refused after each measurement that was too long, in thousandths.
 const MORE: u32 = 100;
@@ -28,7 +27,7 @@ pub struct Lateness {
     /// What was refused less than it should have been, in thousandths of a question.
     owed: u32,
     /// Who asked how often since the last measurement, and the one before.
-    asked: [HashMap<ApplicationId, u32>; 2],
+    asked: [Numbered<ApplicationId, u32>; 2],
 }
 
 impl Lateness {
@@ -61,7 +60,7 @@ impl Lateness {
 
     /// Less than half of an equal share.
     fn asks_little(&self, application: ApplicationId) -> bool {
-        let count = |of: &HashMap<ApplicationId, u32>| of.get(&application).copied().unwrap_or(0);
+        let count = |of: &Numbered<ApplicationId, u32>| of.get(&application).copied().unwrap_or(0);
         let own = u64::from(self.asked.iter().map(count).sum::<u32>());
         let all: u64 = self.asked.iter().flat_map(|of| of.values()).map(|asked| u64::from(*asked)).sum();
         let asking = self.asked[0].len().max(self.asked[1].len()) as u64;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::Engine;
 use crate::audit::{Checkpoint, Frontier};
 use crate::bulk::{Answers, Bulk, BulkDraft, JobId, Unsettled};
-use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId};
+use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId, Numbered};
 use crate::erase::ErasureStep;
 use crate::ledger::{
     Answer, Block, Credits, Draft, Entry, IdempotencyRef, Pending, Side, Uncovered, encoded,
@@ -324,7 +324,7 @@ pub struct Desk {
     core: usize,
     mailbox: Arc<Mailbox>,
     next: Cell<u64>,
-    awaited: RefCell<HashMap<u64, Awaited>>,
+    awaited: RefCell<Numbered<u64, Awaited>>,
     /// Handed over in this turn of the core's loop, and not yet with the writer.
     outbox: RefCell<Vec<(Ticket, Draft)>>,
     carrier: RefCell<Option<Waker>>,

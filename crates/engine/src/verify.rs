@@ -1154,14 +1154,13 @@ pub fn new_request_id() -> [u8; 16] {
 
 /// `74e742e8-f91d-49c3-9744-c20f3baca117`
 pub fn uuid_text(id: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (at, byte) in id.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.extend(crate::file::hex_digits(*byte));
+    let (mut text, mut at) = ([b'-'; 36], 0);
+    for (number, byte) in id.iter().enumerate() {
+        at += usize::from(matches!(number, 4 | 6 | 8 | 10));
+        [text[at], text[at + 1]] = crate::file::hex_digits(*byte);
+        at += 2;
     }
-    text
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod native;
 pub mod operate;
 pub mod tencent;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
@@ -293,7 +294,7 @@ pub fn mismatch_detail(answer: &Answer) -> &'static str {
 #[derive(Default)]
 pub struct Note {
     /// `BankCard4EVerification`, `bankcard/check-4e`, or whatever was asked for.
-    pub action: String,
+    pub action: Cow<'static, str>,
     /// Name of the application that asked.
     pub application: Option<String>,
     /// Who asked, proven: with which credential, of which application.

@@ -106,7 +106,7 @@ pub enum Delivery {
 impl Reply {
     /// A reply of this type.
     pub fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-        let mut headers = HeaderMap::with_capacity(8);
+        let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         Reply { status, headers, body: body.into(), delivery: Delivery::Whole }
     }
@@ -478,8 +478,22 @@ async fn respond(
     stopping: watch::Receiver<bool>,
     request: Request<HyperBody>,
 ) -> Result<Response<Outgoing>, Dropped> {
+    let began = Instant::now();
     let is_ambiguous = request.version() != Version::HTTP_2 && is_ambiguous(request.headers());
-    let mut response = respond_to(core, peer, stopping, request).await?;
+    let deadline = Duration::from_secs(core.server.settings().http.body_seconds);
+    let (mut head, body) = request.into_parts();
+    if head.version == Version::HTTP_2 {
+        name_host(&mut head);
+    }
+    let mut response = if crate::front::is_streamed(&head) {
+        // On the heap: each question's future would have room for it.
+        Box::pin(crate::front::stream(&core, Streamed { head, body, peer, stopping, deadline })).await
+    } else {
+        let mut held = None;
+        let body = read_body(&head, body, deadline, &core.server.room, &mut held).await;
+        let received = Received { head, body, began, peer, asker: None, _held: held };
+        crate::front::answer(&core, &received).await.to(received)?
+    };
     if is_ambiguous {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -489,7 +503,8 @@ async fn respond(
 /// Whether a proxy before us may have read the end of this request, or whom it is for, otherwise than we do:
 /// what it takes for the next request, or for the rest of this one, is not to be looked at.
 fn is_ambiguous(headers: &HeaderMap) -> bool {
-    let several = |name| headers.get_all(name).iter().nth(1).is_some();
+    let repeats = headers.len() != headers.keys_len();
+    let several = |name| repeats && headers.get_all(name).iter().nth(1).is_some();
     let coding = headers.get(header::TRANSFER_ENCODING);
     let is_coded = coding.is_some();
     let host = headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
@@ -499,34 +514,6 @@ fn is_ambiguous(headers: &HeaderMap) -> bool {
         || is_coded && headers.contains_key(header::CONTENT_LENGTH)
         || coding.is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
         || host.iter().any(|byte| !byte.is_ascii_graphic())
-}
-
-async fn respond_to(
-    core: Rc<Core>,
-    peer: IpAddr,
-    stopping: watch::Receiver<bool>,
-    request: Request<HyperBody>,
-) -> Result<Response<Outgoing>, Dropped> {
-    let began = Instant::now();
-    let deadline = Duration::from_secs(core.server.settings().http.body_seconds);
-    let (mut head, body) = request.into_parts();
-    if head.version == Version::HTTP_2 {
-        name_host(&mut head);
-    }
-    if crate::front::is_streamed(&head) {
-        let streamed = Streamed { head, body, peer, stopping, deadline };
-        return Ok(crate::front::stream(&core, streamed).await);
-    }
-    let mut held = None;
-    let body = read_body(&head, body, deadline, &core.server.room, &mut held).await;
-    let received = Received { head, body, began, peer, asker: None, _held: held };
-    let reply = crate::front::answer(&core, &received).await;
-    let cut = match reply.delivery {
-        Delivery::Dropped => return Err(Dropped),
-        Delivery::Whole => None,
-        Delivery::Truncated(bytes) => Some(bytes.min(reply.body.len())),
-    };
-    Ok(reply.into_response(cut))
 }
 
 /// A request whose body is read while its reply is written.
@@ -574,7 +561,27 @@ impl Streamed {
     }
 }
 
+/// A connection keeps room for so many headers between its requests; more is asked for again.
+const HEADERS_KEPT: usize = 48;
+
 impl Reply {
+    /// As the response to a request.
+    fn to(self, received: Received) -> Result<Response<Outgoing>, Dropped> {
+        let cut = match self.delivery {
+            Delivery::Dropped => return Err(Dropped),
+            Delivery::Whole => None,
+            Delivery::Truncated(bytes) => Some(bytes.min(self.body.len())),
+        };
+        let mut headers = received.head.headers;
+        if headers.capacity() > HEADERS_KEPT {
+            return Ok(self.into_response(cut));
+        }
+        // hyper reads the next request's head into the map of this response: this one has room for it.
+        headers.clear();
+        headers.extend(self.headers);
+        Ok(Reply { headers, ..self }.into_response(cut))
+    }
+
     fn into_response(self, cut: Option<usize>) -> Response<Outgoing> {
         let whole = Whole { body: self.body, cut, sent: false, flushed: false };
         Reply::response(self.status, self.headers, Outgoing::Whole(whole))
@@ -640,7 +647,16 @@ async fn read_body(
         }
         if seen > BODY_MAX_BYTES { Err(BodyError::TooLarge) } else { Ok(Bytes::from(whole)) }
     };
-    tokio::time::timeout(deadline, read).await.unwrap_or(Err(BodyError::Incomplete))
+    let mut read = pin!(read);
+    // Nearly always it came with the head, and no timer is needed.
+    let arrived = std::future::poll_fn(|context| match read.as_mut().poll(context) {
+        Poll::Ready(read) => Poll::Ready(Some(read)),
+        Poll::Pending => Poll::Ready(None),
+    });
+    match arrived.await {
+        Some(read) => read,
+        None => tokio::time::timeout(deadline, read).await.unwrap_or(Err(BodyError::Incomplete)),
+    }
 }
 
 /// Takes room for so many bytes of a body in all, in addition to what it holds already.

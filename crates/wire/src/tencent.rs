@@ -9,7 +9,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE as TYPE, HOST};
+use http::{HeaderName, Method};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -40,6 +41,14 @@ pub const V1_BODY_MAX_BYTES: usize = 1024 * 1024;
 /// Largest query string in bytes.
 pub const QUERY_MAX_BYTES: usize = 32 * 1024;
 
+static X_TC_ACTION: HeaderName = HeaderName::from_static("x-tc-action");
+static X_TC_VERSION: HeaderName = HeaderName::from_static("x-tc-version");
+static X_TC_TIMESTAMP: HeaderName = HeaderName::from_static("x-tc-timestamp");
+static X_TC_TOKEN: HeaderName = HeaderName::from_static("x-tc-token");
+static X_TC_LANGUAGE: HeaderName = HeaderName::from_static("x-tc-language");
+static X_TC_TRACE_ID: HeaderName = HeaderName::from_static("x-tc-traceid");
+static X_TC_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-tc-content-sha256");
+
 /// One request, read but not yet verified.
 pub struct Call<'a> {
     /// `X-TC-Action` or `Action`, whether or not there is such an action.
@@ -48,8 +57,6 @@ pub struct Call<'a> {
     pub version: Cow<'a, str>,
     /// `X-TC-Timestamp` or `Timestamp`, unix seconds as the client believes.
     pub timestamp: i64,
-    /// What the client asked for, or what its host name says; most SDKs ask for nothing.
-    pub language: Option<Language>,
     /// `X-TC-Token` or `Token` of a temporary key; an empty one is none.
     pub token: Option<Cow<'a, str>>,
     /// The key the request claims to be signed with.
@@ -60,10 +67,6 @@ pub struct Call<'a> {
     pub members: Map<String, Value>,
     /// Whether the members came as flat text, so that numbers are text.
     pub flattened: bool,
-    /// `X-TC-TraceId`, a header in both signature generations.
-    pub trace_id: Option<&'a str>,
-    /// `X-TC-RequestClient` or `RequestClient`, such as `SDK_PYTHON_3.1.179`.
-    pub client: Option<Cow<'a, str>>,
     /// The signature does not cover the body, by the client's choice.
     pub unsigned_payload: bool,
 }
@@ -76,7 +79,6 @@ impl fmt::Debug for Call<'_> {
             .field("version", &self.version)
             .field("timestamp", &self.timestamp)
             .field("secret_id", &self.secret_id)
-            .field("client", &self.client)
             .finish_non_exhaustive()
     }
 }
@@ -102,10 +104,11 @@ pub fn idempotency_key<'a>(incoming: &Incoming<'a>) -> Result<Option<&'a str>, F
 /// It does if it has an `X-TC-*` header, an `Authorization` of this protocol, an `Action` or
 /// `Signature` parameter, or simply asks `/` without wanting a page for a browser.
 pub fn claims(incoming: &Incoming<'_>) -> bool {
-    let authorization = incoming.header("authorization").unwrap_or_default();
+    let is_authorized =
+        |scheme| incoming.known_header(&AUTHORIZATION).is_some_and(|text| text.starts_with(scheme));
     incoming.headers.keys().any(|name| name.as_str().starts_with("x-tc-"))
-        || authorization.starts_with("TC3-")
-        || authorization.starts_with("SKIP")
+        || is_authorized("TC3-")
+        || is_authorized("SKIP")
         || has_parameter(incoming, &["Action", "Signature"])
         || (incoming.path == "/" && !accepts_html(incoming))
 }
@@ -142,7 +145,12 @@ pub fn check_method(incoming: &Incoming<'_>) -> Result<(), Fault> {
 
 /// The action a request asks for by its plain spelling, also one that [`read`] refused.
 pub fn action_name<'a>(incoming: &Incoming<'a>) -> Option<&'a str> {
-    incoming.header("x-tc-action").or_else(|| plain_values(incoming, "Action").next())
+    incoming.known_header(&X_TC_ACTION).or_else(|| plain_values(incoming, "Action").next())
+}
+
+/// `X-TC-TraceId`, a header in both signature generations: Node shows it in its error objects.
+pub fn trace_id<'a>(incoming: &Incoming<'a>) -> Option<&'a str> {
+    incoming.known_header(&X_TC_TRACE_ID).filter(|trace| trace.len() <= 128)
 }
 
 /// The language of a reply, also to a request that [`read`] refused.
@@ -150,7 +158,7 @@ pub fn action_name<'a>(incoming: &Incoming<'a>) -> Option<&'a str> {
 /// `X-TC-Language` or `Language` decides, then a host of the international service; Node, Java,
 /// PHP and C++ say nothing, so `default` is what most callers see.
 pub fn language(incoming: &Incoming<'_>, default: Language) -> Language {
-    let stated = incoming.header("x-tc-language").and_then(language_named);
+    let stated = incoming.known_header(&X_TC_LANGUAGE).and_then(language_named);
     let stated = stated.or_else(|| plain_values(incoming, "Language").find_map(language_named));
     stated.or_else(|| language_of_host(incoming)).unwrap_or(default)
 }
@@ -255,7 +263,7 @@ enum Media {
 
 /// Parameters such as `; charset=utf-8` (Java) are ignored here, though they are signed.
 fn media_type(incoming: &Incoming<'_>) -> Media {
-    let Some(value) = incoming.header("content-type") else { return Media::Unstated };
+    let Some(value) = incoming.known_header(&TYPE) else { return Media::Unstated };
     let essence = value.split(';').next().unwrap_or_default().trim_ascii();
     let known = [
         ("application/json", Media::Json),
@@ -298,8 +306,8 @@ fn has_parameter(incoming: &Incoming<'_>, names: &[&str]) -> bool {
 /// TC3 keeps its common parameters in headers; signature v1 has them all among the parameters, save
 /// for the trace id.
 fn is_tc3(incoming: &Incoming<'_>) -> bool {
-    let common = ["x-tc-timestamp", "x-tc-action", "x-tc-version"];
-    incoming.headers.contains_key("authorization")
+    let common = [&X_TC_TIMESTAMP, &X_TC_ACTION, &X_TC_VERSION];
+    incoming.headers.contains_key(AUTHORIZATION)
         || (common.into_iter().any(|name| incoming.headers.contains_key(name))
             && !has_parameter(incoming, &["Signature"]))
 }
@@ -340,26 +348,20 @@ fn refuse_repeated_headers(incoming: &Incoming<'_>) -> Result<(), Fault> {
 
 fn read_tc3<'a>(incoming: &Incoming<'a>) -> Result<Call<'a>, Fault> {
     let (members, flattened) = tc3_members(incoming)?;
-    let timestamp = required(incoming, "X-TC-Timestamp", "Timestamp")?;
-    let action = required(incoming, "X-TC-Action", "Action")?;
-    let version = required(incoming, "X-TC-Version", "Version")?;
-    let authorization = required(incoming, "Authorization", "Authorization")?;
+    let timestamp = required(incoming, &X_TC_TIMESTAMP, "Timestamp")?;
+    let action = required(incoming, &X_TC_ACTION, "Action")?;
+    let version = required(incoming, &X_TC_VERSION, "Version")?;
+    let authorization = required(incoming, &AUTHORIZATION, "Authorization")?;
     let timestamp = unix_seconds(timestamp)?;
     let proof = Tc3::parse(authorization)?;
     Ok(Call {
         action: action.into(),
         version: version.into(),
         timestamp,
-        language: incoming
-            .header("x-tc-language")
-            .and_then(language_named)
-            .or_else(|| language_of_host(incoming)),
-        token: filled(incoming, "x-tc-token").map(Cow::Borrowed),
+        token: filled(incoming, &X_TC_TOKEN).map(Cow::Borrowed),
         secret_id: proof.secret_id.into(),
         members,
         flattened,
-        trace_id: filled(incoming, "x-tc-traceid"),
-        client: filled(incoming, "x-tc-requestclient").map(Cow::Borrowed),
         unsigned_payload: signature::payload_is_unsigned(incoming),
         proof: Proof::Tc3(proof),
     })
@@ -397,16 +399,10 @@ fn read_v1<'a>(incoming: &Incoming<'a>) -> Result<Call<'a>, Fault> {
         action,
         version,
         timestamp,
-        language: parameters
-            .filled("Language")
-            .and_then(|name| language_named(&name))
-            .or_else(|| language_of_host(incoming)),
         token: parameters.filled("Token"),
         secret_id,
         members,
         flattened: true,
-        trace_id: filled(incoming, "x-tc-traceid"),
-        client: parameters.filled("RequestClient"),
         unsigned_payload: false,
         proof: Proof::V1(V1::new(parameters.0, signature)),
     })
@@ -500,11 +496,11 @@ fn wrong_content_type() -> Fault {
 }
 
 /// A header with something in it: Java and .NET send `X-TC-Region` and others empty.
-fn filled<'a>(incoming: &Incoming<'a>, header: &str) -> Option<&'a str> {
-    incoming.header(header).map(str::trim_ascii).filter(|value| !value.is_empty())
+fn filled<'a>(incoming: &Incoming<'a>, header: &HeaderName) -> Option<&'a str> {
+    incoming.known_header(header).map(str::trim_ascii).filter(|value| !value.is_empty())
 }
 
-fn required<'a>(incoming: &Incoming<'a>, header: &str, parameter: &str) -> Result<&'a str, Fault> {
+fn required<'a>(incoming: &Incoming<'a>, header: &HeaderName, parameter: &str) -> Result<&'a str, Fault> {
     filled(incoming, header).ok_or_else(|| Fault::missing(parameter))
 }
 
@@ -524,5 +520,5 @@ fn language_named(name: &str) -> Option<Language> {
 
 /// The international service is `faceid.intl.tencentcloudapi.com`.
 fn language_of_host(incoming: &Incoming<'_>) -> Option<Language> {
-    incoming.header("host").filter(|host| host.contains(".intl.")).map(|_| Language::English)
+    incoming.known_header(&HOST).filter(|host| host.contains(".intl.")).map(|_| Language::English)
 }

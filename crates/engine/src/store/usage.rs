@@ -9,7 +9,8 @@ pub use refusals::{Refusal, RefusalCount, RefusalRow, Refusals};
 
 use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::types::{ToSqlOutput, Value};
+use rusqlite::{Connection, params, params_from_iter};
 
 use super::StoreError;
 use super::ledger::{CheckedBlock, LedgerReader, ReadBlock, read_sides, side_at};
@@ -146,18 +147,30 @@ impl UsageFile {
 
     fn take(&mut self, blocks: &[CheckedBlock], until: i64) -> rusqlite::Result<()> {
         let transaction = self.db.transaction()?;
+        let many = insert(ROWS_AT_ONCE);
+        let mut rows: Vec<NewRow> = Vec::with_capacity(ROWS_AT_ONCE);
+        let mut add = |row: NewRow| -> rusqlite::Result<()> {
+            rows.push(row);
+            if rows.len() == ROWS_AT_ONCE {
+                transaction.prepare_cached(&many)?.execute(params_from_iter(rows.drain(..).flatten()))?;
+            }
+            Ok(())
+        };
         for block in blocks {
             for (at, entry) in block.entries.iter().enumerate() {
                 match entry {
-                    Entry::Answer(answer) => insert(&transaction, block, at, 0, (answer, 1))?,
+                    Entry::Answer(answer) => add(new_row(block, at, 0, (answer, 1)))?,
                     Entry::Bulk(bulk) => {
                         for (answer, answers) in bulk.by_outcome() {
-                            insert(&transaction, block, at, answer.outcome as i64, (&answer, answers))?;
+                            add(new_row(block, at, answer.outcome as i64, (&answer, answers)))?;
                         }
                     }
                     _ => {}
                 }
             }
+        }
+        for row in rows {
+            transaction.prepare_cached(&insert(1))?.execute(params_from_iter(row))?;
         }
         transaction.execute("INSERT OR REPLACE INTO progress VALUES (?1, ?2)", [node_of(until), until])?;
         transaction.commit()
@@ -209,34 +222,41 @@ fn is_one(answers: &u64) -> bool {
     *answers == 1
 }
 
-fn insert(
-    db: &Connection,
-    block: &CheckedBlock,
-    at: usize,
-    part: i64,
-    (answer, answers): (&Answer, u64),
-) -> rusqlite::Result<()> {
-    let add = "INSERT OR IGNORE INTO usage
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
-    db.prepare_cached(add)?.execute(params![
-        first_block(node_of(block.seq)) + block.block.first_leaf as i64 + at as i64,
-        part,
-        block.seq,
-        at as i64,
-        &answer.request[..],
-        answer.at_ms,
-        answer.application.0,
-        answer.credential.0,
-        answer.wire.name(),
-        answer.action.name(),
-        answer.outcome.name(),
-        answer.row.0,
-        answer.charged.0,
-        answer.balance.map(|balance| balance.0),
-        answer.elapsed_us,
-        answers as i64,
-    ])?;
-    Ok(())
+/// Rows that one statement adds: to begin one and find the places for its first row takes longer than to add
+/// another row behind it.
+const ROWS_AT_ONCE: usize = 32;
+
+/// Adds so many rows.
+fn insert(rows: usize) -> String {
+    let row = format!("({})", ["?"; ROW_COLUMNS].join(","));
+    format!("INSERT OR IGNORE INTO usage VALUES {}", vec![row; rows].join(","))
+}
+
+const ROW_COLUMNS: usize = 16;
+
+/// The columns of a row, in their order.
+type NewRow = [ToSqlOutput<'static>; ROW_COLUMNS];
+
+fn new_row(block: &CheckedBlock, at: usize, part: i64, (answer, answers): (&Answer, u64)) -> NewRow {
+    let number = |number: i64| ToSqlOutput::from(number);
+    [
+        number(first_block(node_of(block.seq)) + block.block.first_leaf as i64 + at as i64),
+        number(part),
+        number(block.seq),
+        number(at as i64),
+        ToSqlOutput::from(answer.request.to_vec()),
+        number(answer.at_ms),
+        number(answer.application.0.into()),
+        number(answer.credential.0.into()),
+        ToSqlOutput::from(answer.wire.name()),
+        ToSqlOutput::from(answer.action.name()),
+        ToSqlOutput::from(answer.outcome.name()),
+        number(answer.row.0.into()),
+        number(answer.charged.0),
+        ToSqlOutput::Owned(answer.balance.map_or(Value::Null, |balance| Value::Integer(balance.0))),
+        number(answer.elapsed_us.into()),
+        number(answers as i64),
+    ]
 }
 
 /// A row without its masks, and where those are.

@@ -153,9 +153,9 @@ impl Envelopes {
     }
 }
 
-/// How much the threads that unwrap let others go first: a tenth of a processor is theirs where a core wants
-/// it too, and all of it where none does.
-const NICE: i32 = 10;
+/// How much the threads that unwrap let others go first: where a core wants their processor too, it has three
+/// quarters of it, and it need not wait until they have used up their turn.
+const NICE: i32 = 5;
 
 /// Threads that unwrap data keys. Whoever sends elements in plain text waits for a core, and that must not
 /// wait for them, also where they share a processor.

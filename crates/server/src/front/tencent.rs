@@ -118,8 +118,7 @@ pub fn locked(incoming: &Incoming<'_>, language: wire::Language) -> Reply {
 fn reply(incoming: &Incoming<'_>, request: &str, body: Vec<u8>) -> Reply {
     let mut reply = Reply::new(StatusCode::OK, CONTENT_TYPE, body);
     reply.header("x-tc-requestid", request);
-    // Node shows this header in its error objects.
-    if let Some(trace) = incoming.header("x-tc-traceid").filter(|trace| trace.len() <= 128) {
+    if let Some(trace) = tencent::trace_id(incoming) {
         reply.header("x-tc-traceid", trace);
     }
     reply
@@ -147,7 +146,10 @@ async fn ask(
         }
     }
     let call = tencent::read(incoming)?;
-    note.action = call.action.chars().take(64).collect();
+    note.action = match Action::named(&call.action) {
+        Some(action) => action.name().into(),
+        None => call.action.chars().take(64).collect(),
+    };
     let credential = authenticate(core, incoming, &call, note)?;
     note.asked_by(&core.server, &credential);
     if !credential.admits(received.peer) {

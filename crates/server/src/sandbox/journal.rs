@@ -62,7 +62,7 @@ impl Entry {
             at: utc_text(server.engine.clock.now_ms()),
             request_id,
             wire: wire.name(),
-            action: note.action.clone(),
+            action: note.action.clone().into_owned(),
             application: note.application.clone(),
             elements: note.masks.clone(),
             outcome: answer.map(|answer| answer.outcome.name()),

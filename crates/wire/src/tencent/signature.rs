@@ -256,9 +256,17 @@ fn are_header_names(names: &str) -> bool {
 }
 
 fn lower_hex_32(text: &str) -> Option<[u8; 32]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
     let mut bytes = [0; 32];
-    let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
-    (lower && hex::decode_to_slice(text, &mut bytes).is_ok()).then_some(bytes)
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
 }
 
 /// Whether the request says that its signature does not cover the body.
@@ -266,7 +274,7 @@ fn lower_hex_32(text: &str) -> Option<[u8; 32]> {
 /// The header itself is never signed, which harms nobody: a signature over the body does not fit a
 /// request that suddenly has the header.
 pub fn payload_is_unsigned(incoming: &Incoming<'_>) -> bool {
-    incoming.header("x-tc-content-sha256") == Some(UNSIGNED_PAYLOAD)
+    incoming.known_header(&super::X_TC_CONTENT_SHA256) == Some(UNSIGNED_PAYLOAD)
 }
 
 /// Verifies a TC3 signature against a key derived from the proof's own date and service.
@@ -326,7 +334,7 @@ fn hosts<'a>(
     incoming: &Incoming<'a>,
     public_names: &'a [impl AsRef<str>],
 ) -> impl Iterator<Item = (HostMatch, &'a str)> {
-    let received = incoming.header("host").map(str::trim_ascii);
+    let received = incoming.known_header(&http::header::HOST).map(str::trim_ascii);
     let bare = received.and_then(without_port);
     let named = public_names.iter().map(AsRef::as_ref).take(PUBLIC_NAMES_MAX).enumerate();
     let named = named

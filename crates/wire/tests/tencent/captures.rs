@@ -1,6 +1,5 @@
 //! What the official clients really send, verified with the key they were given.
 
-use wire::Language;
 use wire::tencent::action::{Action, Algorithm, Elements};
 use wire::tencent::claims;
 use wire::tencent::signature::{DEFAULT_PUBLIC_NAMES, HostMatch, Match, Mismatch, Proof, verify};
@@ -113,17 +112,11 @@ fn what_is_read_beside_the_elements() {
     let request = Request::parse(capture!("python-tc3-unsigned-payload"));
     let call = request.read().unwrap();
     assert_eq!(call.timestamp, 1_795_284_372);
-    assert_eq!(call.language, Some(Language::English));
     assert_eq!(call.token.as_deref(), Some("tok123"));
-    assert_eq!(call.trace_id, Some("954fdb2a-b76d-421d-88a4-97ee99f8b9f3"));
-    assert_eq!(call.client.as_deref(), Some("SDK_PYTHON_3.1.179"));
     assert!(call.unsigned_payload);
 
     let request = Request::parse(capture!("python-v1-form"));
     let call = request.read().unwrap();
-    assert_eq!(call.language, Some(Language::Chinese));
-    assert_eq!(call.client.as_deref(), Some("SDK_PYTHON_3.1.179"));
-    assert_eq!(call.trace_id, Some("e7decc7f-d9a5-42af-9d9a-25ee6f025318"));
     let members: Vec<_> = call.members.keys().map(String::as_str).collect();
     assert_eq!(members, ["BankCard", "CertType", "Encryption", "IdCard", "Name", "Phone"]);
 }
