@@ -359,7 +359,7 @@ fn what_a_node_had_taken_when_it_died_comes_back() {
     // As if all of it were with a node that gives no sign of life.
     execute(
         &database,
-        "INSERT INTO node VALUES (9, 'dead', 1, 1, 0);
+        "INSERT INTO node VALUES (9, 'dead', 1, 1, 0, 0);
          INSERT INTO slice SELECT 9, 0, 1, free, 0 FROM purse WHERE kind = 0 AND id = 1;
          UPDATE purse SET free = 0 WHERE kind = 0 AND id = 1;",
     );
