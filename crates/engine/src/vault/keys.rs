@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    BlindIndex, ById, ByMobile, COLUMNS, Cmac, Column, Elements, Head, KeyRing, KeyUse, KeyedRef, Messages, Seal,
-    Unsealed, Verifier,
+    BlindIndex, ById, ByMobile, COLUMNS, Cmac, Column, Elements, Head, KeyRing, KeyUse, KeyedRef, Messages,
+    Seal, Unsealed, Verifier,
 };
 use super::{Verifiers, nonce};
 

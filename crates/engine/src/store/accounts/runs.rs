@@ -369,7 +369,8 @@ mod tests {
         }
 
         fn put(&self, cards: std::ops::Range<u64>, state: &str) -> Vec<Change> {
-            let options = ParseOptions { test_land: true, ..ParseOptions::new(Date::new(2026, 1, 1).unwrap()) };
+            let options =
+                ParseOptions { test_land: true, ..ParseOptions::new(Date::new(2026, 1, 1).unwrap()) };
             let row = |card| {
                 let number = format!("621700{card:010}");
                 let (name, id) = ("李雷", "990101199001010019");
@@ -471,7 +472,10 @@ mod tests {
         assert_eq!(accounts.finish_table(table).unwrap().unwrap().accounts, 2499);
         assert!(!accounts.table_is_due(&keys).unwrap());
         let digest = place.digest();
-        let reader = Accounts::open_reader_of(&place.path(), std::sync::Arc::new(super::super::TablePlace::of(&place.path())));
+        let reader = Accounts::open_reader_of(
+            &place.path(),
+            std::sync::Arc::new(super::super::TablePlace::of(&place.path())),
+        );
         let reader = reader.unwrap();
         reader.look_with(&keys).unwrap();
         for (card, state) in [(9, Some(AccountState::Normal)), (10, None), (1500, Some(AccountState::Lost))] {
@@ -493,7 +497,13 @@ mod tests {
         place.accounts().carry_out(&[Order::SetState(spot, AccountState::Lost)], &place.vault).unwrap();
         while !accounts.sweep().unwrap().1 {}
         assert!(accounts.finish_table(table).unwrap().is_none());
-        assert_eq!(std::fs::read_dir(place.dir.path()).unwrap().filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().contains("table")).count(), 0);
+        assert_eq!(
+            std::fs::read_dir(place.dir.path())
+                .unwrap()
+                .filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().contains("table"))
+                .count(),
+            0
+        );
         assert_eq!(place.state(7), Some(AccountState::Lost));
     }
 
