@@ -41,7 +41,6 @@ fn refused(arguments: &[&str]) -> String {
 
 /// Kills the copy after more and more time, until it comes to its end; nothing is served in between.
 fn copied(from: &str, to: &str) -> Value {
-    let mut killed = 0;
     for round in 1.. {
         let mut copying = Command::new(env!("CARGO_BIN_EXE_card4e"))
             .args(["store", "copy", from, to, "--json"])
@@ -53,10 +52,9 @@ fn copied(from: &str, to: &str) -> Value {
         copying.kill().unwrap();
         let done = copying.wait_with_output().unwrap();
         if is_over {
-            assert!(done.status.success() && killed > 0, "killed {killed} times");
+            assert!(done.status.success() && round > 1, "killed {} times: {}", round - 1, error(&done));
             return serde_json::from_slice(&done.stdout).unwrap();
         }
-        killed += 1;
         // Killed before it began, it has left no mark, and the original could still be served.
         let mark = std::fs::read_to_string(PathBuf::from(from).with_file_name("data/copy.json"));
         if mark.is_ok_and(|mark| mark.contains(r#""is_done":false"#)) {
@@ -96,6 +94,29 @@ fn an_installation_goes_on_in_a_database() {
         shop["balance"].as_str().unwrap().to_owned()
     };
     let left = balance(&bank.config);
+    // What somebody outside was given before.
+    let printed = |arguments: &[&str], config: &Path| {
+        let done = card4e(&[arguments, &["--config", config.to_str().unwrap()]].concat());
+        assert!(done.status.success(), "{arguments:?}: {}", error(&done));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let answers = |config: &Path| -> Vec<Value> {
+        let listed = printed(&["ledger", "list", "--json"], config);
+        listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let first = answers(&bank.config)[0]["request_id"].as_str().unwrap().to_owned();
+    let given = tempfile::tempdir().unwrap();
+    let kept = |name: &str, text: String| {
+        let path = given.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let keys = kept("keys", printed(&["audit", "key"], &bank.config));
+    let monday = kept("monday", printed(&["audit", "checkpoint"], &bank.config));
+    let holds = |evidence: &str| {
+        let done = card4e(&["audit", "verify", evidence, "--key", &keys]);
+        assert!(done.status.success(), "{}", error(&done));
+    };
 
     let told = copied(config, to);
     // Killed after the last commit and before it could say so, the next one finds nothing to do.
@@ -130,8 +151,10 @@ fn an_installation_goes_on_in_a_database() {
     let after = run(&["audit", "check"], &a);
     assert_eq!(after["answers"].as_u64(), before["answers"].as_u64().map(|answers| answers + 2));
     assert_eq!(after["trees"], 2);
-    let listed = card4e(&["ledger", "list", "--json", "--config", b.to_str().unwrap()]);
-    assert_eq!(String::from_utf8_lossy(&listed.stdout).lines().count(), 5, "{listed:?}");
+    holds(&kept("growth", printed(&["audit", "checkpoint", "--since", &monday], &a)));
+    holds(&kept("old answer", printed(&["audit", "prove", &first], &a)));
+    holds(&kept("the same from another node", printed(&["audit", "prove", &first], &b)));
+    assert_eq!(answers(&b).len(), 5);
 }
 
 #[test]
