@@ -494,7 +494,7 @@ impl Nodes {
                 let (counted, found) = both(count, find).await;
                 Ok::<_, tokio_postgres::Error>((counted?, found?))
             };
-            let (counted, looked) = both(counted, look_up(connection, wanted)).await;
+            let (counted, looked) = both(Box::pin(counted), Box::pin(look_up(connection, wanted))).await;
             let ((counted, found), looked) = (counted?, looked?);
             Ok((counted, found, looked))
         })?;

@@ -286,7 +286,6 @@ mod tests {
     /// Beside the driver alone, on one connection each.
     #[test]
     #[ignore = "a measurement"]
-    #[expect(clippy::print_stderr, reason = "a measurement says what it found")]
     fn look_ups_a_second() {
         const ACCOUNTS: u64 = 50_000;
         let Some(server) = postgres_server::shared() else { return };
