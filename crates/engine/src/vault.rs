@@ -230,7 +230,7 @@ pub fn signature_holds(public_key: &[u8; 32], message: &[u8], signature: &[u8; 6
 }
 
 /// Overwrites bytes that are given up, such as people's rows, and whatever room is behind them; none are left. As
-/// [`zeroize`] does, which goes byte by byte: of a file's rows that took as long as looking them up.
+/// [`zeroize`] does, but not byte by byte, which is slow for the rows of a file.
 pub fn wipe(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.capacity(), 0);
     bytes.fill(0);
