@@ -15,6 +15,7 @@
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot go on fails")]
+#![expect(clippy::print_stderr, reason = "figures, and the seed of what failed, past the harness")]
 
 #[path = "support/all.rs"]
 mod all;
