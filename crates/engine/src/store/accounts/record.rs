@@ -111,12 +111,13 @@ impl AccountsOfRecord {
         }
     }
 
-    /// Removes the account of that index, and the sealed table that holds it too. With a database each node does
-    /// so with its own as soon as it follows.
+    /// Removes the account of that index, and what else holds it: the sealed table, the runs of an import that was
+    /// interrupted. With a database each node does so with its own as soon as it follows.
     pub fn erase(&mut self, index: &BlindIndex, keys: &Keys) -> Result<(), StoreError> {
         match self {
             File(accounts) => {
                 accounts.delete(index, keys)?;
+                accounts.drop_runs()?;
                 accounts.drop_table()
             }
             Shared(accounts) => accounts.erase(index, keys),

@@ -63,6 +63,17 @@ pub(super) fn are_stale(db: &Connection, accounts: &Path) -> rusqlite::Result<bo
 }
 
 impl Accounts {
+    /// Removes the runs of an import that was interrupted: whoever is erased may be in one. That import begins
+    /// again, because it cannot go on without them.
+    pub fn drop_runs(&mut self) -> Result<(), StoreError> {
+        self.change(None, |db| {
+            let begins_again = "UPDATE import SET source = NULL, merged = NULL WHERE EXISTS (SELECT 1 FROM run)";
+            db.execute(begins_again, [])?;
+            forget(db)
+        })?;
+        remove(&self.path)
+    }
+
     /// Puts rows into a run, and notes them as read; they are not yet among the accounts. Gives how far it is.
     pub fn add_run(&mut self, batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
         let path = path_beside(&self.path);
@@ -344,7 +355,7 @@ fn decode(from: &mut impl Read) -> io::Result<Option<Change>> {
 mod tests {
     use super::*;
     use crate::account::AccountText;
-    use crate::store::accounts::{Order, Source, Spot};
+    use crate::store::accounts::{AccountsOfRecord, Order, Source, Spot};
     use crate::subject::{Date, ParseOptions};
     use crate::vault::{KeyRing, Vault};
 
@@ -544,5 +555,26 @@ mod tests {
         std::fs::remove_file(path_beside(&place.path())).unwrap();
         let (is, _) = accounts.begin_import(&Source { identity: Some([8; 32]), ..SOURCE }).unwrap();
         assert_eq!(is, Import::default());
+    }
+    #[test]
+    fn who_is_erased_is_in_no_run_and_the_import_begins_again() {
+        let place = Place::new();
+        place.accounts().begin_import(&SOURCE).unwrap();
+        place.accounts().add_run(place.put(0..50, ""), rows(50)).unwrap();
+        let keys = place.vault.keys();
+        let mut accounts = AccountsOfRecord::open(place.dir.path(), None).unwrap();
+        accounts.erase(&place.index(7), &keys).unwrap();
+        assert!(!path_beside(&place.path()).exists());
+        assert_eq!(place.accounts().begin_import(&SOURCE).unwrap().0, Import::default());
+        place.accounts().add_run(place.put(8..50, ""), rows(42)).unwrap();
+        let mut accounts = place.accounts();
+        accounts.merge_runs(500, &keys, |_| ()).unwrap();
+        while !accounts.sweep().unwrap().1 {}
+        assert_eq!((accounts.count().unwrap(), place.state(7)), (42, None));
+        // An import that has no runs goes on as it was.
+        accounts.begin_import(&SOURCE).unwrap();
+        accounts.import(place.put(0..5, ""), rows(5)).unwrap();
+        AccountsOfRecord::open(place.dir.path(), None).unwrap().erase(&place.index(1), &keys).unwrap();
+        assert_eq!(accounts.begin_import(&SOURCE).unwrap().0.rows, 5);
     }
 }
