@@ -11,11 +11,13 @@ mod park;
 mod postgres;
 #[path = "support/shop.rs"]
 mod shop;
+#[path = "support/soon.rs"]
+mod soon;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::caller::{Action, ApplicationId};
 use engine::issuer::Issuers;
@@ -34,6 +36,7 @@ use engine::{Engine, OpenError, Policy, Running};
 use rand::{RngExt, SeedableRng};
 
 use ask::wait;
+use soon::soon;
 
 const ROOT: [u8; 32] = [9; 32];
 const GRANTED: Credits = Credits::whole(100);
@@ -68,14 +71,6 @@ fn outcome(running: &Running, mobile: &str) -> Outcome {
 fn balance(running: &Running) -> Credits {
     let (application, _) = running.engine.directory().application(ApplicationId(1)).unwrap();
     running.engine.balance(&application).unwrap()
-}
-
-fn soon(is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 seconds");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn has_account(running: &Running) -> bool {

@@ -12,11 +12,13 @@ mod park;
 mod postgres;
 #[path = "support/shop.rs"]
 mod shop;
+#[path = "support/soon.rs"]
+mod soon;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
@@ -30,6 +32,7 @@ use engine::verify::Refusal;
 use engine::{Engine, OpenError, Policy, Running};
 
 use ask::wait;
+use soon::soon;
 
 const OLD: [u8; 32] = [9; 32];
 const NEW: [u8; 32] = [8; 32];
@@ -45,14 +48,6 @@ fn open(folder: &Path, database: &Arc<Database>, node: &str, root: &[u8; 32]) ->
 fn asked(running: &Running, key: &str) -> Result<Settled, Refusal> {
     let desk = running.engine.desk().unwrap();
     wait(&desk, ask::asked(&desk, &shop::credential(&running.engine.vault), RIGHT, Some(key)))
-}
-
-fn soon(is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 seconds");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn has_account(running: &Running) -> bool {

@@ -15,6 +15,8 @@ mod postgres;
 mod proxy;
 #[path = "support/shop.rs"]
 mod shop;
+#[path = "support/soon.rs"]
+mod soon;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ use engine::{AccountsFrom, Engine, Policy, Running};
 
 use ask::wait;
 use proxy::{Lose, Proxy};
+use soon::soon;
 
 const ROOT: [u8; 32] = [9; 32];
 const GRANTED: Credits = Credits::whole(1_000_000);
@@ -111,15 +114,6 @@ impl Node {
     fn balance(&self) -> Option<Credits> {
         let (application, _) = self.engine().directory().application(ApplicationId(1)).unwrap();
         self.engine().balance(&application)
-    }
-}
-
-/// Waits until it is so.
-fn soon(is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 seconds");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -12,13 +12,15 @@ mod park;
 mod postgres;
 #[path = "support/shop.rs"]
 mod shop;
+#[path = "support/soon.rs"]
+mod soon;
 
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::caller::{Action, ApplicationId, CallerId, CredentialId};
 use engine::clock::{Clock, Mode};
@@ -39,6 +41,7 @@ use engine::{AccountsFrom, Engine, Policy, Running, Seed};
 
 use ask::wait;
 use shop::{credential, shop};
+use soon::soon;
 
 const ROOT: [u8; 32] = [9; 32];
 const DAY: i64 = 86_400_000;
@@ -200,15 +203,6 @@ fn put(engine: &Engine, state: &str) {
         found.is_ok_and(|row| row.is_some_and(|row| row.state.word() == state))
     };
     soon(is_there);
-}
-
-/// Waits until it is so.
-fn soon(is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 seconds");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn ask(engine: &Arc<Engine>, mobile: &str, key: Option<&str>) -> Settlement {

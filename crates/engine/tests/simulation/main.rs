@@ -17,6 +17,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot go on fails")]
 
+#[path = "../support/all.rs"]
+mod all;
 mod disk;
 #[path = "../support/park.rs"]
 mod park;
@@ -25,12 +27,13 @@ mod providers;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::path::Path;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use all::all;
 use engine::account::AccountText;
 use engine::audit::Frontier;
 use engine::caller::{
@@ -548,22 +551,6 @@ async fn asked(desk: &Desk, wish: &Wish) -> Settlement {
         began: Instant::now(),
     };
     verify(desk, admission, question).await
-}
-
-/// All of them at once.
-async fn all<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
-    let mut work: Vec<Pin<Box<_>>> = work.into_iter().map(Box::pin).collect();
-    let mut done: Vec<Option<T>> = work.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        for (work, done) in work.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
-            if let Poll::Ready(is) = work.as_mut().poll(context) {
-                *done = Some(is);
-            }
-        }
-        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }
 
 /// Runs one future beside the desk's mail and the purchases, on this thread; all of them to their end.

@@ -67,7 +67,8 @@ impl Accounts {
     /// again, because it cannot go on without them.
     pub fn drop_runs(&mut self) -> Result<(), StoreError> {
         self.change(None, |db| {
-            let begins_again = "UPDATE import SET source = NULL, merged = NULL WHERE EXISTS (SELECT 1 FROM run)";
+            let begins_again =
+                "UPDATE import SET source = NULL, merged = NULL WHERE EXISTS (SELECT 1 FROM run)";
             db.execute(begins_again, [])?;
             forget(db)
         })?;

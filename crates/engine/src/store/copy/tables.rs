@@ -42,23 +42,7 @@ macro_rules! of_node {
     ($what:literal, $table:literal, $columns:literal, $shared:literal, $key:literal, $values:literal, $most:literal) => {
         Table {
             what: $what,
-            file: Texts {
-                page: concat!(
-                    "SELECT ",
-                    $columns,
-                    " FROM ",
-                    $table,
-                    " WHERE ",
-                    $key,
-                    " > $1 ORDER BY ",
-                    $key,
-                    " LIMIT ",
-                    $most
-                ),
-                put: concat!("INSERT INTO ", $table, " (", $columns, ") VALUES (", $values, ")"),
-                last: concat!("SELECT max(", $key, ") FROM ", $table),
-                count: concat!("SELECT count(*) FROM ", $table),
-            },
+            file: of_all!($table, $columns, $key, $values, $most),
             shared: Texts {
                 page: concat!(
                     "SELECT ",
@@ -85,11 +69,11 @@ macro_rules! of_all {
     ($what:literal, $table:literal, $columns:literal, $shared:literal, $key:literal, $values:literal) => {
         Table {
             what: $what,
-            file: of_all!($table, $columns, $key, $values),
-            shared: of_all!($table, $shared, $key, $values),
+            file: of_all!($table, $columns, $key, $values, "1000"),
+            shared: of_all!($table, $shared, $key, $values, "1000"),
         }
     };
-    ($table:literal, $columns:literal, $key:literal, $values:literal) => {
+    ($table:literal, $columns:literal, $key:literal, $values:literal, $most:literal) => {
         Texts {
             page: concat!(
                 "SELECT ",
@@ -100,7 +84,8 @@ macro_rules! of_all {
                 $key,
                 " > $1 ORDER BY ",
                 $key,
-                " LIMIT 1000"
+                " LIMIT ",
+                $most
             ),
             put: concat!("INSERT INTO ", $table, " (", $columns, ") VALUES (", $values, ")"),
             last: concat!("SELECT max(", $key, ") FROM ", $table),
