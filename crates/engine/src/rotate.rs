@@ -197,7 +197,7 @@ impl Engine {
             self.wait_until_unused(&before)?;
         }
         let keys = self.vault.keys();
-        self.change(Change::Resealed)?;
+        self.reseal_callers()?;
         match &self.sharing {
             None => self.reseal_day_key().map_err(RotateError::DayKey)?,
             Some(sharing) => self.reseal_shared_day_key(sharing)?,
@@ -240,6 +240,19 @@ impl Engine {
         })?;
         self.put_to_work(&ring.ring);
         Ok(())
+    }
+
+    /// With all that other nodes have changed; again, where one changes something at the same moment.
+    fn reseal_callers(&self) -> Result<(), RotateError> {
+        loop {
+            if let Some(sharing) = &self.sharing {
+                sharing.catch_up();
+            }
+            match self.change(Change::Resealed) {
+                Err(StoreError::ChangedElsewhere) => self.rotating.go_on()?,
+                kept => return Ok(kept?),
+            }
+        }
     }
 
     /// Under the lock of the books, so that nobody looks a question up by its old name and notes it by
