@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures how card4e grows: docs/performance/growth.sh ACCOUNTS... Writes a table for growth.md.
+# Measures how card4e grows: docs/performance/growth.sh ACCOUNTS... Writes a table for growth.md (and growth-plot its plot).
 # Needs a release build, and about 400 bytes of disk an account in TMPDIR.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -22,16 +22,20 @@ for accounts in "${@:-10000}"; do
   "$card4e" accounts check --look-ups 100000 --json >"$work/check"
   row=$(sed -n 2p "$work/accounts.csv")
   body=$(awk -F, '{ printf "{\"bank_card\":\"%s\",\"name\":\"%s\",\"id_card\":\"%s\",\"phone\":\"%s\"}", $1, $2, $4, $5 }' <<<"$row")
-  rm -f "$work/ready"
-  began=$(date +%s%N)
-  "$card4e" serve --ready-file "$work/ready" >/dev/null 2>"$work/log" &
-  server=$!
-  until [[ -s $work/ready ]]; do :; done
-  curl -s "http://$(cat "$work/ready")/identity/bankcard/check-4e" -H "authorization: Bearer $token" -H 'content-type: application/json' -d "$body" >"$work/answer"
-  took=$((($(date +%s%N) - began) / 1000))
-  memory=$(awk '/RssAnon/ { print int($2 / 1024) }' "/proc/$server/status")
-  kill "$server"
-  wait "$server"
+  # Twice: the first start of an installation makes what is made once.
+  for start in first second; do
+    rm -f "$work/ready"
+    began=$(date +%s%N)
+    "$card4e" serve --ready-file "$work/ready" >/dev/null 2>"$work/log" &
+    server=$!
+    until [[ -s $work/ready ]]; do :; done
+    curl -s "http://$(cat "$work/ready")/identity/bankcard/check-4e" -H "authorization: Bearer $token" -H 'content-type: application/json' -d "$body" >"$work/answer"
+    took=$((($(date +%s%N) - began) / 1000))
+    grep -q '"result": *"0"' "$work/answer" || { cat "$work/answer" "$work/log" >&2; echo "the $start start does not answer" >&2; exit 1; }
+    memory=$(awk '/RssAnon/ { print int($2 / 1024) }' "/proc/$server/status")
+    kill "$server"
+    wait "$server"
+  done
   field() { sed -E "s/.*\"$1\":([0-9.]+).*/\1/" "$work/$2"; }
   us() { sed -E "s/.*\"$1\":\{\"p50\":([0-9.]+),\"p99\":([0-9.]+).*/\1 \/ \2/" "$work/check"; }
   printf '| %s | %s | %s | %s | %s | %s | %s | %s |\n' "$accounts" "$(field rows_per_second import)" \
