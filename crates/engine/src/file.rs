@@ -1,6 +1,6 @@
 //! Small files that must be whole or absent, and hex.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -27,6 +27,28 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
 pub fn private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// The same, locked for as long as it is open; `None` when another process or thread has it: nobody writes into what
+/// somebody else is about to rename.
+pub fn private_alone(path: &Path) -> io::Result<Option<File>> {
+    use std::os::unix::fs::MetadataExt;
+    loop {
+        let file = private_to_go_on(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(cause)) => return Err(cause),
+        }
+        // Whoever had it may have renamed or removed it before it was locked here.
+        let is_there = std::fs::metadata(path).is_ok_and(|there| {
+            file.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
+        });
+        if is_there {
+            file.set_len(0)?;
+            return Ok(Some(file));
+        }
+    }
 }
 
 /// The same, to be gone on with: what is there stays.

@@ -137,7 +137,7 @@ impl Accounts {
         let (ends, merged, rows) = find().map_err(|cause| SCHEMA.error(cause))?;
         let from = merged.first_chunk().map_or(0, |merged| u128::from_be_bytes(*merged));
         let table = match from == 0 && self.count()? == 0 {
-            true => Some(self.begin_table(rows, keys, "table.import")?),
+            true => self.begin_table(rows, keys, "table.import")?,
             false => None,
         };
         let mut runs = Vec::with_capacity(ends.len());

@@ -466,14 +466,15 @@ impl Accounts {
     }
 
     /// Makes the table anew, from one state of the accounts, and puts it in its place. `go_on` is asked from time
-    /// to time; when it says no, everything stays as it was.
+    /// to time; when it says no, everything stays as it was, and so it does while somebody else makes one: an import at
+    /// its end and a server look whether one is due by themselves.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] at the first account that was changed outside card4e.
     pub fn make_table(&self, keys: &Keys, go_on: impl Fn() -> bool) -> Result<Option<Made>, StoreError> {
         let look = self.db.unchecked_transaction().map_err(|cause| SCHEMA.error(cause))?;
         let state = State::of(&look).map_err(|cause| SCHEMA.error(cause))?;
-        let mut table = self.begin_table(self.count()?, keys, "table.next")?;
+        let Some(mut table) = self.begin_table(self.count()?, keys, "table.next")? else { return Ok(None) };
         let mut all =
             look.prepare(concat!(select!(), " ORDER BY idx")).map_err(|cause| SCHEMA.error(cause))?;
         let rows = all.query_map([], read).map_err(|cause| SCHEMA.error(cause))?;
@@ -493,24 +494,25 @@ impl Accounts {
     }
 
     /// Begins a table of accounts that come in the order of their indexes; `at_most` so many. Until it is finished its
-    /// name ends in `beside`.
+    /// name ends in `beside`. `None` while somebody else makes one under that name.
     pub(super) fn begin_table(
         &self,
         at_most: u64,
         keys: &Keys,
         beside: &str,
-    ) -> Result<TableMaker, StoreError> {
+    ) -> Result<Option<TableMaker>, StoreError> {
         let path = TablePlace::of(&self.path).path;
         let next = path.with_extension(beside);
         let failed = |cause| StoreError::Folder { path: next.clone(), cause };
+        let Some(file) = crate::file::private_alone(&next).map_err(failed)? else { return Ok(None) };
         let key: Zeroizing<[u8; 32]> = Zeroizing::new(random());
         let pages = at_most.div_ceil(FILL).max(1);
-        let mut to = BufWriter::with_capacity(1 << 20, crate::file::private(&next).map_err(failed)?);
+        let mut to = BufWriter::with_capacity(1 << 20, file);
         // The header comes last: without it, it is no table.
         to.write_all(&[0; PAGE]).map_err(failed)?;
         let to = Pages { to, cipher: PageCipher::new(&key), pages, page: [0; PAGE], number: 0, used: 0 };
         let epoch_of_others = data_version(&self.db).map_err(|cause| SCHEMA.error(cause))?;
-        Ok(TableMaker {
+        Ok(Some(TableMaker {
             path,
             next,
             to: Some(to),
@@ -518,7 +520,7 @@ impl Accounts {
             sealed_key: keys.seal(Seal::Side, PLACE, &key[..]),
             made: 0,
             epoch_of_others,
-        })
+        }))
     }
 
     /// Puts a table of all accounts in its place, if nobody but this connection has changed any since it was begun.
@@ -709,6 +711,28 @@ mod tests {
         for card in 3000..6000 {
             assert_eq!(folder.told(&reader, card), (None, true), "{card}");
         }
+    }
+
+    /// A server looks whether one is due while an import makes one at its end.
+    #[test]
+    fn of_those_who_make_it_at_once_one_does() {
+        let folder = Folder::with(3000);
+        let keys = folder.vault.keys();
+        let one = folder.accounts().begin_table(3000, &keys, "table.next").unwrap().unwrap();
+        assert!(folder.accounts().make_table(&keys, || true).unwrap().is_none());
+        drop(one);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        folder.accounts().make_table(&keys, || true).unwrap();
+                    }
+                });
+            }
+        });
+        let reader = folder.reader();
+        assert_eq!(folder.told(&reader, 2999), (Some(AccountState::Normal), true));
+        assert!(!folder.accounts().table_is_due(&keys).unwrap());
     }
 
     #[test]
