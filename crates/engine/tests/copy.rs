@@ -5,10 +5,15 @@
 
 #[path = "support/ask.rs"]
 mod ask;
+#[path = "support/draws.rs"]
+mod draws;
 #[path = "support/park.rs"]
 mod park;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[expect(dead_code, reason = "nothing is lost here")]
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/shop.rs"]
 mod shop;
 #[path = "support/soon.rs"]
@@ -26,16 +31,20 @@ use engine::limit::AttemptPolicy;
 use engine::operator::By;
 use engine::outcome::Outcome;
 use engine::register::{CredentialTerms, Kind, Wish};
-use engine::settle::Settled;
+use engine::settle::{Settled, Writing};
 use engine::spending::Asking;
 use engine::store::postgres::{Database, Session};
-use engine::store::{Copied, CopyError, LedgerFile, LedgerPlace, SharedStore, StoreError, StorePlace, copy};
+use engine::store::{
+    AccountsOfRecord, Copied, CopyError, Import, LedgerFile, LedgerPlace, SharedStore, Source, StoreError,
+    StorePlace, copy,
+};
 use engine::vault::{KeyRing, Vault};
 use engine::verify::Refusal;
 use engine::{Engine, OpenError, Policy, Running};
 use rand::{RngExt, SeedableRng};
 
 use ask::wait;
+use proxy::Proxy;
 use soon::soon;
 
 const ROOT: [u8; 32] = [9; 32];
@@ -151,6 +160,25 @@ fn check(place: LedgerPlace, folder: &Path) -> engine::store::Check {
 
 fn ledger_of(database: &Arc<Database>) -> LedgerPlace {
     LedgerPlace::Shared { database: Arc::clone(database), node: "a".into() }
+}
+
+/// The same, gone on with in this database, where no node works yet: both places.
+fn in_database(database: &Arc<Database>, node: &Path) -> (tempfile::TempDir, StorePlace) {
+    let files = files();
+    let from = StorePlace::Files(files.path().to_owned());
+    let to = StorePlace::Shared(store(database, "a"), node.to_owned());
+    copy(&from, &to, &ROOT, &mut |_| {}).unwrap().unwrap();
+    (files, to)
+}
+
+fn execute(database: &Arc<Database>, sql: &str) {
+    let mut session = Session::new(Arc::clone(database)).unwrap();
+    session.read(async |connection| connection.client.batch_execute(sql).await).unwrap();
+}
+
+/// Why it is not served.
+fn refused(folder: &Path, store: Option<SharedStore>) -> String {
+    open(folder, store).err().unwrap().to_string()
 }
 
 #[test]
@@ -298,4 +326,131 @@ fn a_database_that_is_killed_meanwhile_is_copied_to_all_the_same() {
     let a = open(node.path(), Some(store(&database, "a"))).unwrap();
     soon(|| has_account(&a) && balance(&a) == Credits::whole(96));
     a.stop();
+}
+
+/// It answered on, and so did the copy: the same credits were spent twice.
+#[test]
+fn a_node_that_stood_still_while_its_database_was_copied_answers_nothing_any_more() {
+    let Some(server) = postgres::shared() else { return };
+    let url = server.url();
+    let (proxy, database) = (Proxy::new(&url, 0), postgres::database_at(&url));
+    let (node, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_files, from) = in_database(&database, node.path());
+    let a = open(node.path(), Some(store(proxy.database(), "a"))).unwrap();
+    soon(|| has_account(&a) && balance(&a) == Credits::whole(96));
+    proxy.cut(true);
+    // As after ten seconds.
+    execute(&database, "UPDATE node SET alive_until = 0");
+    copy(&from, &StorePlace::Files(again.path().join("data")), &ROOT, &mut |_| {}).unwrap().unwrap();
+    proxy.cut(false);
+    soon(|| a.engine.writing() == Writing::Stopped);
+    assert!(asked(&a, RIGHT, Some("m")).is_err());
+    a.stop();
+    assert!(refused(node.path(), Some(store(&database, "a"))).contains("spent twice"));
+    open(&again.path().join("data"), None).unwrap().stop();
+}
+
+/// Both became whole, with all credits in each.
+#[test]
+fn of_two_copies_of_one_database_one_becomes_whole() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let (node, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_files, from) = in_database(&database, node.path());
+    let [one, two] = ["one", "two"].map(|name| copies.path().join(name));
+    let second = || copy(&from, &StorePlace::Files(two.clone()), &ROOT, &mut |_| {});
+    let first = copy(&from, &StorePlace::Files(one.clone()), &ROOT, &mut |is| {
+        if is.what == "checking the audit" {
+            let refused = second().unwrap_err().to_string();
+            assert!(
+                refused.contains(one.to_str().unwrap()) && refused.contains("UPDATE copy_mark"),
+                "{refused}"
+            );
+            // As that says.
+            execute(&database, "UPDATE copy_mark SET mark = ''");
+            second().unwrap().unwrap();
+        }
+    });
+    assert!(matches!(first, Err(CopyError::GivenUp)), "{first:?}");
+    assert!(refused(&one, None).contains("not whole"));
+    let running = open(&two, None).unwrap();
+    assert_eq!(balance(&running), Credits::whole(96));
+    running.stop();
+    assert_eq!(second().unwrap(), None, "there is nothing to do");
+}
+
+/// The copy was served, and the original could still be copied to another database.
+#[test]
+fn a_copy_is_whole_only_when_its_original_says_so() {
+    let Some(server) = postgres::shared() else { return };
+    let (database, elsewhere) = (server.database(), server.database());
+    let (files, node, again) = (files(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let from = StorePlace::Files(files.path().to_owned());
+    let to = StorePlace::Shared(store(&database, "a"), node.path().to_owned());
+    // As killed at the end: the mark of the files can be written no more.
+    let blocked_at_the_end = |from: &StorePlace, to: &StorePlace, folder: &Path| {
+        let blocks = folder.join("copy.next");
+        let blocked = copy(from, to, &ROOT, &mut |is| {
+            if is.what == "checking the accounts" {
+                std::fs::create_dir(&blocks).unwrap();
+            }
+        });
+        assert!(matches!(blocked, Err(CopyError::Store(StoreError::Folder { .. }))), "{blocked:?}");
+        std::fs::remove_dir(&blocks).unwrap();
+    };
+    blocked_at_the_end(&from, &to, files.path());
+    assert!(refused(node.path(), Some(store(&database, "a"))).contains("not whole"));
+    let other = StorePlace::Shared(store(&elsewhere, "a"), node.path().join("other"));
+    let error = copy(&from, &other, &ROOT, &mut |_| {}).unwrap_err();
+    assert!(matches!(&error, CopyError::UnderWay { to, .. } if *to == database.to_string()), "{error}");
+    assert!(copy(&from, &to, &ROOT, &mut |_| {}).unwrap().is_some());
+
+    let back = again.path().join("data");
+    blocked_at_the_end(&to, &StorePlace::Files(back.clone()), &back);
+    assert!(refused(node.path(), Some(store(&database, "a"))).contains("spent twice"));
+    assert!(refused(&back, None).contains("not whole"));
+    assert!(copy(&to, &StorePlace::Files(back.clone()), &ROOT, &mut |_| {}).unwrap().is_some());
+    open(&back, None).unwrap().stop();
+}
+
+/// Its last row blocked a card where nobody asked any more, and the copy passed it.
+#[test]
+fn an_import_into_a_database_comes_before_its_copy() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let (node, again) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (files, from) = in_database(&database, node.path());
+    let to = StorePlace::Files(again.path().join("data"));
+    let vault = Vault::new(&KeyRing::open(&files.path().join("keys.json"), &ROOT).unwrap());
+    let mut import = AccountsOfRecord::open_alone(node.path(), Some(&database), &vault).unwrap();
+    let source = Source { identity: Some([1; 32]), is_replacing: false, from_start: false };
+    import.begin_import(&source).unwrap();
+    let refused = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| copy(&from, &to, &ROOT, &mut |_| {}));
+        while !copying.is_finished() {
+            import.import(Vec::new(), Import::default()).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        copying.join().unwrap()
+    });
+    assert!(matches!(refused, Err(CopyError::Store(StoreError::ImportingShared))), "{refused:?}");
+    drop(import);
+
+    // Opened before, as by a node that stood still.
+    let mut accounts = AccountsOfRecord::open(node.path(), Some(&database)).unwrap();
+    copy(&from, &to, &ROOT, &mut |_| {}).unwrap().unwrap();
+    assert!(matches!(accounts.put(&[], &vault), Err(StoreError::Copying(_))));
+    assert!(matches!(accounts.begin_import(&source), Err(StoreError::Copying(_))));
+}
+
+/// It was marked as the original first, and then called damaged.
+#[test]
+fn a_database_without_an_installation_is_not_marked() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let (node, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let from = StorePlace::Shared(store(&database, "a"), node.path().to_owned());
+    let nothing = copy(&from, &StorePlace::Files(files.path().join("data")), &ROOT, &mut |_| {});
+    assert!(matches!(nothing, Err(CopyError::NotBegun(_))), "{nothing:?}");
+    open(node.path(), Some(store(&database, "a"))).unwrap().stop();
 }

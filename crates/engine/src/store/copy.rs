@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use self::mark::Plan;
 use self::tables::{LEDGER, SNAPSHOT, Shares, copy_table};
-use super::accounts::{AccountsOfRecord, Change, Import, Source};
+use super::accounts::{AccountsOfRecord, Change, Import, SharedAccounts, Source};
 use super::either::Either;
 use super::ledger::{Check, LedgerFile, tables_of};
 use super::node::{LedgerPlace, SharedStore};
@@ -100,6 +100,29 @@ pub enum CopyError {
     /// It is elsewhere.
     #[error("it was copied to {0} before, where it goes on; nothing was changed")]
     Elsewhere(String),
+    /// Another copy is not at its end.
+    #[error(
+        "it is being copied to {to} already, and nothing was changed: `card4e store copy` to there goes on with that, or \
+         says that it is whole. To give that copy up instead, see that nobody serves it, then {unmark}"
+    )]
+    UnderWay {
+        /// Where to.
+        to: String,
+        /// How the mark of it is taken away.
+        unmark: String,
+    },
+    /// Nothing is there.
+    #[error(
+        "{0} has no installation: no server was ever started on it. Nothing was changed; look whether FROM and TO have \
+         changed places"
+    )]
+    NotBegun(String),
+    /// A mark was taken away or replaced meanwhile.
+    #[error(
+        "the copy was given up meanwhile: the mark of it is gone, or another copy's. It will not be served; begin again \
+         with a new database or folder"
+    )]
+    GivenUp,
     /// The copy is not the same.
     #[error(
         "the copy is not the same: {what} are {from} there and {to} here. It will not be served; begin again with a new \
@@ -161,19 +184,20 @@ fn into_database(
     let (vault, sealed) = keys_in(&keys, root)?;
     let mut from = Place::of_files(folder, &vault)?;
     let mut to = Place::of_database(store)?;
+    let (files, shared) = (name_of(folder), store.database.to_string());
     let (here, there) = (Mark::of_folder(folder)?, database.copy_mark()?);
-    let id = match Plan::of(&here, &there, &Marked::Folder(folder))? {
+    let id = match Plan::of(&here, &there, &Marked::Folder(folder), &shared)? {
         Plan::Done => return here.done().keep_in(folder).map(|()| None).map_err(CopyError::from),
         Plan::GoOn => here.id(),
         Plan::Begin => {
             from.is_at_rest()?;
-            to.is_empty(&store.database.to_string())?;
+            to.is_empty(&shared)?;
             if has_installation(node) {
                 return Err(CopyError::NotEmpty(node.display().to_string()));
             }
             let id = hex(&random::<16>());
-            Mark::original(&id, &store.database.to_string()).keep_in(folder)?;
-            database.begin_copy(&Mark::copy(&id, &folder.display().to_string()), &store.node)?;
+            Mark::original(&id, &shared).keep_in(folder)?;
+            database.begin_copy(&Mark::copy(&id, &files), &store.node)?;
             id
         }
     };
@@ -188,9 +212,11 @@ fn into_database(
     let copied = verify(&mut from, &mut to, [&shares, &arrived], &vault, tell)?;
     copy_usage(folder, node)?;
     let day_key = read_if_there(&folder.join("day.key"))?;
-    let whole = Mark::copy(&id, &folder.display().to_string()).done();
-    database.end_copy(&whole, &sealed, day_key.as_deref())?;
-    Mark::original(&id, &store.database.to_string()).done().keep_in(folder)?;
+    // The original first: as long as it can be given up, the copy is not whole.
+    let original = Mark::original(&id, &shared);
+    original.is_still(&Mark::of_folder(folder)?)?;
+    original.done().keep_in(folder)?;
+    database.end_copy(&Mark::copy(&id, &files), &sealed, day_key.as_deref())?;
     Ok(Some(copied))
 }
 
@@ -203,27 +229,28 @@ fn into_files(
 ) -> Result<Option<Copied>, CopyError> {
     let _alone = Folder::lock(folder)?;
     let mut database = Nodes::open(&store.database)?;
+    let (files, shared) = (name_of(folder), store.database.to_string());
     let (here, there) = (database.copy_mark()?, Mark::of_folder(folder)?);
+    let plan = Plan::of(&here, &there, &Marked::Database, &files)?;
+    let sealed = database.known_key_ring()?.ok_or_else(|| CopyError::NotBegun(shared.clone()))?;
+    let vault = at_rest(&KeyRing::unseal(&shared, &sealed, root)?)?;
     let mut from = Place::of_database(store)?;
-    let id = match Plan::of(&here, &there, &Marked::Database)? {
-        Plan::Done => return database.keep_mark(&here.done()).map(|()| None).map_err(CopyError::from),
+    let id = match plan {
+        Plan::Done => return database.end_original(&here).map(|()| None),
         Plan::GoOn => here.id(),
         Plan::Begin => {
             if has_installation(folder) {
                 return Err(CopyError::NotEmpty(folder.display().to_string()));
             }
-            from.is_at_rest()?;
+            // An import that runs comes first; none begins once the mark is there.
+            let _no_import = SharedAccounts::open_to_copy(&store.database)?;
             let id = hex(&random::<16>());
-            database.mark_original(&Mark::original(&id, &folder.display().to_string()))?;
-            Mark::copy(&id, &store.database.to_string()).keep_in(folder)?;
+            database.mark_original(&id, &files, &sealed)?;
+            Mark::copy(&id, &shared).keep_in(folder)?;
             id
         }
     };
-    let nothing = || StoreError::Damaged { file: "the database", what: "it has no key ring".into() };
-    let sealed = database.known_key_ring()?.ok_or_else(nothing)?;
-    let keys = folder.join("keys.json");
-    write(&keys, &sealed)?;
-    let (vault, _) = keys_in(&keys, root)?;
+    write(&folder.join("keys.json"), &sealed)?;
     let mut to = Place::of_files(folder, &vault)?;
     copy_accounts(&mut from, &mut to, &vault, tell)?;
     copy_platform(&from, &to, tell)?;
@@ -237,8 +264,9 @@ fn into_files(
     if let Some((day, sealed)) = database.newest_day_key()? {
         write(&folder.join("day.key"), &[&day.to_be_bytes()[..], &sealed].concat())?;
     }
-    Mark::copy(&id, &store.database.to_string()).done().keep_in(folder)?;
-    database.keep_mark(&Mark::original(&id, &folder.display().to_string()).done())?;
+    // As above; and two that copy at once from two machines do not both come to an end.
+    database.end_original(&Mark::original(&id, &files))?;
+    Mark::copy(&id, &shared).done().keep_in(folder)?;
     Ok(Some(copied))
 }
 
@@ -273,7 +301,7 @@ impl Place {
     fn is_at_rest(&self) -> Result<(), CopyError> {
         match self.number("SELECT count(*) FROM erasure")? {
             0 => Ok(()),
-            _ => Err(CopyError::Unfinished("an erasure of a person is not finished")),
+            _ => Err(CopyError::UNERASED),
         }
     }
 
@@ -292,12 +320,20 @@ impl Place {
 
 /// The keys of a folder, at work and as they are there.
 fn keys_in(path: &Path, root: &[u8; 32]) -> Result<(Vault, Vec<u8>), CopyError> {
-    let ring = KeyRing::open(path, root)?;
-    if ring.is_rotating() {
-        return Err(CopyError::Unfinished("a rotation of keys is not finished"));
+    let vault = at_rest(&KeyRing::open(path, root)?)?;
+    Ok((vault, read_if_there(path)?.unwrap_or_default()))
+}
+
+fn at_rest(ring: &KeyRing) -> Result<Vault, CopyError> {
+    match ring.is_rotating() {
+        true => Err(CopyError::Unfinished("a rotation of keys is not finished")),
+        false => Ok(Vault::new(ring)),
     }
-    let sealed = read_if_there(path)?.unwrap_or_default();
-    Ok((Vault::new(&ring), sealed))
+}
+
+/// A folder's name in a mark, the same wherever the command is run.
+fn name_of(folder: &Path) -> String {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).display().to_string()
 }
 
 /// As an import, which can be gone on with: accounts come in the order of their indexes.
@@ -382,6 +418,8 @@ fn verify(
 }
 
 impl CopyError {
+    pub(super) const UNERASED: CopyError = CopyError::Unfinished("an erasure of a person is not finished");
+
     fn unless_same<T: PartialEq + ToString>(what: &'static str, from: T, to: T) -> Result<(), CopyError> {
         match from == to {
             true => Ok(()),
@@ -404,4 +442,51 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     write_durably(path, bytes).map_err(|cause| StoreError::Folder { path: path.to_owned(), cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::erase::Pending;
+    use crate::store::postgres::Session;
+    use crate::store::postgres_server;
+
+    fn is_copying<T>(done: Result<T, StoreError>) -> bool {
+        matches!(done, Err(StoreError::Copying(_)))
+    }
+
+    #[test]
+    fn a_node_has_no_place_in_a_database_that_is_copied_and_changes_nothing_there() {
+        let Some(server) = postgres_server::shared() else { return };
+        let store = SharedStore { database: server.database(), node: "a".into() };
+        let vault = Vault::new(&KeyRing::generate());
+        let _tables = SharedAccounts::open(&store.database).unwrap();
+        let mut nodes = Nodes::open(&store.database).unwrap();
+        let (_, version) = nodes.key_ring(b"keys").unwrap();
+        let lease = Arc::new(nodes.take_place(&store, version).unwrap());
+        let place = LedgerPlace::Shared { database: Arc::clone(&store.database), node: store.node.clone() };
+        let mut ledger = LedgerFile::open_shared(place, Arc::clone(&lease), &vault).unwrap().file;
+        assert!(matches!(nodes.mark_original("1", "there", b"keys"), Err(CopyError::NodesLive(_))));
+        let execute = |sql| {
+            let mut session = Session::new(Arc::clone(&store.database)).unwrap();
+            session.read(async |connection| connection.client.batch_execute(sql).await).unwrap();
+        };
+        execute("UPDATE node SET alive_until = 0");
+        assert!(nodes.mark_original("1", "there", b"others").is_err(), "they were replaced meanwhile");
+        nodes.mark_original("1", "there", b"keys").unwrap();
+
+        assert!(matches!(nodes.sign_of_life(&lease), Err(StoreError::Fenced)));
+        assert!(is_copying(ledger.look_back(None)));
+        assert!(is_copying(nodes.take_place(&store, version)));
+        assert!(is_copying(nodes.replace_key_ring(b"new", version)));
+        // About nobody.
+        let pending: Pending = postcard::from_bytes(&[0; 19]).unwrap();
+        assert!(is_copying(ledger.begin_erasure(&pending, &vault)));
+        // Given up: whoever has no place any more takes one first.
+        execute("UPDATE copy_mark SET mark = ''");
+        assert!(matches!(ledger.look_back(None), Err(StoreError::Fenced)));
+        assert!(nodes.take_place(&store, version).is_ok());
+    }
 }

@@ -96,9 +96,15 @@ impl Nodes {
         self.session.attempt(async |connection| Mark::of_database(connection).await)
     }
 
-    /// Keeps another mark in the place of the one there is.
-    pub(in crate::store) fn keep_mark(&mut self, mark: &Mark) -> Result<(), StoreError> {
-        self.session.transaction(async |connection| mark.keep(connection).await)
+    /// Says that the copy of this database is whole, if its mark is still of that copy.
+    pub(in crate::store) fn end_original(&mut self, mark: &Mark) -> Result<(), CopyError> {
+        let ended = self.session.transaction(async |connection| {
+            if let Err(given_up) = mark.is_still(&Mark::of_database(connection).await?) {
+                return Ok(Err(given_up));
+            }
+            mark.clone().done().keep(connection).await.map(Ok)
+        });
+        ended?
     }
 
     /// Marks a database with nothing in it as a copy that is not whole, with node 0 of this name in it.
@@ -120,15 +126,18 @@ impl Nodes {
         })
     }
 
-    /// Gives a database its keys, and says that the copy in it is whole.
+    /// Gives a database its keys, and says that the copy in it is whole, if its mark is still of that copy.
     pub(in crate::store) fn end_copy(
         &mut self,
         mark: &Mark,
         keys: &[u8],
         day_key: Option<&[u8]>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), CopyError> {
         let day_key = day_key.and_then(|kept| kept.split_first_chunk::<4>());
-        self.session.transaction(async |connection| {
+        let ended = self.session.transaction(async |connection| {
+            if let Err(given_up) = mark.is_still(&Mark::of_database(connection).await?) {
+                return Ok(Err(given_up));
+            }
             let run = async {
                 let client = &connection.client;
                 client.execute("INSERT INTO key_ring VALUES (1, $1)", &[&keys]).await?;
@@ -139,26 +148,53 @@ impl Nodes {
                 Ok(())
             };
             run.await.map_err(StoreError::Database)?;
-            mark.keep(connection).await
-        })
+            mark.clone().done().keep(connection).await.map(Ok)
+        });
+        ended?
     }
 
-    /// Marks a database as copied elsewhere from now on: no node takes its place in it any more.
-    pub(in crate::store) fn mark_original(&mut self, mark: &Mark) -> Result<(), CopyError> {
-        let live = "SELECT name FROM node
-            WHERE alive_until >= (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT ORDER BY name";
+    /// Marks a database with these keys as copied elsewhere from now on: no node has a place in it any more, nor
+    /// takes one. One that stood still and wakes up finds its place gone.
+    pub(in crate::store) fn mark_original(
+        &mut self,
+        id: &str,
+        to: &str,
+        keys: &[u8],
+    ) -> Result<(), CopyError> {
+        let mark = Mark::original(id, to);
         let marked = self.session.transaction(async |connection| {
-            Mark::of_database(connection).await?;
-            let live = connection.client.query(live, &[]).await.map_err(StoreError::Database)?;
-            if !live.is_empty() {
-                let names: Vec<String> = live.iter().map(|row| row.get(0)).collect();
-                return Ok(Err(CopyError::NodesLive(names.join(", "))));
+            let rows =
+                async |sql: &str| connection.client.query(sql, &[]).await.map_err(StoreError::Database);
+            if let Err(refused) = Mark::of_database(connection).await?.may_begin(&Marked::Database, to) {
+                return Ok(Err(refused));
             }
-            let others = "SELECT 1 FROM block WHERE node <> 0 LIMIT 1";
-            let others = connection.client.query(others, &[]).await.map_err(StoreError::Database)?;
-            if !others.is_empty() {
+            // Whoever changes accounts, or writes a block, is waited for; who comes later sees the mark, or is fenced.
+            rows("SELECT 1 FROM account_state FOR UPDATE").await?;
+            let nodes = rows(
+                "SELECT name, alive_until >= (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT
+                FROM node ORDER BY name FOR UPDATE",
+            );
+            let nodes = nodes.await?;
+            let live: Vec<&str> = nodes.iter().filter(|row| row.get(1)).map(|row| row.get(0)).collect();
+            if !live.is_empty() {
+                return Ok(Err(CopyError::NodesLive(live.join(", "))));
+            }
+            if !rows("SELECT 1 FROM block WHERE node <> 0 LIMIT 1").await?.is_empty() {
                 return Ok(Err(CopyError::SeveralTrees));
             }
+            if !rows("SELECT 1 FROM erasure").await?.is_empty() {
+                return Ok(Err(CopyError::UNERASED));
+            }
+            if rows("SELECT sealed FROM key_ring")
+                .await?
+                .first()
+                .is_none_or(|row| row.get::<_, &[u8]>(0) != keys)
+            {
+                return Err(StoreError::OtherKeys);
+            }
+            let fence = "UPDATE node SET epoch = $1, holder = $2";
+            let fenced = connection.client.execute(fence, &[&new_epoch(), &new_epoch()]).await;
+            fenced.map_err(StoreError::Database)?;
             mark.keep(connection).await.map(Ok)
         });
         marked?
@@ -620,6 +656,7 @@ impl Nodes {
     /// Replaces the sealed key ring that was read with this version.
     pub(crate) fn replace_key_ring(&mut self, sealed: &[u8], seen: i64) -> Result<(), StoreError> {
         self.session.change(async |connection: &Connection| {
+            Mark::of_database(connection).await?.may_change()?;
             let client = &connection.client;
             let raise = "UPDATE version SET n = n + 1 WHERE of_what = 'keys' AND n = $1";
             if client.execute(raise, &[&seen]).await.map_err(StoreError::Database)? == 0 {

@@ -455,7 +455,8 @@ impl KeyRing {
         self.keys.iter().map(seal).collect()
     }
 
-    fn unseal(path: &str, bytes: &[u8], root: &[u8; 32]) -> Result<KeyRing, RingError> {
+    /// Opens a ring that is kept elsewhere; `path` says where.
+    pub(crate) fn unseal(path: &str, bytes: &[u8], root: &[u8; 32]) -> Result<KeyRing, RingError> {
         let damaged = |cause: String| RingError::Damaged { path: path.to_owned(), cause };
         let stored: Stored = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
         if stored.format != FORMAT {

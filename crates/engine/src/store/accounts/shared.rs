@@ -24,6 +24,8 @@ use crate::account::{AccountState, DocumentKind};
 use crate::clock::Millis;
 use crate::file::hex;
 use crate::store::StoreError;
+use crate::store::copy::Mark;
+use crate::store::ledger::SHARED_SCHEMA;
 use crate::store::postgres::lease::{self, LEASES};
 use crate::store::postgres::{Connection, Database, Schema, Session};
 use crate::vault::{BlindIndex, Keys, Vault, Verifier, Verifiers, random};
@@ -220,6 +222,8 @@ impl SharedAccounts {
         let mut session = Session::new(Arc::clone(database))?;
         session.migrate(&LEASES)?;
         session.migrate(&SCHEMA)?;
+        // The mark of a copy is looked at before each change.
+        session.migrate(&SHARED_SCHEMA)?;
         session.transaction(async |connection| {
             let first = "INSERT INTO account_state VALUES (1, $1, 0, 0, 0, 0, 0, 1, NULL, '', 0, $2, 0, NULL, FALSE, 2, '',
                 0, 0, 0, 0, 0, 0) ON CONFLICT (one) DO NOTHING";
@@ -237,6 +241,13 @@ impl SharedAccounts {
     /// The same, to change many of them, alone: somebody else who wants the same is refused, whichever node
     /// that is on. Who was killed meanwhile is waited for, until its lease ends.
     pub fn open_alone(database: &Arc<Database>, vault: &Vault) -> Result<SharedAccounts, StoreError> {
+        let mut accounts = SharedAccounts::open_to_copy(database)?;
+        accounts.agree_with(&vault.keys())?;
+        Ok(accounts)
+    }
+
+    /// The same for whoever changes nothing.
+    pub(in crate::store) fn open_to_copy(database: &Arc<Database>) -> Result<SharedAccounts, StoreError> {
         const WAIT: Duration = Duration::from_secs(35);
         let mut accounts = SharedAccounts::open(database)?;
         let holder = hex(&random::<8>());
@@ -249,7 +260,6 @@ impl SharedAccounts {
                 return Err(StoreError::ImportingShared);
             }
         }
-        accounts.agree_with(&vault.keys())?;
         Ok(accounts)
     }
 
@@ -659,10 +669,11 @@ async fn read_state(connection: &Connection) -> Result<State, StoreError> {
     State::read(rows.first().ok_or(StoreError::Stopped)?)
 }
 
-/// Takes so many numbers; from here to the commit nobody else changes accounts.
+/// Takes so many numbers; from here to the commit nobody else changes accounts, nor marks them as copied elsewhere.
 async fn begin(connection: &Connection, numbers: i64) -> Result<State, StoreError> {
     let begin = concat!("UPDATE account_state SET number = number + $1 RETURNING ", state!());
     let rows = query(connection, begin, &[&numbers]).await?;
+    Mark::seen(connection).await?.may_change()?;
     State::read(rows.first().ok_or(StoreError::Stopped)?)
 }
 

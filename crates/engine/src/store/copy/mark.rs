@@ -12,6 +12,9 @@ use crate::store::postgres::Connection;
 /// The file that bears it in a data folder.
 const FILE: &str = "copy.json";
 
+/// Where it is in a database.
+const PLACE: &str = "table copy_mark of the database";
+
 /// Whether a place is copied elsewhere, or is a copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -51,19 +54,13 @@ pub(super) enum Plan {
 }
 
 impl Plan {
-    /// From the marks of both places.
-    pub(super) fn of(here: &Mark, there: &Mark, place: &Place<'_>) -> Result<Plan, CopyError> {
+    /// From the marks of both places; the second is called so.
+    pub(super) fn of(here: &Mark, there: &Mark, place: &Place<'_>, to: &str) -> Result<Plan, CopyError> {
         match (here, there) {
-            (Mark::Original { id, .. }, Mark::Copy { id: copied, is_done: true, .. }) if id == copied => {
-                Ok(Plan::Done)
+            (Mark::Original { id, .. }, Mark::Copy { id: copied, is_done, .. }) if id == copied => {
+                Ok(if *is_done { Plan::Done } else { Plan::GoOn })
             }
-            (Mark::Original { to, is_done: true, .. }, _) => Err(CopyError::Elsewhere(to.clone())),
-            (Mark::Copy { is_done: false, .. }, _) => {
-                here.check(place)?;
-                Ok(Plan::Begin)
-            }
-            (Mark::Original { id, .. }, Mark::Copy { id: copied, .. }) if id == copied => Ok(Plan::GoOn),
-            _ => Ok(Plan::Begin),
+            _ => here.may_begin(place, to).map(|()| Plan::Begin),
         }
     }
 }
@@ -76,26 +73,56 @@ pub(in crate::store) enum Place<'a> {
     Database,
 }
 
+impl Place<'_> {
+    /// How its mark is taken away.
+    fn unmark(&self) -> String {
+        match self {
+            Place::Folder(folder) => format!("remove {}", folder.join(FILE).display()),
+            Place::Database => "let psql say UPDATE copy_mark SET mark = ''".to_owned(),
+        }
+    }
+}
+
 impl Mark {
+    /// Refuses to copy this to a place of that name from the beginning: it was copied, or that is under way, or this
+    /// is itself not whole. That name again: killed before the other place was marked.
+    pub(in crate::store) fn may_begin(&self, place: &Place<'_>, to: &str) -> Result<(), CopyError> {
+        match self {
+            Mark::Original { to, is_done: true, .. } => Err(CopyError::Elsewhere(to.clone())),
+            Mark::Original { to: other, .. } if other != to => {
+                Err(CopyError::UnderWay { to: other.clone(), unmark: place.unmark() })
+            }
+            Mark::Copy { is_done: false, .. } => Ok(self.check(place)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses to change a database that is copied elsewhere.
+    pub(in crate::store) fn may_change(&self) -> Result<(), StoreError> {
+        match self {
+            Mark::Original { .. } => self.check(&Place::Database),
+            Mark::Free | Mark::Copy { .. } => Ok(()),
+        }
+    }
+
     /// Refuses what must not be served: an original, and a copy that is not whole.
     pub(in crate::store) fn check(&self, place: &Place<'_>) -> Result<(), StoreError> {
-        let (this, remove) = match place {
-            Place::Folder(folder) => {
-                (folder.display().to_string(), format!("remove {}", folder.join(FILE).display()))
-            }
-            Place::Database => {
-                ("this database".to_owned(), "let psql say UPDATE copy_mark SET mark = ''".to_owned())
-            }
+        let this = match place {
+            Place::Folder(folder) => folder.display().to_string(),
+            Place::Database => "this database".to_owned(),
         };
+        let unmark = place.unmark();
         let why = match self {
             Mark::Free | Mark::Copy { is_done: true, .. } => return Ok(()),
             Mark::Original { to, is_done: false, .. } => format!(
                 "{this} is being copied to {to} and does not change meanwhile: run `card4e store copy` again, which goes \
-                 on where it was interrupted; to give the copy up, {remove}"
+                 on where it was interrupted, or says that the copy is whole; to give the copy up instead, see that \
+                 nobody serves it, then {unmark}"
             ),
             Mark::Original { to, is_done: true, .. } => format!(
                 "{this} was copied to {to} and goes on there: served here too, the same credits would be spent twice. \
-                 Serve that one; to go on here after all, without what was answered there, {remove}"
+                 Serve that one, after `card4e store copy` again if it is not whole; to go on here after all, without \
+                 what was answered there, {unmark}"
             ),
             Mark::Copy { from, .. } => format!(
                 "{this} is a copy of {from} that is not whole: run `card4e store copy` again, which goes on where it was \
@@ -106,7 +133,7 @@ impl Mark {
     }
 
     /// Of a place that is copied, from the beginning.
-    pub(super) fn original(id: &str, to: &str) -> Mark {
+    pub(in crate::store) fn original(id: &str, to: &str) -> Mark {
         Mark::Original { id: id.to_owned(), to: to.to_owned(), is_done: false }
     }
 
@@ -123,8 +150,21 @@ impl Mark {
         }
     }
 
+    /// That another mark, as it is now, is still of this copy: somebody may have given it up.
+    pub(in crate::store) fn is_still(&self, now: &Mark) -> Result<(), CopyError> {
+        match (self, now) {
+            (Mark::Original { id, .. }, Mark::Original { id: now, .. })
+            | (Mark::Copy { id, .. }, Mark::Copy { id: now, .. })
+                if id == now =>
+            {
+                Ok(())
+            }
+            _ => Err(CopyError::GivenUp),
+        }
+    }
+
     /// The same once the copy is whole.
-    pub(super) fn done(mut self) -> Mark {
+    pub(in crate::store) fn done(mut self) -> Mark {
         if let Mark::Original { is_done, .. } | Mark::Copy { is_done, .. } = &mut self {
             *is_done = true;
         }
@@ -151,7 +191,19 @@ impl Mark {
     pub(in crate::store) async fn of_database(connection: &Connection) -> Result<Mark, StoreError> {
         let find = "SELECT mark FROM copy_mark FOR UPDATE";
         let row = connection.client.query_opt(find, &[]).await.map_err(StoreError::Database)?;
-        read(row.as_ref().map_or("", |row| row.get(0)), "table copy_mark of the database")
+        read(row.as_ref().map_or("", |row| row.get(0)), PLACE)
+    }
+
+    /// The same without a lock, for whoever holds another that [`Nodes::mark_original`] takes too.
+    ///
+    /// [`Nodes::mark_original`]: crate::store::Nodes::mark_original
+    pub(in crate::store) async fn seen(connection: &Connection) -> Result<Mark, StoreError> {
+        let run = async {
+            let find = connection.prepared("SELECT mark FROM copy_mark").await?;
+            connection.client.query_opt(&find, &[]).await
+        };
+        let row = run.await.map_err(StoreError::Database)?;
+        read(row.as_ref().map_or("", |row| row.get(0)), PLACE)
     }
 
     /// Puts it into a database, in the transaction under way.
@@ -189,14 +241,17 @@ mod tests {
 
     #[test]
     fn what_is_done_next_is_told_by_both_marks() {
-        let plan = |here, there| Plan::of(&here, &there, &Place::Database);
+        let plan = |here, there| Plan::of(&here, &there, &Place::Database, "there");
         assert_eq!(plan(Mark::Free, Mark::Free).unwrap(), Plan::Begin);
         assert_eq!(plan(original("a", false), copy("a", false)).unwrap(), Plan::GoOn);
         // Killed between the two: only the first mark is there.
         assert_eq!(plan(original("a", false), Mark::Free).unwrap(), Plan::Begin);
-        // Killed at the end: the copy may be served already, and is not touched.
-        assert_eq!(plan(original("a", false), copy("a", true)).unwrap(), Plan::Done);
+        // Killed at the end: neither was served since.
+        assert_eq!(plan(original("a", true), copy("a", false)).unwrap(), Plan::GoOn);
         assert_eq!(plan(original("a", true), copy("a", true)).unwrap(), Plan::Done);
+        // To another place while the first is under way.
+        let elsewhere = Plan::of(&original("a", false), &Mark::Free, &Place::Database, "elsewhere");
+        assert!(matches!(elsewhere, Err(CopyError::UnderWay { to, .. }) if to == "there"));
         // Back again, or on to a third place.
         assert_eq!(plan(copy("a", true), original("a", true)).unwrap(), Plan::Begin);
         assert!(

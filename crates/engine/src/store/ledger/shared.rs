@@ -19,6 +19,7 @@ use super::{
 };
 use crate::bulk::SettledRows;
 use crate::erase::Found;
+use crate::store::copy::{Mark, Marked};
 use crate::store::node::new_epoch;
 use crate::store::postgres::{Connection, Database, Schema, Session};
 use crate::store::shared::Purse;
@@ -430,8 +431,9 @@ impl Shared {
         root: Option<&Hash>,
     ) -> Result<LookedBack, StoreError> {
         let (known, next) = (lease.epoch(), new_epoch());
-        let found = self.session.get_mut().attempt(async |connection: &Connection| {
-            connection.client.batch_execute("BEGIN").await.map_err(StoreError::Database)?;
+        let found = self.session.get_mut().transaction(async |connection: &Connection| {
+            // One that is copied elsewhere gives no place back.
+            Mark::of_database(connection).await?.check(&Marked::Database)?;
             let run = async {
                 let find = "SELECT epoch FROM node WHERE number = $1 AND holder = $2 FOR UPDATE";
                 let found = connection.client.query_opt(find, &[&lease.number, &lease.holder]).await?;
@@ -441,8 +443,7 @@ impl Shared {
                 let block = connection.client.query_opt(find, &[&lease.number, &seq]).await?;
                 Ok((found.map(|row| row.get::<_, i64>(0)), block.map(|row| hash(&row, 0))))
             };
-            let found = run.await.map_err(StoreError::Database)?;
-            crate::store::postgres::commit(connection).await.map(|()| found)
+            run.await.map_err(StoreError::Database)
         });
         match found? {
             (None, _) => Err(StoreError::Fenced),
@@ -469,7 +470,10 @@ impl Shared {
     pub(super) fn begin_erasure(&mut self, sealed: &[u8]) -> Result<(), StoreError> {
         let note = "INSERT INTO erasure VALUES (1, $1, 0, 0)
                     ON CONFLICT (one) DO UPDATE SET bytes = excluded.bytes, after = 0, records = 0";
-        self.rows(note, &[&sealed]).map(drop)
+        self.session.get_mut().transaction(async |connection: &Connection| {
+            Mark::of_database(connection).await?.may_change()?;
+            connection.client.execute(note, &[&sealed]).await.map(drop).map_err(StoreError::Database)
+        })
     }
 
     pub(super) fn empty_sides(
@@ -480,6 +484,7 @@ impl Shared {
         let (until, records) = (found.until, found.records() as i64);
         let answers: Vec<&[u8]> = found.answers.iter().map(|key| &key[..]).collect();
         self.session.get_mut().transaction(async |connection: &Connection| {
+            Mark::of_database(connection).await?.may_change()?;
             let run = async {
                 let put =
                     connection.prepared("UPDATE side SET bytes = $3 WHERE node = $1 AND seq = $2").await?;
