@@ -466,10 +466,12 @@ impl Shared {
         Ok(found.map(|row| (row.get(0), row.get(1), row.get(2))))
     }
 
-    pub(super) fn begin_erasure(&mut self, sealed: &[u8]) -> Result<(), StoreError> {
+    /// Whether it is noted: nothing is but what was noted before, if anything, and it may be made twice.
+    pub(super) fn begin_erasure(&mut self, sealed: &[u8], before: &[u8]) -> Result<usize, StoreError> {
         let note = "INSERT INTO erasure VALUES (1, $1, 0, 0)
-                    ON CONFLICT (one) DO UPDATE SET bytes = excluded.bytes, after = 0, records = 0";
-        self.rows(note, &[&sealed]).map(drop)
+                    ON CONFLICT (one) DO UPDATE SET bytes = excluded.bytes, after = 0
+                    WHERE erasure.bytes IN ($2, excluded.bytes) RETURNING one";
+        Ok(self.rows(note, &[&sealed, &before])?.len())
     }
 
     pub(super) fn empty_sides(
