@@ -8,7 +8,8 @@
 //!
 //! Where nodes share a database, each node's copy forgets the account as soon as it follows.
 //!
-//! Each step can be repeated, so an erasure that was interrupted is gone on with at the next start.
+//! Each step can be repeated, so an erasure that was interrupted is gone on with at the next start, or before
+//! another card is erased, at whichever node that is.
 
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ pub enum EraseError {
 pub struct ErasureStatus {
     /// Whether one is under way.
     pub is_running: bool,
+    /// Whether it is about another card than was asked: one that was interrupted comes to its end first.
+    pub is_earlier: bool,
     /// Whether there was an account of record.
     pub account: bool,
     /// Ledger entries whose side row was emptied.
@@ -66,6 +69,13 @@ pub struct Pending {
     keys: u32,
     /// Whether there was an account.
     pub(crate) had_account: bool,
+}
+
+impl Pending {
+    /// Whether both are about one card. No key of these references is ever destroyed.
+    pub(crate) fn is_of_card_of(&self, other: &Pending) -> bool {
+        self.references.iter().any(|reference| other.references.contains(reference))
+    }
 }
 
 impl std::fmt::Debug for Pending {
@@ -117,7 +127,8 @@ impl Engine {
         self.erasing.status().clone()
     }
 
-    /// Begins to erase everything about a card, in the background.
+    /// Begins to erase everything about a card, in the background; or goes on with what was interrupted before, if
+    /// that is about another card.
     pub(crate) fn erase(self: &Arc<Engine>, card: &str) -> Result<ErasureStatus, EraseError> {
         let card = CardNumber::parse(card).ok_or(EraseError::Card)?;
         let mut status = self.erasing.status();
@@ -128,24 +139,37 @@ impl Engine {
         // First: if an import or a rotation is in the way, nothing is begun.
         let mut accounts = self.accounts_alone()?;
         let had_account = accounts.find(card.as_str(), &keys)?.is_some();
-        let pending = Pending {
+        let mut pending = Pending {
             references: keys.subjects(card.as_str()),
             index: keys.index(card.as_str(), keys.accounts()).0,
             keys: keys.accounts().version,
             had_account,
         };
         drop(keys);
+        let mut records = 0;
+        if let Some(before) = self.ledger()?.unerased(&self.vault)? {
+            if !before.pending.is_of_card_of(&pending) {
+                *status = ErasureStatus { is_earlier: true, ..self.start_erasure(before, accounts)? };
+                return Ok(status.clone());
+            }
+            pending.had_account |= before.pending.had_account;
+            records = before.records;
+        }
         self.change(Change::Erasure(ErasureStep::Begin(pending.clone())))?;
-        *status = self.start_erasure(Unerased { pending, after: 0, records: 0 }, accounts)?;
+        *status = self.start_erasure(Unerased { pending, after: 0, records }, accounts)?;
         Ok(status.clone())
     }
 
     /// Goes on with an erasure that did not come to its end, if there is one.
     pub fn resume_erasure(self: &Arc<Engine>) -> Result<(), EraseError> {
         let ledger = self.ledger()?;
-        let Some(unerased) = ledger.unerased(&self.vault)? else { return Ok(()) };
+        if ledger.unerased(&self.vault)?.is_none() {
+            return Ok(());
+        }
         let mut status = self.erasing.status();
         let accounts = self.accounts_alone()?;
+        // Another node may have brought it to its end meanwhile.
+        let Some(unerased) = ledger.unerased(&self.vault)? else { return Ok(()) };
         *status = self.start_erasure(unerased, accounts)?;
         Ok(())
     }
@@ -183,6 +207,7 @@ impl Engine {
         let ledger = self.ledger()?;
         while let Some(found) = ledger.find_sides(after, &pending, &self.vault)? {
             self.erasing.go_on()?;
+            accounts.stay_alone()?;
             after = found.until;
             let (records, masks) = (found.records(), found.masks);
             self.change(Change::Erasure(ErasureStep::Empty(found)))?;

@@ -747,6 +747,16 @@ impl Engine {
         Ok(())
     }
 
+    /// What is left to an application, counted at this moment; `None`: unlimited.
+    pub(crate) fn count(&self, application: &Application) -> Result<Option<Credits>, StoreError> {
+        let Some(sharing) = &self.sharing else { return Ok(self.balance(application)) };
+        let slices = Nodes::again(&sharing.store.database)?.slices(&sharing.lease)?;
+        let purse = Purse::application(application.id.0);
+        let found = slices.iter().find(|slice| slice.purse == purse);
+        let all = found.map_or(0, |slice| slice.remains + slice.elsewhere);
+        Ok((!application.unlimited).then_some(Credits(all)))
+    }
+
     /// Takes over what other nodes changed about callers.
     fn read_callers(&self, sharing: &Sharing, version: i64) -> Result<(), StoreError> {
         let _no_change_meanwhile = self.registering.lock().unwrap_or_else(PoisonError::into_inner);

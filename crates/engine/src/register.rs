@@ -393,6 +393,14 @@ impl Acting<'_> {
 }
 
 impl Engine {
+    /// What is left to a caller, counted at this moment; `None`: unlimited. [`Engine::balance`] is what was known a
+    /// moment ago.
+    pub fn count_balance(&self, name: &str) -> Result<Option<Credits>, RegisterError> {
+        let found = self.directory().application(ApplicationId(self.caller(name)?.id.0));
+        let (application, _) = found.ok_or_else(|| RegisterError::NoCaller(name.into()))?;
+        Ok(self.count(&application)?)
+    }
+
     /// What was charged to an application that can run out of balance.
     pub fn charged(&self, application: ApplicationId) -> Credits {
         self.books().charged(application)

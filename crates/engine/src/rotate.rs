@@ -54,6 +54,12 @@ pub enum RotateError {
          the node again; one that is gone is not waited for after ten seconds. Then do this again"
     )]
     NodesBehind(String),
+    /// It finds what it erases under the keys of when it was begun.
+    #[error(
+        "an erasure that was interrupted comes first: erase that card again (`card4e subject erase`), or start the \
+         server again, which goes on with it. Then do this again"
+    )]
+    Erasing,
     /// The engine is stopping.
     #[error("{0}")]
     Stopping(#[from] Stopping),
@@ -136,6 +142,9 @@ impl Engine {
         let mut before = None;
         if !is_resumed {
             self.refuse_old_tokens(groups)?;
+            if accounts.is_some() && self.ledger()?.unerased(&self.vault)?.is_some() {
+                return Err(RotateError::Erasing);
+            }
             let now = self.clock.now_ms();
             self.change_ring(&mut ring, |ring| groups.iter().for_each(|group| ring.add(*group, now)))?;
             before = Some(self.put_to_work(&ring.ring));
@@ -273,10 +282,12 @@ impl Engine {
     }
 
     /// Waits until every node has followed or answers nothing: none must look for a row under its old name
-    /// only, when the old keys are destroyed.
+    /// only, when the old keys are destroyed. Others may keep copies where this node keeps none.
     fn wait_for_other_nodes(&self) -> Result<(), RotateError> {
-        let Some(fresh) = self.copy_of_accounts() else { return Ok(()) };
-        let until = Instant::now() + fresh.most();
+        if self.sharing.is_none() {
+            return Ok(());
+        }
+        let until = Instant::now() + self.policy().accounts_stale_max;
         while Instant::now() < until {
             self.rotating.go_on()?;
             std::thread::sleep(Duration::from_millis(50));

@@ -656,6 +656,10 @@ impl Writer {
             self.failed(error);
         }
         kept?;
+        if let Change::Credential(_) = change {
+            // If its limit is another one, what this node had taken of the former is void.
+            self.recount();
+        }
         // Changed in a copy: reading everybody again, with all secrets to open, would hold up the answers.
         let mut directory = (*self.engine.directory()).clone();
         match change {

@@ -111,6 +111,9 @@ pub enum StoreError {
         "the accounts are being changed by another card4e, on this node or another (an import, an erasure, or a rotation of keys?); try again when it is done"
     )]
     ImportingShared,
+    /// An erasure of another card is noted.
+    #[error("an erasure of another card is not at its end yet; do the same again")]
+    Erasing,
     /// This node's copy of the accounts is not to be answered from.
     #[error("{0}")]
     Stale(String),

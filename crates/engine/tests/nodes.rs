@@ -494,6 +494,34 @@ fn a_limit_that_is_set_later_holds_for(asked: &[usize]) {
     nodes.into_iter().for_each(|node| drop(node.stop()));
 }
 
+/// What it had taken of the former limit was void, and it went on with it: 22 of 3 credits.
+#[test]
+fn a_spend_limit_that_is_changed_holds_at_once_at_the_node_that_changed_it() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let a = first(&database, GRANTED, policy());
+    let limit = |limit: Option<i64>| {
+        let terms = CredentialTerms { limit: Some(limit.map(Credits::whole)), ..CredentialTerms::default() };
+        a.engine().acting(By::Machine).set_credential(1, terms).unwrap();
+    };
+    let answered = |asked: usize| {
+        let credential = Arc::clone(a.engine().directory().credential(CredentialId(1)).unwrap());
+        let desk = a.engine().desk().unwrap();
+        let told = (0..asked).map(|_| wait(&desk, ask::asked(&desk, &credential, RIGHT, None)));
+        told.filter(Result::is_ok).count()
+    };
+    limit(Some(100));
+    assert_eq!(answered(2), 2);
+    limit(Some(3));
+    assert_eq!(answered(20), 1, "no more than the limit");
+    limit(None);
+    assert_eq!(answered(7), 7);
+    limit(Some(12));
+    assert_eq!(answered(20), 2, "and no less");
+    assert_eq!(a.engine().spent(CredentialId(1)), Credits::whole(12));
+    a.stop();
+}
+
 #[test]
 fn questions_under_way_when_their_node_is_found_dead_do_not_go_beyond_a_spend_limit() {
     let Some(server) = postgres::shared() else { return };

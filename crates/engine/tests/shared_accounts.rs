@@ -153,6 +153,41 @@ fn a_copy_that_could_not_follow_is_not_answered_from_until_it_can_again() {
     node.stop();
 }
 
+/// Keys are replaced at the first; meanwhile each of these knows of the account, or answers nothing.
+fn rotate_and_ask(at: &Running, nodes: &[&Running]) {
+    at.engine.acting(By::Machine).rotate_keys(&[KeyGroup::Accounts]).unwrap();
+    let began = Instant::now();
+    while at.engine.rotation().is_running || began.elapsed() < Duration::from_secs(4) {
+        for node in nodes {
+            let told = ask(&node.engine);
+            assert!(matches!(told, Ok(Outcome::Pass) | Err(Refusal::Stopped)), "{told:?}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((at.engine.rotation().error, at.engine.rotation().rewrapped), (None, 1));
+}
+
+/// Keys that were replaced where no copy is kept were destroyed at once.
+#[test]
+fn keys_are_replaced_at_a_node_without_a_copy_while_a_copy_cannot_follow() {
+    let Some(server) = postgres::shared() else { return };
+    let (database, folders) = (server.database(), folders());
+    let copy = open(folders[0].path(), "copy", &database);
+    let without = open_with(folders[1].path(), "without", &database, AccountsFrom::Database);
+    shop::put(&without.engine, "normal");
+    until(&copy.engine, Ok(Outcome::Pass));
+    // A disk on which nothing can be written for a while.
+    let slow = rusqlite::Connection::open(folders[0].path().join("accounts.db")).unwrap();
+    slow.execute_batch("BEGIN IMMEDIATE").unwrap();
+    rotate_and_ask(&without, &[&copy, &without]);
+    drop(slow);
+    for node in [&copy, &without] {
+        until(&node.engine, Ok(Outcome::Pass));
+    }
+    [copy, without].into_iter().for_each(Running::stop);
+}
+
 /// A node that does not have the new keys yet would find nobody: it must not say that there is nobody.
 #[test]
 fn while_keys_are_replaced_no_node_takes_an_account_for_absent() {
@@ -165,17 +200,7 @@ fn while_keys_are_replaced_no_node_takes_an_account_for_absent() {
     for node in [&a, &b, &c] {
         until(&node.engine, Ok(Outcome::Pass));
     }
-    a.engine.acting(By::Machine).rotate_keys(&[KeyGroup::Accounts]).unwrap();
-    let began = Instant::now();
-    while a.engine.rotation().is_running || began.elapsed() < Duration::from_secs(4) {
-        for node in [&a, &b, &c] {
-            let told = ask(&node.engine);
-            assert!(matches!(told, Ok(Outcome::Pass) | Err(Refusal::Stopped)), "{told:?}");
-        }
-        assert!(began.elapsed() < Duration::from_secs(30));
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!((a.engine.rotation().error, a.engine.rotation().rewrapped), (None, 1));
+    rotate_and_ask(&a, &[&a, &b, &c]);
     for node in [&a, &b, &c] {
         until(&node.engine, Ok(Outcome::Pass));
     }

@@ -32,6 +32,7 @@ use engine::operator::By;
 use engine::outcome::Outcome;
 use engine::platform::{Order, OrderState, PlatformError};
 use engine::register::{Kind, Wish};
+use engine::rotate::RotateError;
 use engine::settle::{Desk, Settlement, Writing};
 use engine::store::postgres::{Database, Session};
 use engine::store::{Check, LedgerFile, LedgerPlace, SharedStore, StoreError};
@@ -101,6 +102,7 @@ on_each_store! {
     a_side_row_that_nobody_erased_is_missed,
     what_is_erased_is_nowhere_and_the_audit_holds,
     an_interrupted_erasure_is_gone_on_with,
+    an_interrupted_erasure_comes_before_another,
     a_question_is_known_and_a_card_is_found_under_keys_from_before,
     a_store_that_cannot_commit_answers_nothing_and_charges_nothing,
     usage_rows_follow_the_ledger,
@@ -497,8 +499,8 @@ const IN_THE_WAY: &str = "
     CREATE FUNCTION in_the_way() RETURNS trigger AS $$ BEGIN RAISE 'locked'; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER in_the_way BEFORE UPDATE ON account FOR EACH ROW EXECUTE FUNCTION in_the_way();";
 
-fn an_interrupted_erasure_is_gone_on_with(store: Store) {
-    let bank = Installation::new(store);
+/// An account, a question about it, and an erasure that was noted and got no further.
+fn with_an_interrupted_erasure(bank: &Installation) -> Running {
     let running = bank.open(policy());
     put(&running.engine, "normal");
     assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::Pass);
@@ -506,8 +508,8 @@ fn an_interrupted_erasure_is_gone_on_with(store: Store) {
         std::thread::sleep(Duration::from_millis(20));
     }
     // Somebody in the way of the accounts stops it after it was noted.
-    let accounts =
-        (store == Store::Files).then(|| rusqlite::Connection::open(bank.path().join("accounts.db")).unwrap());
+    let accounts = (bank.store == Store::Files)
+        .then(|| rusqlite::Connection::open(bank.path().join("accounts.db")).unwrap());
     match &accounts {
         Some(accounts) => accounts.execute_batch("BEGIN IMMEDIATE").unwrap(),
         None => bank.meddle("", IN_THE_WAY),
@@ -519,7 +521,12 @@ fn an_interrupted_erasure_is_gone_on_with(store: Store) {
         Some(accounts) => drop(accounts),
         None => bank.meddle("", "DROP TRIGGER in_the_way ON account"),
     }
-    running.stop();
+    running
+}
+
+fn an_interrupted_erasure_is_gone_on_with(store: Store) {
+    let bank = Installation::new(store);
+    with_an_interrupted_erasure(&bank).stop();
     assert_eq!(bank.checked().unwrap().erased, 0);
 
     let running = bank.open(policy());
@@ -528,6 +535,24 @@ fn an_interrupted_erasure_is_gone_on_with(store: Store) {
     assert_eq!((is.account, is.records, is.masks, is.error), (true, 1, 1, None));
     running.engine.resume_erasure().unwrap();
     assert_eq!(erased(&running.engine).records, 1, "there is nothing left to go on with");
+    running.stop();
+    assert_eq!(bank.checked().unwrap().erased, 1);
+}
+
+/// It was forgotten for the other one.
+fn an_interrupted_erasure_comes_before_another(store: Store) {
+    const OTHER: &str = "6217000000000103013";
+    let bank = Installation::new(store);
+    let running = with_an_interrupted_erasure(&bank);
+    let operator = running.engine.acting(By::Machine);
+    let refused = operator.rotate_keys(&[KeyGroup::Accounts]).unwrap_err();
+    assert!(matches!(refused, RotateError::Erasing), "{refused}");
+    assert!(operator.erase(OTHER).unwrap().is_earlier);
+    let is = erased(&running.engine);
+    assert_eq!((is.is_earlier, is.account, is.records, is.masks, is.error), (true, true, 1, 1, None));
+    assert!(!operator.erase(OTHER).unwrap().is_earlier);
+    let is = erased(&running.engine);
+    assert_eq!((is.is_earlier, is.account, is.records, is.error), (false, false, 0, None));
     running.stop();
     assert_eq!(bank.checked().unwrap().erased, 1);
 }

@@ -146,8 +146,10 @@ fn run(engine: &Arc<Engine>, request: Request, desk: &mut Option<Desk>) -> anyho
         }
         Request::Recharge { name, amount } => {
             acting.grant(&name, amount)?;
-            let left = engine.list_callers().into_iter().find(|caller| caller.name == name);
-            Ok(json!({ "caller": name, "balance": left.and_then(|caller| caller.balance) }))
+            let balance = engine.count_balance(&name).with_context(|| {
+                format!("{name} has the credits, so do not give them again; what it has now, `card4e caller list` says")
+            })?;
+            Ok(json!({ "caller": name, "balance": balance.map(|balance| balance.to_string()) }))
         }
         Request::SetTerms { name, terms } => {
             acting.set_terms(&name, terms)?;

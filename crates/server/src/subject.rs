@@ -23,7 +23,8 @@ pub enum Command {
     /// masks, stored answer. Entries, charges and the audit tree stay and can still be checked. The day's
     /// attempt counters stay in memory until midnight or a restart: nobody can read them.
     ///
-    /// Can be repeated. Interrupted, it is gone on with at the next start of the server.
+    /// Can be repeated. Interrupted, it is gone on with at the next start of the server, or before another card is
+    /// erased.
     #[command(after_help = "\
 Examples:
   card4e subject erase --config card4e.toml < card.txt
@@ -45,14 +46,23 @@ pub fn run(Command::Erase { place, json }: Command) -> anyhow::Result<()> {
     let card = card()?;
     let mut answering = Answering::of(&place)?;
     let erase = |answering: &mut Answering| -> anyhow::Result<ErasureStatus> {
-        let mut told = answering.ask(Request::Erase { card: Hidden(card) })?;
+        let request = || Request::Erase { card: Hidden(card.clone()) };
+        let mut told = answering.ask(request())?;
         loop {
             let is: ErasureStatus = serde_json::from_value(told)?;
-            if !is.is_running {
-                return Ok(is);
-            }
-            std::thread::sleep(PAUSE);
-            told = answering.ask(Request::Erasure)?;
+            told = match is.error {
+                _ if is.is_running => {
+                    std::thread::sleep(PAUSE);
+                    answering.ask(Request::Erasure)?
+                }
+                Some(error) if is.is_earlier => {
+                    bail!(
+                        "an erasure that was interrupted comes first, and does not come to its end: {error}"
+                    )
+                }
+                None if is.is_earlier => answering.ask(request())?,
+                _ => return Ok(is),
+            };
         }
     };
     let erased = erase(&mut answering);

@@ -73,6 +73,8 @@ fn a_server_without_a_copy_answers_from_the_database() {
     bank.run(&["import", "accounts", file.to_str().unwrap()]);
 
     let running = Sandbox::serving(&bank.config);
+    let recharged = |amount: &str| bank.run(&["caller", "recharge", "shop", amount])["balance"].clone();
+    assert_eq!((recharged("7"), recharged("0.5")), (json!("17"), json!("17.5")), "known at once, too");
     let ask = || acedata(&running, &shop.token, "6217000000000000012").json()["result"].clone();
     assert_eq!(ask(), "0");
     bank.run(&["accounts", "put", "6217000000000000012", "--status", "lost"]);

@@ -44,11 +44,6 @@ impl Freshness {
         }
     }
 
-    /// How old the copy may be to be answered from.
-    pub fn most(&self) -> Duration {
-        self.most
-    }
-
     /// How old the copy may be now; `None`: it is not whole yet.
     pub fn age(&self) -> Option<Duration> {
         let at = self.current_at.load(Ordering::Acquire).checked_sub(1)?;

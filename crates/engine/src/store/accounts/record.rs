@@ -124,6 +124,14 @@ impl AccountsOfRecord {
         }
     }
 
+    /// Goes on changing them alone, in work that takes long elsewhere.
+    pub fn stay_alone(&mut self) -> Result<(), StoreError> {
+        match self {
+            File(_) => Ok(()),
+            Shared(accounts) => accounts.stay_alone(),
+        }
+    }
+
     /// Overwrites the log of the file; see [`Accounts::overwrite_log`].
     pub fn overwrite_log(&mut self) -> Result<bool, StoreError> {
         match self {

@@ -263,6 +263,12 @@ impl SharedAccounts {
         Ok(accounts)
     }
 
+    /// Goes on holding the job.
+    pub(super) fn stay_alone(&mut self) -> Result<(), StoreError> {
+        let holder = self.holder.clone();
+        self.session.transaction(async |connection| hold(connection, holder.as_deref()).await)
+    }
+
     /// Watches whoever holds the job, until they have it renewed, have ended, or the time is up.
     fn is_renewed(&mut self, most: Duration) -> Result<bool, StoreError> {
         let began = Instant::now();

@@ -42,17 +42,29 @@ fn noted(db: &Db) -> Result<Option<(Vec<u8>, i64, i64)>, StoreError> {
     }
 }
 
+fn opened(sealed: &[u8], vault: &Vault) -> Result<Pending, StoreError> {
+    let plain = vault.open(Seal::Side, PLACE, sealed).map_err(|cause| damaged(cause.to_string()))?;
+    postcard::from_bytes(&plain).map_err(|cause| damaged(cause.to_string()))
+}
+
 impl LedgerFile {
-    /// Notes what is to be erased; an erasure that was begun before is given up for it.
+    /// Notes what is to be erased. An erasure of the same card that was begun before begins anew, and what it emptied
+    /// stays counted; one of another card is never given up.
     pub(crate) fn begin_erasure(&mut self, pending: &Pending, vault: &Vault) -> Result<(), StoreError> {
-        let sealed = vault.seal(Seal::Side, PLACE, &Zeroizing::new(encoded(pending)));
-        match &mut self.db {
-            Db::File(db) => {
-                let noted = db.execute("INSERT OR REPLACE INTO erasure VALUES (1, ?1, 0, 0)", [sealed]);
-                noted.map(|_| ()).map_err(|cause| SCHEMA.error(cause))
-            }
-            Db::Shared(shared) => shared.begin_erasure(&sealed),
+        let before = noted(&self.db)?.map(|(sealed, ..)| sealed).unwrap_or_default();
+        if !before.is_empty() && !opened(&before, vault)?.is_of_card_of(pending) {
+            return Err(StoreError::Erasing);
         }
+        let sealed = vault.seal(Seal::Side, PLACE, &Zeroizing::new(encoded(pending)));
+        let noted = match &mut self.db {
+            Db::File(db) => {
+                let note = "INSERT INTO erasure VALUES (1, ?1, 0, 0)
+                    ON CONFLICT (one) DO UPDATE SET bytes = excluded.bytes, after = 0 WHERE erasure.bytes = ?2";
+                db.execute(note, params![sealed, before]).map_err(|cause| SCHEMA.error(cause))?
+            }
+            Db::Shared(shared) => shared.begin_erasure(&sealed, &before)?,
+        };
+        if noted == 0 { Err(StoreError::Erasing) } else { Ok(()) }
     }
 
     /// Empties side rows, all or none.
@@ -105,9 +117,7 @@ impl LedgerReader {
     pub fn unerased(&self, vault: &Vault) -> Result<Option<Unerased>, StoreError> {
         let found = noted(&self.db)?;
         let Some((sealed, after, records)) = found else { return Ok(None) };
-        let plain = vault.open(Seal::Side, PLACE, &sealed).map_err(|cause| damaged(cause.to_string()))?;
-        let pending: Pending = postcard::from_bytes(&plain).map_err(|cause| damaged(cause.to_string()))?;
-        Ok(Some(Unerased { pending, after, records: records as u64 }))
+        Ok(Some(Unerased { pending: opened(&sealed, vault)?, after, records: records as u64 }))
     }
 
     /// Looks through some blocks after one for entries about a card; nothing after the last block of the

@@ -467,12 +467,15 @@ impl Shared {
         Ok(found.map(|row| (row.get(0), row.get(1), row.get(2))))
     }
 
-    pub(super) fn begin_erasure(&mut self, sealed: &[u8]) -> Result<(), StoreError> {
+    /// Whether it is noted: nothing is but what was noted before, if anything, and it may be made twice.
+    pub(super) fn begin_erasure(&mut self, sealed: &[u8], before: &[u8]) -> Result<usize, StoreError> {
         let note = "INSERT INTO erasure VALUES (1, $1, 0, 0)
-                    ON CONFLICT (one) DO UPDATE SET bytes = excluded.bytes, after = 0, records = 0";
+                    ON CONFLICT (one) DO UPDATE SET bytes = excluded.bytes, after = 0, records = 0
+                    WHERE erasure.bytes IN ($2, excluded.bytes) RETURNING one";
         self.session.get_mut().transaction(async |connection: &Connection| {
             Mark::of_database(connection).await?.may_change()?;
-            connection.client.execute(note, &[&sealed]).await.map(drop).map_err(StoreError::Database)
+            let noted = connection.client.query(note, &[&sealed, &before]).await;
+            noted.map(|rows| rows.len()).map_err(StoreError::Database)
         })
     }
 
