@@ -120,7 +120,7 @@ fn the_control_socket_serves_several() {
 fn every_key_is_listed_and_no_value() {
     let bank = Installation::new(&[]);
     let states = states(&bank);
-    assert_eq!(states.len(), 17);
+    assert_eq!(states.len(), 18);
     assert!(states.contains("inner 1 active") && states.contains("wrap-mobile 1 active"), "{states:?}");
     let table = card4e(&["keys", "list", "--config", bank.config.to_str().unwrap()]);
     let table = String::from_utf8(table.stdout).unwrap();
@@ -200,6 +200,7 @@ fn rotation_under_load_survives_a_kill() {
     let states = states(&bank);
     for state in [
         "inner 1 active",
+        "job 1 active",
         "wrap-index 1 destroyed",
         "wrap-index 2 active",
         "row 1 destroyed",
