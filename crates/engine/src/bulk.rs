@@ -413,22 +413,14 @@ impl From<Refusal> for Unsettled {
 }
 
 impl Engine {
-    /// The job that a caller calls by this name: the one that was begun under it, or a new one. A name stands
-    /// for the same job for ever.
-    pub fn job_named(&self, application: ApplicationId, name: &str) -> Result<JobId, StoreError> {
-        let owner = application.0.to_be_bytes();
-        let known = self.vault.keys().idempotencies(&[b"batch", &owner, name.as_bytes()]);
-        let ledger = self.ledger()?;
-        for id in &known {
-            if !ledger.settled_rows(id)?.is_empty() {
-                return Ok(*id);
-            }
-        }
-        Ok(known[0])
+    /// The job that a caller calls by this name: for ever the same, at every node, whatever keys are replaced.
+    pub fn job_named(&self, application: ApplicationId, name: &str) -> JobId {
+        self.vault.keys().job(&[&application.0.to_be_bytes(), name.as_bytes()])
     }
 
     /// Begins a job, or goes on with it.
     pub fn bulk(self: &Arc<Engine>, job: Job) -> Result<Session, NotBegun> {
+        self.has_accounts_to_read()?;
         if self.buys(&job) {
             return Err(NotBegun::Routed);
         }

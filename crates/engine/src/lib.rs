@@ -94,6 +94,10 @@ pub enum AccountsFrom {
     Database,
 }
 
+/// Why a node with [`AccountsFrom::Database`] takes no files and batches.
+pub const KEEPS_NO_ACCOUNTS: &str = "this node keeps no accounts (server.accounts), and files and batches are \
+     answered from them: ask at a node that keeps a copy";
+
 /// How this installation verifies, counts and charges. All of it is configuration.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -436,17 +440,20 @@ impl Engine {
 
     /// A reader of this folder's accounts, for a thread that is no core.
     pub fn accounts_to_read(&self) -> Result<Accounts, StoreError> {
-        if !self.keeps_accounts {
-            return Err(StoreError::OtherAccounts(
-                "this node keeps no accounts (server.accounts), and files and batches are answered from them: ask at a \
-                 node that keeps a copy",
-            ));
-        }
+        self.has_accounts_to_read()?;
         let reader = Accounts::open_reader_of(&self.folder.file("accounts.db"), Arc::clone(&self.table))?;
         Ok(match &self.fresh {
             Some(fresh) => reader.while_fresh(Arc::clone(fresh)),
             None => reader,
         })
+    }
+
+    /// Whether there is something for such a reader here.
+    pub(crate) fn has_accounts_to_read(&self) -> Result<(), StoreError> {
+        match self.keeps_accounts {
+            true => Ok(()),
+            false => Err(StoreError::OtherAccounts(KEEPS_NO_ACCOUNTS)),
+        }
     }
 
     /// The accounts of record, to change some; may wait for a database.

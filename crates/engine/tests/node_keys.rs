@@ -20,6 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use engine::bulk::{Job, Rows};
+use engine::caller::{Action, Wire};
 use engine::issuer::Issuers;
 use engine::ledger::Credits;
 use engine::operator::By;
@@ -144,6 +146,52 @@ fn a_root_key_is_replaced_at_one_node_and_the_others_go_on() {
     let a = open(folders[0].path(), &database, "a", &NEW).unwrap();
     rotated(&b, KeyGroup::Credentials).unwrap();
     assert!(asked(&a, "l").unwrap().replayed);
+    a.stop();
+    b.stop();
+}
+
+/// A name stands for its rows for ever, also when no key is kept under which questions are known again.
+#[test]
+fn a_batch_is_charged_once_whatever_keys_are_replaced() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let forgetful = |folder: &Path, node: &str| {
+        let policy = Policy {
+            accounts_stale_max: Duration::from_secs(1),
+            key_kept_ms: 0,
+            content_window_ms: 0,
+            ..ask::policy()
+        };
+        let store = SharedStore { database: Arc::clone(&database), node: node.into() };
+        Engine::open(folder, &OLD, policy, Issuers::built_in(), shop::shop(GRANTED), Some(store)).unwrap()
+    };
+    let a = forgetful(folders[0].path(), "a");
+    shop::put(&a.engine, "normal");
+    let b = forgetful(folders[1].path(), "b");
+    soon(|| has_account(&a) && has_account(&b));
+    let batch = |node: &Running| {
+        let credential = shop::credential(&node.engine.vault);
+        let id = node.engine.job_named(credential.application, "monday");
+        let (wire, action) = (Wire::Native, Action::FourElements);
+        let session = node.engine.bulk(Job { id, credential, wire, action, purpose: None }).ok().unwrap();
+        let mut rows = Rows::default();
+        rows.push(["6217000000000000012", "张伟", "", "99010119610202001X", RIGHT]);
+        let judged = session.judge().unwrap().judge(rows).ok().unwrap();
+        (id, session.settle(0, judged).unwrap().replayed)
+    };
+    let other = b.engine.job_named(shop::credential(&b.engine.vault).application, "tuesday");
+    let (id, replayed) = batch(&a);
+    assert!(!replayed && id != other);
+    for _ in 0..2 {
+        rotated(&a, KeyGroup::Idempotency).unwrap();
+        // One that has the new keys, and one that may not have them yet.
+        assert_eq!([batch(&a), batch(&b)], [(id, true); 2]);
+        soon(|| b.engine.list_keys() == a.engine.list_keys());
+        assert_eq!(batch(&b), (id, true));
+    }
+    rotated(&a, KeyGroup::Accounts).unwrap();
+    assert_eq!(batch(&a), (id, true));
     a.stop();
     b.stop();
 }

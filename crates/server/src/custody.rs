@@ -120,6 +120,17 @@ impl Kept {
         self.opened(self.next.as_ref()?, secret).ok()
     }
 
+    /// Names the root key that waits to take this one's place, if there is one, to whoever opened neither.
+    pub fn naming_next(&self, error: anyhow::Error) -> anyhow::Error {
+        let path = place(&self.settings, &self.base, self.custody());
+        let Some(path) = path.filter(|_| self.next.is_some()) else { return error };
+        error.context(format!(
+            "{0}.new waits to take the place of {0}: if another root key was being made when that was interrupted, the \
+             key ring in the database may be sealed by it already, and its passphrase or PIN is needed",
+            path.display()
+        ))
+    }
+
     /// The new root key of a replacement that was begun and is not in force, with its text: a server may
     /// still be at it when whoever asked was killed, so the file that has it must not be written over. What
     /// opens with a passphrase or a PIN is replaced by people, not in milliseconds.

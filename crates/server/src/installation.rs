@@ -8,6 +8,7 @@ use clap::Args;
 use engine::route::Routing;
 use engine::store::postgres::Database;
 use engine::store::{AccountsOfRecord, LedgerPlace, SharedStore};
+use engine::vault::custody::CustodyError;
 use engine::vault::{KeyRing, ListedKey, RingError, Vault};
 use engine::{Engine, OpenError, Policy, Running, Seed};
 use zeroize::Zeroizing;
@@ -125,6 +126,11 @@ fn is_of_other_root(error: &anyhow::Error) -> bool {
     matches!(ring, Some(RingError::OtherRoot { .. } | RingError::OtherRootThere))
 }
 
+/// Whether the root key that waits to take the place of this one may be what is needed.
+fn may_need_next(error: &anyhow::Error) -> bool {
+    is_of_other_root(error) || matches!(error.downcast_ref(), Some(CustodyError::WrongPassphrase))
+}
+
 fn nowhere() -> anyhow::Error {
     anyhow::anyhow!("say which installation: --config FILE, or --data DIR of a sandbox")
 }
@@ -152,19 +158,23 @@ impl Installation {
         settings: &Settings,
         base: &Path,
     ) -> anyhow::Result<Installation> {
-        let root_key = kept.open(secret)?;
-        match Installation::unlocked(settings.clone(), base, &root_key) {
+        let opened =
+            kept.open(secret).and_then(|root_key| Installation::unlocked(settings.clone(), base, &root_key));
+        match opened {
             // Of several nodes this one sealed the ring that they share with its next root key, and was killed.
-            Err(error) if is_of_other_root(&error) && !settings.server.store.is_empty() => {
-                let Some(next) = kept.open_next(secret) else { return Err(error) };
-                Installation::unlocked(settings.clone(), base, &next)
+            Err(error) if !settings.server.store.is_empty() && may_need_next(&error) => {
+                let next = kept.open_next(secret);
+                match next.map(|next| Installation::unlocked(settings.clone(), base, &next)) {
+                    Some(Ok(installation)) => Ok(installation),
+                    _ => Err(kept.naming_next(error)),
+                }
             }
             opened => opened,
         }
     }
 
     /// The same, from settings that were read, with the root key somebody gave.
-    pub fn unlocked(settings: Settings, base: &Path, root_key: &[u8; 32]) -> anyhow::Result<Installation> {
+    fn unlocked(settings: Settings, base: &Path, root_key: &[u8; 32]) -> anyhow::Result<Installation> {
         let policy = settings.serve_policy()?;
         let shared = crate::shared::store(&settings.server, base)?;
         if let Some(shared) = &shared {

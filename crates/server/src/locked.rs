@@ -25,9 +25,10 @@ use wire::{Incoming, Language};
 use zeroize::Zeroizing;
 
 use crate::config::Settings;
-use crate::custody::{Kept, RootKey, Secret};
+use crate::custody::{Kept, Secret};
 use crate::front::{acedata, tencent};
 use crate::http::{OnThisCore, Reply, connection_bound, shake_hands};
+use crate::installation::Installation;
 use crate::manage::{Hidden, Request as Asked, socket};
 use crate::tls::{self, Tls};
 use crate::{custody, process, told_to_stop};
@@ -88,13 +89,16 @@ pub fn until_unsealed(
     settings: &Settings,
     config: &Path,
     tls: Option<Arc<Tls>>,
-) -> anyhow::Result<Option<RootKey>> {
-    let data = config.parent().unwrap_or(Path::new(".")).join(&settings.server.data);
+) -> anyhow::Result<Option<Installation>> {
+    let base = config.parent().unwrap_or(Path::new("."));
+    let data = base.join(&settings.server.data);
     // Another server's control socket must not be taken away.
     let _folder = Folder::take(&data)?;
     let unseal = format!("card4e unseal --config {}", config.display());
     let (give, given) = oneshot::channel();
-    listen(&data, kept, give, unseal.clone())?;
+    let (of, base) = (settings.clone(), base.to_owned());
+    let open = move |secret: &Secret| Installation::kept_by(&kept, Some(secret), &of, &base);
+    listen(&data, open, give, unseal.clone())?;
     let locked = Arc::new(Locked {
         tls,
         language: settings.tencent.language,
@@ -106,22 +110,27 @@ pub fn until_unsealed(
     writeln!(std::io::stdout(), "card4e is locked on {}; unlock it: {unseal}", listener.local_addr()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    let root = local.block_on(&runtime, async {
+    let opened = local.block_on(&runtime, async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let stop = told_to_stop()?;
         tokio::select! {
             () = stop => Ok::<_, anyhow::Error>(None),
-            root = given => Ok(root.ok()),
+            opened = given => Ok(opened.ok()),
             () = accept(&listener, &locked) => Ok(None),
         }
     })?;
     // If it is left behind, the next server replaces it.
     let _ = std::fs::remove_file(socket(&data));
-    Ok(root)
+    Ok(opened)
 }
 
 /// One attempt at a time, each of which stretches the passphrase.
-fn listen(folder: &Path, kept: Kept, give: oneshot::Sender<RootKey>, unseal: String) -> anyhow::Result<()> {
+fn listen(
+    folder: &Path,
+    open: impl Fn(&Secret) -> anyhow::Result<Installation> + Send + 'static,
+    give: oneshot::Sender<Installation>,
+    unseal: String,
+) -> anyhow::Result<()> {
     let path = socket(folder);
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)
@@ -129,10 +138,10 @@ fn listen(folder: &Path, kept: Kept, give: oneshot::Sender<RootKey>, unseal: Str
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     std::thread::Builder::new().name("card4e-locked".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            match attempt(&stream, &kept) {
-                Ok(Some(root)) => {
+            match attempt(&stream, &open) {
+                Ok(Some(installation)) => {
                     // Whoever waits for it may have been told to stop.
-                    let _ = give.send(root);
+                    let _ = give.send(installation);
                     let _ = (&stream).write_all(b"{\"ok\":{\"unsealed\":true}}\n");
                     return;
                 }
@@ -152,7 +161,10 @@ fn listen(folder: &Path, kept: Kept, give: oneshot::Sender<RootKey>, unseal: Str
     Ok(())
 }
 
-fn attempt(stream: &UnixStream, kept: &Kept) -> anyhow::Result<Option<RootKey>> {
+fn attempt(
+    stream: &UnixStream,
+    open: impl Fn(&Secret) -> anyhow::Result<Installation>,
+) -> anyhow::Result<Option<Installation>> {
     const LINE_MAX_BYTES: u64 = 8 << 10;
     const PATIENCE: Duration = Duration::from_secs(10);
     let mut line = Zeroizing::new(String::with_capacity(LINE_MAX_BYTES as usize));
@@ -160,9 +172,7 @@ fn attempt(stream: &UnixStream, kept: &Kept) -> anyhow::Result<Option<RootKey>> 
     let _ = stream.set_read_timeout(Some(PATIENCE));
     let _ = BufReader::new(stream.take(LINE_MAX_BYTES)).read_line(&mut line);
     match serde_json::from_str(&line) {
-        Ok(Asked::Unseal { secret: Hidden(text) }) => {
-            kept.open(Some(&Secret { text, is_attended: true })).map(Some)
-        }
+        Ok(Asked::Unseal { secret: Hidden(text) }) => open(&Secret { text, is_attended: true }).map(Some),
         _ => Ok(None),
     }
 }

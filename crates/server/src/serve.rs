@@ -202,8 +202,8 @@ pub fn serve(options: &Serve) -> anyhow::Result<()> {
             let listener = http::listen(settings.server.listen)?;
             let tls = Tls::open(&settings.tls, base)?.map(Arc::new);
             let given = locked::until_unsealed(kept, &listener, &settings, &options.config, tls.clone())?;
-            let Some(root_key) = given else { return Ok(()) };
-            (Installation::unlocked(settings.clone(), base, &root_key)?, listener, tls)
+            let Some(installation) = given else { return Ok(()) };
+            (installation, listener, tls)
         }
     };
     let folder = installation.folder.clone();

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use engine::AccountsFrom;
 use engine::bulk::{Answers, BLOCK_ROWS, Rows, parsed};
 use engine::caller::{Action, Purpose};
 use engine::clock::Clock;
@@ -383,6 +384,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         options.out.display()
     );
     let settings = options.place.settings()?;
+    let keeps_accounts = settings.server.accounts == AccountsFrom::Copy;
+    ensure!(keeps_accounts, engine::KEEPS_NO_ACCOUNTS);
     let most = options.approve.unwrap_or(0).max(settings.policy.bulk_rows_max);
     if let Some(rows) = input.rows().filter(|rows| *rows > most) {
         bail!("the file has {rows} rows and {most} are answered without an approval; add --approve {rows}");

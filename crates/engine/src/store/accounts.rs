@@ -136,8 +136,11 @@ const SCHEMA: Schema = Schema {
         CREATE TABLE run (
             number INTEGER PRIMARY KEY,
             ends   INTEGER NOT NULL,   -- the byte behind its last row
-            keys   INTEGER             -- version of the keys over its rows; NULL: it has only indexes
+            keys   INTEGER NOT NULL    -- version of the keys over its rows and indexes
         );
+        CREATE TABLE left_alone (      -- accounts that were changed one by one since: they stay as they are
+            idx BLOB PRIMARY KEY
+        ) WITHOUT ROWID;
         ALTER TABLE import ADD COLUMN merged BLOB;  -- they are written up to this index
     ",
     ],
@@ -666,8 +669,14 @@ fn find_in(db: &Connection, at: [&BlindIndex; 2]) -> rusqlite::Result<Option<(Ac
 }
 
 fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<usize> {
-    table::note_change(db, index)?;
+    note_change(db, index)?;
     db.prepare_cached("DELETE FROM account WHERE idx = ?1")?.execute([&index.0[..]])
+}
+
+/// Notes in the same commit that the account of this index changes by itself.
+fn note_change(db: &Connection, index: &BlindIndex) -> rusqlite::Result<()> {
+    runs::leave_alone(db, index)?;
+    table::note_change(db, index)
 }
 
 /// Where a card's account may be; twice the same place unless a rotation moves the rows.
@@ -694,7 +703,7 @@ fn put_all(db: &Connection, rows: &[AccountRow], keys: &Keys) -> rusqlite::Resul
     let generation = generation(db)?;
     let mut put = putting(db)?;
     for row in rows {
-        table::note_change(db, &row.index)?;
+        note_change(db, &row.index)?;
         put_one(&mut put, row, row.mac(keys).unwrap_or_default(), generation)?;
     }
     Ok(())

@@ -21,6 +21,7 @@ pub struct Keys {
     subject: Vec<Cmac>,
     token: Vec<(u8, Cmac)>,
     idempotency: Vec<Cmac>,
+    job: Cmac,
     side: Vec<(u32, Aes256Gcm)>,
     credential: Vec<(u32, Aes256Gcm)>,
     signing: (u32, SigningKey),
@@ -182,6 +183,7 @@ impl Keys {
             subject: cmacs(KeyUse::Subject),
             token: ring.secrets(KeyUse::Token).map(|(v, key)| (v as u8, Cmac::new(key))).collect(),
             idempotency: cmacs(KeyUse::Idempotency),
+            job: Cmac::new(ring.newest(KeyUse::Job).1),
             side: ciphers(KeyUse::Side),
             credential: ciphers(KeyUse::Credential),
             signing: (signing_version, SigningKey::from_bytes(signing)),
@@ -353,12 +355,13 @@ impl Keys {
 
     /// The hashes that a question asked before may be known by, the newest first.
     pub fn idempotencies(&self, parts: &[&[u8]]) -> Vec<KeyedRef> {
-        let mut framed = Zeroizing::new(Vec::with_capacity(256));
-        for part in parts {
-            framed.extend_from_slice(&(part.len() as u32).to_be_bytes());
-            framed.extend_from_slice(part);
-        }
+        let framed = framed(parts);
         self.idempotency.iter().map(|key| key.mac(&[&framed])).collect()
+    }
+
+    /// The number of the job that is called so; under every ring of this installation the same.
+    pub(crate) fn job(&self, parts: &[&[u8]]) -> KeyedRef {
+        self.job.mac(&[&framed(parts)])
     }
 
     /// Encrypts with the newest key and binds to `place`; the key's version goes in front.
@@ -429,6 +432,16 @@ fn wrapped(key: &Aes256, inner: [u8; 16]) -> [u8; 16] {
     let mut block = Array::from(inner);
     key.encrypt_block(&mut block);
     block.into()
+}
+
+/// Parts one behind the other, none of which runs into the next.
+fn framed(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let mut framed = Zeroizing::new(Vec::with_capacity(256));
+    for part in parts {
+        framed.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        framed.extend_from_slice(part);
+    }
+    framed
 }
 
 /// The first byte names the key, so that it can be told which keys are still needed.

@@ -43,6 +43,8 @@ pub enum KeyUse {
     Token,
     /// Hashes idempotency keys and payloads.
     Idempotency,
+    /// Names the jobs that callers call by an idempotency key; never replaced, as a job is known for ever.
+    Job,
     /// Seals the erasable side rows of the audit.
     Side,
     /// Seals the secret keys of callers.
@@ -59,7 +61,7 @@ pub enum KeyUse {
 
 impl KeyUse {
     /// Those without which nothing works; a ring has envelope keys once somebody asked for them.
-    const ALL: [KeyUse; 15] = [
+    const ALL: [KeyUse; 16] = [
         KeyUse::Inner,
         KeyUse::WrapIndex,
         KeyUse::WrapNameExact,
@@ -71,6 +73,7 @@ impl KeyUse {
         KeyUse::Subject,
         KeyUse::Token,
         KeyUse::Idempotency,
+        KeyUse::Job,
         KeyUse::Side,
         KeyUse::Credential,
         KeyUse::Audit,
@@ -82,7 +85,8 @@ impl KeyUse {
     }
 }
 
-/// Keys that are replaced together. The inner key is in none: replacing it needs the accounts anew.
+/// Keys that are replaced together. The inner key is in none: replacing it needs the accounts anew. Nor is the one that
+/// names jobs: under another one what they have settled would be settled again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyGroup {

@@ -124,11 +124,14 @@ fn asked(server: &Server, incoming: &Incoming<'_>, peer: IpAddr) -> Result<(Job,
 /// Begins it, or goes on with it; may wait for a database.
 fn begun(engine: &Arc<Engine>, mut job: Job, key: Option<&str>) -> Result<(Session, Judge), Fault> {
     let unread = |error: StoreError| {
+        if let StoreError::OtherAccounts(why) = error {
+            return Fault::with_message(ErrorCode::ApiNotImplemented, format!("{why}."));
+        }
         tracing::error!(%error, "a batch cannot be begun");
         Fault::from(ErrorCode::ApiError)
     };
     if let Some(key) = key {
-        job.id = engine.job_named(job.credential.application, key).map_err(unread)?;
+        job.id = engine.job_named(job.credential.application, key);
     }
     let session = engine.bulk(job).map_err(|why| match why {
         NotBegun::Routed => Fault::with_message(ErrorCode::ApiNotImplemented, format!("{why}.")),

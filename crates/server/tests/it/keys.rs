@@ -120,7 +120,7 @@ fn the_control_socket_serves_several() {
 fn every_key_is_listed_and_no_value() {
     let bank = Installation::new(&[]);
     let states = states(&bank);
-    assert_eq!(states.len(), 17);
+    assert_eq!(states.len(), 18);
     assert!(states.contains("inner 1 active") && states.contains("wrap-mobile 1 active"), "{states:?}");
     let table = card4e(&["keys", "list", "--config", bank.config.to_str().unwrap()]);
     let table = String::from_utf8(table.stdout).unwrap();
@@ -200,6 +200,7 @@ fn rotation_under_load_survives_a_kill() {
     let states = states(&bank);
     for state in [
         "inner 1 active",
+        "job 1 active",
         "wrap-index 1 destroyed",
         "wrap-index 2 active",
         "row 1 destroyed",
@@ -456,6 +457,58 @@ fn a_root_key_is_replaced_whatever_interrupts_it() {
     std::fs::write(&next, &after[0]).unwrap();
     assert_eq!(opens(NEW), "opens");
     assert!(!next.exists() && std::fs::read(&sealed).unwrap() == after[0]);
+}
+
+/// The same at a node, whose own ring is still under the old root key when that of all nodes is under the new one.
+#[test]
+fn a_root_key_that_was_replaced_for_all_nodes_opens_the_one_that_was_killed_in_it() {
+    const NEW: &str = "eight other words from the dice";
+    let Some(database) = super::postgres::shared() else { return };
+    let store = format!("store = {:?}", database.url());
+    let bank = Installation::new(&[("store = \"\"", &store)]);
+    let sealed = bank.folder().join("root.sealed");
+    let (next, old) = (bank.folder().join("root.sealed.new"), bank.folder().join("root.sealed.old"));
+    let ring = bank.folder().join("data/keys.json");
+    assert!(with_passphrase(&bank, &["keys", "seal"], PASSPHRASE).status.success());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let settings = std::fs::read_to_string(&bank.config).unwrap();
+    let settings = settings.replace("custody = \"file\"", "custody = \"passphrase\"");
+    std::fs::write(&bank.config, settings.replace("127.0.0.1:0", &port)).unwrap();
+    assert!(with_passphrase(&bank, &["accounts", "check"], PASSPHRASE).status.success());
+    let before = [&sealed, &ring].map(|file| std::fs::read(file).unwrap());
+    std::fs::write(bank.folder().join("new"), NEW).unwrap();
+    let script = format!(
+        "exec env CARD4E_NEW_PASSPHRASE_FD=4 \"$0\" \"$@\" 4<{}",
+        bank.folder().join("new").display()
+    );
+    let arguments = ["-c", &script, env!("CARGO_BIN_EXE_card4e"), "keys", "seal"];
+    let done = with_passphrase_to("sh", &bank, &arguments, PASSPHRASE);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+
+    // As the kill left it: only the database has the new ring.
+    std::fs::rename(&sealed, &next).unwrap();
+    std::fs::remove_file(&old).unwrap();
+    std::fs::write(&sealed, &before[0]).unwrap();
+    std::fs::write(&ring, &before[1]).unwrap();
+    let server = Sandbox::locked(&bank.config, &port);
+    for wrong in [PASSPHRASE, "seven dice made other words"] {
+        let said = with_passphrase(&bank, &["unseal"], wrong);
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains("root.sealed.new waits to take the place of"), "{said}");
+    }
+    let done = with_passphrase(&bank, &["unseal"], NEW);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let began = Instant::now();
+    let asked = server.bytes("GET", "/readyz", &[], b"");
+    while !server.try_send(&asked).is_ok_and(|reply| reply.json()["ready"] == true) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", server.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server.stop();
+    // The next one who opens it ends that.
+    let check = with_passphrase(&bank, &["accounts", "check"], NEW);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    assert!(!next.exists() && std::fs::read(&old).unwrap() == before[0]);
 }
 
 /// Killed at any moment, a replacement of the root key leaves an installation that opens, under a server

@@ -80,6 +80,19 @@ fn a_server_without_a_copy_answers_from_the_database() {
     bank.run(&["accounts", "put", "6217000000000000012", "--status", "lost"]);
     assert_ne!(ask(), "0", "it is known at once");
     assert_eq!(running.get("/readyz").status, 200);
+
+    // Many at once are for nodes that keep a copy: that is said before anything is begun.
+    let bearer = format!("Bearer {}", shop.token);
+    let path = "/api/v1/verifications/batch?purpose=account_opening&consent=terms-7";
+    let batch = running.bytes("POST", path, &[("authorization", &bearer)], b"{}\n");
+    let refused = running.try_send(&batch).unwrap();
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("ask at a node that keeps a copy"), "{}", refused.text());
+    let out = bank.folder().join("answers.csv");
+    let verify = ["verify-file", "--caller", "shop", file.to_str().unwrap(), out.to_str().unwrap()];
+    let refused = bank.refused(&verify);
+    assert!(refused.contains("ask at a node that keeps a copy"), "{refused}");
+    assert!(!["answers.csv.job", "answers.csv.part"].iter().any(|name| bank.folder().join(name).exists()));
     running.stop();
     let count =
         Accounts::open_reader(&bank.folder().join("data/accounts.db")).map(|accounts| accounts.count());

@@ -6,6 +6,7 @@
 //! cut off. Then the rows are written a part of all indexes at a time, with how far it came in the same commit. Rows
 //! are in the file as they are in `accounts.db`, and their authentication is looked at on the way.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,21 @@ pub(super) fn path_beside(accounts: &Path) -> PathBuf {
 
 /// Forgets all runs, in the commit of whoever calls; [`remove`] follows it.
 pub(super) fn forget(db: &Connection) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM left_alone", [])?;
     db.execute("DELETE FROM run", []).map(drop)
+}
+
+/// While there are runs, notes that they are older than the account of this index.
+pub(super) fn leave_alone(db: &Connection, index: &BlindIndex) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR IGNORE INTO left_alone SELECT ?1 WHERE EXISTS (SELECT 1 FROM run)")?
+        .execute([&index.0[..]])
+        .map(drop)
+}
+
+/// The accounts that are newer than the runs.
+fn left_alone(db: &Connection) -> rusqlite::Result<HashSet<BlindIndex>> {
+    let mut left = db.prepare_cached("SELECT idx FROM left_alone")?;
+    left.query_map([], |row| row.get(0).map(BlindIndex))?.collect()
 }
 
 /// Removes the file.
@@ -56,9 +71,7 @@ pub(super) fn are_stale(db: &Connection, accounts: &Path) -> rusqlite::Result<bo
         return Ok(true);
     }
     let (held, target) = rewrap::versions(db)?;
-    let keys: Option<u32> = db
-        .query_row("SELECT keys FROM run WHERE keys IS NOT NULL LIMIT 1", [], |row| row.get(0))
-        .optional()?;
+    let keys: Option<u32> = db.query_row("SELECT keys FROM run LIMIT 1", [], |row| row.get(0)).optional()?;
     Ok(target.is_some() || keys.is_some_and(|keys| keys != held))
 }
 
@@ -85,9 +98,9 @@ impl Accounts {
         if start == 0 {
             crate::file::sync_folder_of(&path).map_err(failed)?;
         }
-        let version = import::version_of(&batch);
-        self.change(version, |db| {
-            db.execute("INSERT INTO run (ends, keys) VALUES (?1, ?2)", params![end as i64, version])?;
+        self.change(import::version_of(&batch), |db| {
+            let (held, _) = rewrap::versions(db)?;
+            db.execute("INSERT INTO run (ends, keys) VALUES (?1, ?2)", params![end as i64, held])?;
             import::read_on(db, &read)
         })
     }
@@ -116,8 +129,9 @@ impl Accounts {
             });
             for part in parts {
                 let part = part?;
-                self.merge(&part)?;
-                told(part.changes.len() as u64);
+                let rows = part.changes.len() as u64;
+                self.merge(part)?;
+                told(rows);
             }
             Ok(reading.join().unwrap_or_default())
         })
@@ -140,6 +154,9 @@ impl Accounts {
             true => self.begin_table(rows, keys, "table.import")?,
             false => None,
         };
+        // Asked behind its beginning: whoever changes an account from then on is told to it.
+        let is_all = left_alone(&self.db).map_err(|cause| SCHEMA.error(cause))?.is_empty();
+        let table = table.filter(|_| is_all);
         let mut runs = Vec::with_capacity(ends.len());
         let mut start = 0;
         for end in ends {
@@ -147,7 +164,7 @@ impl Accounts {
             file.seek(SeekFrom::Start(start)).map_err(failed)?;
             let mut run =
                 Run { from: BufReader::with_capacity(READ_BYTES, file.take(end - start)), next: None };
-            run.take(|next| next < from, drop).map_err(failed)?;
+            run.take(|next| next < from, drop).map_err(|cause| unread(&path, cause))?;
             runs.push(run);
             start = end;
         }
@@ -155,12 +172,16 @@ impl Accounts {
         Ok(Runs { path, runs, from, table, part: (u128::MAX / u128::from(parts)).saturating_add(1) })
     }
 
-    /// Writes the part that comes next, all or nothing; of several changes of one card the last one counts. Gives
-    /// how far it is now.
-    fn merge(&mut self, part: &Part) -> Result<Import, StoreError> {
+    /// Writes the part that comes next, all or nothing; of several changes of one card the last one counts, and none
+    /// of a card whose account was changed by itself meanwhile. Gives how far it is now.
+    fn merge(&mut self, mut part: Part) -> Result<Import, StoreError> {
         drop(self.next_in_turn()?);
         let merged = self.change(import::version_of(&part.changes), |db| {
             table::begin_epoch(db)?;
+            let left_alone = left_alone(db)?;
+            if !left_alone.is_empty() {
+                part.changes.retain(|change| !left_alone.contains(change.index()));
+            }
             let is = import::write_all(db, &part.changes)?;
             let until = part.until.map(u128::to_be_bytes);
             db.execute("UPDATE import SET merged = ?1", [until])?;
@@ -194,6 +215,19 @@ fn write_run(mut file: File, start: u64, batch: &[Change]) -> io::Result<u64> {
     let file = to.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_data()?;
     Ok(end)
+}
+
+/// Why a run cannot be read.
+fn unread(path: &Path, cause: io::Error) -> StoreError {
+    match cause.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(),
+        _ => StoreError::Folder { path: path.to_owned(), cause },
+    }
+}
+
+fn damaged() -> StoreError {
+    let what = "it is not as the import wrote it; import the file again with --from-start".into();
+    StoreError::Damaged { file: "accounts.runs", what }
 }
 
 /// An index as a number: of the same order.
@@ -238,7 +272,7 @@ impl Runs {
         let mut changes = Vec::new();
         for run in &mut self.runs {
             let read = run.take(|next| until.is_none_or(|until| next < until), |change| changes.push(change));
-            read.map_err(|cause| StoreError::Folder { path: self.path.clone(), cause })?;
+            read.map_err(|cause| unread(&self.path, cause))?;
         }
         // Stable: runs are in the order of the file. And quick, as each of them is sorted.
         changes.sort_by_key(|change| *change.index());
@@ -246,7 +280,8 @@ impl Runs {
         let mut macs = macs.into_iter();
         for change in &changes {
             if let Change::Put(_, mac) = change {
-                holds(macs.next().flatten(), *mac)?;
+                // Also where its keys are unknown: runs under others are not begun with.
+                holds(macs.next().flatten(), *mac).map_err(|_| damaged())?;
             }
         }
         if let Some(table) = &mut self.table {
@@ -449,9 +484,10 @@ mod tests {
             let (is, gave_up) = accounts.begin_import(&SOURCE).unwrap();
             assert!((is.rows, is.has_runs, is.is_merging, gave_up) == (6000, true, parts > 0, false));
             let part = accounts.runs(700, &keys).unwrap().next(&keys).unwrap();
-            accounts.merge(&part).unwrap();
+            let is_last = part.is_last();
+            accounts.merge(part).unwrap();
             parts += 1;
-            if part.is_last() {
+            if is_last {
                 break;
             }
         }
@@ -531,7 +567,8 @@ mod tests {
             let mut changed = whole.clone();
             changed[at] ^= 4;
             std::fs::write(&path, changed).unwrap();
-            assert!(accounts.merge_runs(1000, &keys, |_| ()).is_err(), "byte {at}");
+            let refused = accounts.merge_runs(1000, &keys, |_| ()).err().unwrap();
+            assert!(refused.to_string().contains("--from-start"), "byte {at}: {refused}");
             assert_eq!(accounts.count().unwrap(), 0);
         }
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -557,6 +594,67 @@ mod tests {
         let (is, _) = accounts.begin_import(&Source { identity: Some([8; 32]), ..SOURCE }).unwrap();
         assert_eq!(is, Import::default());
     }
+
+    /// Not even the keys of an index are in a row that only deletes.
+    #[test]
+    fn deletions_that_were_read_under_other_keys_are_read_again() {
+        let place = Place::new();
+        place.accounts().begin_import(&SOURCE).unwrap();
+        let deletions = (0..50).map(|card| Change::Delete(place.index(card))).collect();
+        place.accounts().add_run(deletions, rows(50)).unwrap();
+        assert_eq!(place.accounts().begin_import(&SOURCE).unwrap().0.rows, 50);
+        place.accounts().db.execute("UPDATE rewrap SET version = 2", []).unwrap();
+        assert_eq!(place.accounts().begin_import(&SOURCE).unwrap().0, Import::default());
+    }
+
+    /// As without runs: the row was read before the change.
+    #[test]
+    fn what_was_changed_by_itself_since_its_row_was_read_stays() {
+        let place = Place::new();
+        let keys = place.vault.keys();
+        let spot = |card: u64| Spot::of(&format!("621700{card:010}"), &place.vault);
+        let lost = |card| Order::SetState(spot(card), AccountState::Lost);
+        let carry_out = |order| place.accounts().carry_out(&[order], &place.vault).unwrap();
+        let mut accounts = place.accounts();
+        let there: Vec<_> = place.put(0..3, "").iter().filter_map(Change::row).cloned().collect();
+        accounts.put(&there, &place.vault).unwrap();
+        carry_out(lost(0));
+        let replacing = Source { is_replacing: true, ..SOURCE };
+        accounts.begin_import(&replacing).unwrap();
+        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        carry_out(lost(1));
+        carry_out(Order::Delete(spot(2)));
+        let part = accounts.runs(25, &keys).unwrap().next(&keys).unwrap();
+        let is_done = |card| part.until.is_some_and(|until| number(&place.index(card)) < until);
+        let [done, waits] = [true, false].map(|is| (3..50).find(|card| is_done(*card) == is).unwrap());
+        accounts.merge(part).unwrap();
+        carry_out(lost(done));
+        carry_out(Order::Put(place.put(waits..waits + 1, "lost")[0].row().unwrap().clone()));
+        assert!(accounts.merge_runs(25, &keys, |_| ()).unwrap().is_none());
+        while !accounts.sweep().unwrap().1 {}
+        let (normal, lost) = (Some(AccountState::Normal), Some(AccountState::Lost));
+        assert_eq!([0, 1, 2, done, waits].map(|card| place.state(card)), [normal, lost, None, lost, lost]);
+        assert_eq!(accounts.count().unwrap(), 49);
+        // The next file says what is true again, and a table of it has nothing that was left out.
+        accounts.begin_import(&Source { identity: Some([8; 32]), ..replacing }).unwrap();
+        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        accounts.merge_runs(25, &keys, |_| ()).unwrap();
+        assert_eq!([1, 2, done].map(|card| place.state(card)), [normal; 3]);
+    }
+
+    #[test]
+    fn no_table_is_made_of_rows_that_are_left_out() {
+        let place = Place::new();
+        let (mut accounts, keys) = (place.accounts(), place.vault.keys());
+        accounts.begin_import(&SOURCE).unwrap();
+        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        let row = place.put(7..8, "").remove(0).row().unwrap().clone();
+        let spot = Spot::of("6217000000000007", &place.vault);
+        place.accounts().carry_out(&[Order::Put(row), Order::Delete(spot)], &place.vault).unwrap();
+        assert!(accounts.merge_runs(500, &keys, |_| ()).unwrap().is_none());
+        assert_eq!((accounts.count().unwrap(), place.state(7)), (49, None));
+    }
+
     #[test]
     fn who_is_erased_is_in_no_run_and_the_import_begins_again() {
         let place = Place::new();
