@@ -470,7 +470,7 @@ impl Shared {
     /// Whether it is noted: nothing is but what was noted before, if anything, and it may be made twice.
     pub(super) fn begin_erasure(&mut self, sealed: &[u8], before: &[u8]) -> Result<usize, StoreError> {
         let note = "INSERT INTO erasure VALUES (1, $1, 0, 0)
-                    ON CONFLICT (one) DO UPDATE SET bytes = excluded.bytes, after = 0, records = 0
+                    ON CONFLICT (one) DO UPDATE SET bytes = excluded.bytes, after = 0
                     WHERE erasure.bytes IN ($2, excluded.bytes) RETURNING one";
         self.session.get_mut().transaction(async |connection: &Connection| {
             Mark::of_database(connection).await?.may_change()?;
