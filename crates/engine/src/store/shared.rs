@@ -170,11 +170,9 @@ impl Nodes {
             }
             // Whoever changes accounts, or writes a block, is waited for; who comes later sees the mark, or is fenced.
             rows("SELECT 1 FROM account_state FOR UPDATE").await?;
-            let nodes = rows(
-                "SELECT name, alive_until >= (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT
-                FROM node ORDER BY name FOR UPDATE",
-            );
-            let nodes = nodes.await?;
+            let nodes = "SELECT name, alive_until >= (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT
+                FROM node ORDER BY name FOR UPDATE";
+            let nodes = rows(nodes).await?;
             let live: Vec<&str> = nodes.iter().filter(|row| row.get(1)).map(|row| row.get(0)).collect();
             if !live.is_empty() {
                 return Ok(Err(CopyError::NodesLive(live.join(", "))));
@@ -185,11 +183,8 @@ impl Nodes {
             if !rows("SELECT 1 FROM erasure").await?.is_empty() {
                 return Ok(Err(CopyError::UNERASED));
             }
-            if rows("SELECT sealed FROM key_ring")
-                .await?
-                .first()
-                .is_none_or(|row| row.get::<_, &[u8]>(0) != keys)
-            {
+            let ring = rows("SELECT sealed FROM key_ring").await?;
+            if ring.first().is_none_or(|row| row.get::<_, &[u8]>(0) != keys) {
                 return Err(StoreError::OtherKeys);
             }
             let fence = "UPDATE node SET epoch = $1, holder = $2";
