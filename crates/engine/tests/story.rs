@@ -103,6 +103,7 @@ on_each_store! {
     what_is_erased_is_nowhere_and_the_audit_holds,
     an_interrupted_erasure_is_gone_on_with,
     an_interrupted_erasure_comes_before_another,
+    an_interrupted_erasure_that_begins_anew_counts_what_it_emptied_before,
     a_question_is_known_and_a_card_is_found_under_keys_from_before,
     a_store_that_cannot_commit_answers_nothing_and_charges_nothing,
     usage_rows_follow_the_ledger,
@@ -537,6 +538,17 @@ fn an_interrupted_erasure_is_gone_on_with(store: Store) {
     assert_eq!(erased(&running.engine).records, 1, "there is nothing left to go on with");
     running.stop();
     assert_eq!(bank.checked().unwrap().erased, 1);
+}
+
+/// Else side rows are missing that no erasure in the ledger accounts for.
+fn an_interrupted_erasure_that_begins_anew_counts_what_it_emptied_before(store: Store) {
+    let bank = Installation::new(store);
+    let running = with_an_interrupted_erasure(&bank);
+    bank.meddle("ledger.db", "UPDATE erasure SET records = 2");
+    assert!(!running.engine.acting(By::Machine).erase(CARD).unwrap().is_earlier);
+    let is = erased(&running.engine);
+    assert_eq!((is.account, is.records, is.error), (true, 3, None));
+    running.stop();
 }
 
 /// It was forgotten for the other one.
