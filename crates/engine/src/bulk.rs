@@ -798,12 +798,10 @@ impl Known {
     /// Counts all rows in one round trip, before anything is answered.
     fn of(engine: &Engine, nodes: &mut Nodes, rows: &[Option<AttemptRefs>]) -> Result<Known, StoreError> {
         let asked = engine.books().attempts.settled();
-        let (mut wanted, mut pairs) = (BTreeMap::<Counter, i64>::new(), BTreeSet::new());
-        for refs in rows.iter().flatten() {
-            counters_of(refs).for_each(|counter| *wanted.entry(counter).or_default() += 1);
-            pairs.insert((refs.day as i32, refs.pair()));
-        }
-        let (wanted, pairs) = (counters(wanted), pairs.into_iter().collect::<Vec<_>>());
+        let wanted = node::how_often(rows.iter().flatten());
+        let pairs: BTreeSet<Counter> =
+            rows.iter().flatten().map(|refs| (refs.day as i32, refs.pair())).collect();
+        let pairs: Vec<Counter> = pairs.into_iter().collect();
         let told = nodes.ask(&wanted, &pairs, &[])?;
         let before = |((counter, by), after): (&(Counter, i64), i64)| (*counter, after - by);
         Ok(Known {
@@ -823,20 +821,16 @@ impl Known {
         policy: &AttemptPolicy,
     ) -> Result<(), UsedUp> {
         let count_of = |counter| self.counts.get(&counter).copied().unwrap_or(0) + 1;
-        let counts: Vec<i64> = counters_of(refs).map(count_of).collect();
+        let counts: Vec<i64> = node::counters_of(refs).map(count_of).collect();
         let run = self.runs.get(&(refs.day as i32, refs.pair())).copied().unwrap_or(0);
         let held = attempts.know(refs, policy, &counts, run, self.asked);
         let back = if held.is_ok() { &mut self.taken } else { &mut self.refused };
-        counters_of(refs).for_each(|counter| *back.entry(counter).or_default() += 1);
+        node::counters_of(refs).for_each(|counter| *back.entry(counter).or_default() += 1);
         if held.is_ok() {
-            counters_of(refs).for_each(|counter| *self.counts.entry(counter).or_default() += 1);
+            node::counters_of(refs).for_each(|counter| *self.counts.entry(counter).or_default() += 1);
         }
         held
     }
-}
-
-fn counters_of(refs: &AttemptRefs) -> impl Iterator<Item = Counter> + '_ {
-    refs.counters().map(|counter| (refs.day as i32, counter))
 }
 
 fn counters(by: BTreeMap<Counter, i64>) -> Vec<(Counter, i64)> {

@@ -504,13 +504,17 @@ fn answer(engine: &Engine, nodes: &mut Nodes, questions: Questions) {
 }
 
 /// Counters of some questions, in the order of their bytes, and how many of the questions have each.
-fn how_often<'a>(questions: impl IntoIterator<Item = &'a AttemptRefs>) -> Vec<(Counter, i64)> {
+pub(crate) fn how_often<'a>(questions: impl IntoIterator<Item = &'a AttemptRefs>) -> Vec<(Counter, i64)> {
     let mut counters: BTreeMap<Counter, i64> = BTreeMap::new();
     for refs in questions {
-        let day = refs.day as i32;
-        refs.counters().for_each(|counter| *counters.entry((day, counter)).or_default() += 1);
+        counters_of(refs).for_each(|counter| *counters.entry(counter).or_default() += 1);
     }
     counters.into_iter().collect()
+}
+
+/// The counters of one question.
+pub(crate) fn counters_of(refs: &AttemptRefs) -> impl Iterator<Item = Counter> + '_ {
+    refs.counters().map(|counter| (refs.day as i32, counter))
 }
 
 fn give_back(nodes: &mut Nodes, attempts: &[AttemptRefs]) {
