@@ -137,7 +137,7 @@ fn dressed(mut reply: Reply) -> Reply {
         (header::CACHE_CONTROL, "no-store"),
     ];
     for (name, value) in fixed {
-        reply.headers.insert(name, HeaderValue::from_static(value));
+        reply.set(&name, HeaderValue::from_static(value));
     }
     reply
 }

@@ -2,9 +2,9 @@
 //!
 //! Knows bounds and deadlines, no protocol of ours: what a request means is `front`'s.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -83,8 +83,8 @@ pub enum BodyError {
 pub struct Reply {
     /// Status line.
     pub status: StatusCode,
-    /// Headers; length and date are added.
-    pub headers: HeaderMap,
+    /// Headers, each name once; length and date are added.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Bytes,
     /// How it is delivered; only the sandbox's fault rules make it anything but whole.
@@ -106,15 +106,22 @@ pub enum Delivery {
 impl Reply {
     /// A reply of this type.
     pub fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-        let mut headers = HeaderMap::with_capacity(4);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let mut headers = Vec::with_capacity(8);
+        headers.push((header::CONTENT_TYPE, HeaderValue::from_static(content_type)));
         Reply { status, headers, body: body.into(), delivery: Delivery::Whole }
     }
 
-    /// Adds a header whose value may not be one; then it is left out.
+    /// Sets a header whose value may not be one; then it is left out.
     pub fn header(&mut self, name: &'static str, value: impl fmt::Display) {
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value.to_string())) {
-            self.headers.insert(HeaderName::from_static(name), value);
+        self.set(&HeaderName::from_static(name), value.to_string());
+    }
+
+    /// The same for a name that need not be parsed.
+    pub fn set(&mut self, name: &HeaderName, value: impl TryInto<HeaderValue>) {
+        let Ok(value) = value.try_into() else { return };
+        match self.headers.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => self.headers.push((name.clone(), value)),
         }
     }
 }
@@ -313,9 +320,21 @@ impl Connection {
 
     async fn serve_http1(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin) {
         let (core, peer, stopping) = (Rc::clone(&self.core), self.peer, self.stopping.clone());
+        // The future of a request is large: on the heap, because hyper moves it twice, and at one place for all
+        // requests of a connection, because they come one after the other.
+        let place = Rc::new(RefCell::new(Box::pin(None)));
         let service = service_fn(move |request| {
-            // On the heap, because hyper moves it twice.
-            Box::pin(respond(Rc::clone(&core), peer, stopping.clone(), request))
+            let response = respond(Rc::clone(&core), peer, stopping.clone(), request);
+            place.borrow_mut().as_mut().set(Some(response));
+            let place = Rc::clone(&place);
+            poll_fn(move |context| {
+                let mut place = place.borrow_mut();
+                let response = place.as_mut().as_pin_mut().map_or(Poll::Pending, |response| response.poll(context));
+                if response.is_ready() {
+                    place.as_mut().set(None);
+                }
+                response
+            })
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -323,12 +342,22 @@ impl Connection {
             .max_buf_size(256 << 10)
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
+        let told = self.stopping.clone();
+        let mut stop = pin!(self.stopping.wait_for(|stop| *stop));
+        let mut waits = false;
+        let is_over = poll_fn(|context| {
+            if connection.as_mut().poll(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            // Waiting for the end once is enough: it wakes this task whenever it comes.
+            let is_news = !std::mem::replace(&mut waits, true) || !matches!(told.has_changed(), Ok(false));
+            if is_news { stop.as_mut().poll(context).map(|_| false) } else { Poll::Pending }
+        });
         // A connection that breaks is the client's affair; there is nobody left to tell.
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            _ = self.stopping.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        if !is_over.await {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
         }
-        let _ = connection.await;
     }
 
     async fn serve_http2(&mut self, socket: impl AsyncRead + AsyncWrite + Unpin + 'static) {
@@ -574,28 +603,30 @@ impl Reply {
         };
         let mut headers = received.head.headers;
         if headers.capacity() > HEADERS_KEPT {
-            return Ok(self.into_response(cut));
+            return Ok(self.into_response(cut, HeaderMap::with_capacity(8)));
         }
         // hyper reads the next request's head into the map of this response: this one has room for it.
         headers.clear();
-        headers.extend(self.headers);
-        Ok(Reply { headers, ..self }.into_response(cut))
+        Ok(self.into_response(cut, headers))
     }
 
-    fn into_response(self, cut: Option<usize>) -> Response<Outgoing> {
+    fn into_response(self, cut: Option<usize>, mut headers: HeaderMap) -> Response<Outgoing> {
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
         let whole = Whole { body: self.body, cut, sent: false, flushed: false };
-        Reply::response(self.status, self.headers, Outgoing::Whole(whole))
+        Reply::response(self.status, headers, Outgoing::Whole(whole))
     }
 
     /// As it is, for a streamed request that is refused.
     pub fn whole(self) -> Response<Outgoing> {
-        self.into_response(None)
+        self.into_response(None, HeaderMap::with_capacity(8))
     }
 
     /// A reply whose body is what `parts` brings, part by part.
     pub fn streaming(content_type: &'static str, parts: mpsc::Receiver<Bytes>) -> Response<Outgoing> {
         let reply = Reply::new(StatusCode::OK, content_type, Bytes::new());
-        Reply::response(reply.status, reply.headers, Outgoing::Parts(parts))
+        Reply::response(reply.status, reply.headers.into_iter().collect(), Outgoing::Parts(parts))
     }
 
     fn response(status: StatusCode, headers: HeaderMap, body: Outgoing) -> Response<Outgoing> {
@@ -649,7 +680,7 @@ async fn read_body(
     };
     let mut read = pin!(read);
     // Nearly always it came with the head, and no timer is needed.
-    let arrived = std::future::poll_fn(|context| match read.as_mut().poll(context) {
+    let arrived = poll_fn(|context| match read.as_mut().poll(context) {
         Poll::Ready(read) => Poll::Ready(Some(read)),
         Poll::Pending => Poll::Ready(None),
     });
@@ -756,7 +787,7 @@ pub fn connection_bound(most: usize) -> Arc<Semaphore> {
 pub fn guarded<T>(
     mut work: Pin<&mut impl Future<Output = T>>,
 ) -> impl Future<Output = Result<T, Box<dyn std::any::Any + Send>>> {
-    std::future::poll_fn(move |context| {
+    poll_fn(move |context| {
         let polled = std::panic::AssertUnwindSafe(|| work.as_mut().poll(context));
         match std::panic::catch_unwind(polled) {
             Ok(Poll::Pending) => Poll::Pending,

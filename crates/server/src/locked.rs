@@ -232,7 +232,7 @@ async fn respond(locked: &Locked, request: Request<HyperBody>) -> Response<Full<
     let Reply { status, headers, body, .. } = answer(locked, &incoming);
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    *response.headers_mut() = headers.into_iter().collect();
     response
 }
 

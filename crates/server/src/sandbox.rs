@@ -174,7 +174,7 @@ impl Sandbox {
         if let Some(status) = effect.status.and_then(|status| StatusCode::from_u16(status).ok()) {
             reply.status = status;
             reply.body = format!("a fault rule of the sandbox answers {status}\n").into();
-            reply.headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+            reply.set(&http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
         }
         reply.delivery = match (effect.drop, effect.truncate) {
             (Some(_), _) => Delivery::Dropped,

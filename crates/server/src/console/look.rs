@@ -142,8 +142,8 @@ pub fn asset(path: &str) -> Option<Reply> {
         _ => return None,
     };
     let mut reply = Reply::new(StatusCode::OK, kind, text);
-    reply.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
-    reply.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply.set(&header::CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
+    reply.set(&header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Some(reply)
 }
 

@@ -10,13 +10,18 @@ use engine::outcome::{Outcome, Row};
 use engine::projection;
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify};
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use wire::Incoming;
 use wire::acedata::{self, Accept, Bearer, Check, Element, Endpoint, ErrorCode, Extra, Fault};
 
 use super::envelopes::Unopened;
 use super::{Bank, Core, Note, Server, finish, mismatch_detail};
 use crate::http::{BodyError, Received, Reply};
+
+static X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+static X_CHARGED: HeaderName = HeaderName::from_static("x-charged");
+static X_CREDITS_CHARGED: HeaderName = HeaderName::from_static("x-credits-charged");
+static X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 
 /// Answers a request of this wire, unknown paths included.
 pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply {
@@ -58,7 +63,7 @@ pub fn tell_rate(reply: &mut Reply, rate: Rate) {
 }
 
 fn identify(reply: &mut Reply, incoming: &Incoming<'_>, request: &[u8; 16]) {
-    reply.header("x-trace-id", uuid_text(request));
+    reply.set(&X_TRACE_ID, uuid_text(request));
     if let Some(asked) = acedata::trace_id(incoming) {
         reply.header("x-request-id", asked);
     }
@@ -103,10 +108,10 @@ fn success(server: &Server, incoming: &Incoming<'_>, answered: Answered, note: &
     let mut reply = Reply::new(StatusCode::OK, accept.content_type(), body);
     // A stored answer was charged when it was given.
     let charged = if settled.replayed { Credits::ZERO } else { answer.charged };
-    reply.header("x-charged", u8::from(charged > Credits::ZERO));
-    reply.header("x-credits-charged", charged);
+    reply.set(&X_CHARGED, u16::from(charged > Credits::ZERO));
+    reply.set(&X_CREDITS_CHARGED, charged.to_string());
     if let Some(balance) = answer.balance {
-        reply.header("x-credits-remaining", balance);
+        reply.set(&X_CREDITS_REMAINING, balance.to_string());
     }
     if settled.replayed {
         reply.header("x-idempotent-replay", "true");

@@ -9,7 +9,7 @@ use engine::outcome::{Outcome, Row};
 use engine::projection;
 use engine::settle::Settled;
 use engine::verify::{Question, Refusal, new_request_id, uuid_text, verify as answer_question};
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use wire::tencent::action::{Action, Elements};
 use wire::tencent::error::{ErrorCode, Fault};
 use wire::tencent::signature::{
@@ -21,6 +21,8 @@ use wire::{Element, Incoming, Language};
 use super::envelopes::Unopened;
 use super::{Bank, Core, Note, Server, finish, mismatch_detail};
 use crate::http::{BodyError, Received, Reply};
+
+static X_TC_REQUESTID: HeaderName = HeaderName::from_static("x-tc-requestid");
 
 /// Answers a request of this wire.
 pub async fn answer(core: &Core, incoming: &Incoming<'_>, received: &Received) -> Reply {
@@ -117,7 +119,7 @@ pub fn locked(incoming: &Incoming<'_>, language: wire::Language) -> Reply {
 
 fn reply(incoming: &Incoming<'_>, request: &str, body: Vec<u8>) -> Reply {
     let mut reply = Reply::new(StatusCode::OK, CONTENT_TYPE, body);
-    reply.header("x-tc-requestid", request);
+    reply.set(&X_TC_REQUESTID, request);
     if let Some(trace) = tencent::trace_id(incoming) {
         reply.header("x-tc-traceid", trace);
     }
