@@ -22,7 +22,7 @@ use crate::bulk::{Answers, Bulk, BulkDraft, JobId, Unsettled};
 use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId, Numbered};
 use crate::erase::ErasureStep;
 use crate::ledger::{
-    Answer, Block, Credits, Draft, Entry, IdempotencyRef, Pending, Side, Uncovered, encoded,
+    Answer, Block, Credits, Draft, Entry, IdempotencyRef, Pending, Side, SideRows, Uncovered, encoded,
 };
 use crate::limit::Limiter;
 use crate::node::told;
@@ -732,9 +732,9 @@ impl Writer {
         }
         let mut sides = vec![Side::default(); entries.len()];
         let committed = loop {
-            let mut batch = Batch::new(&self.tree);
+            let mut batch = Batch::new(&self.tree, entries.len());
             for ((entry, _), side) in entries.iter().zip(&mut sides) {
-                batch.block.push(entry, side, &mut batch.tree);
+                batch.add(entry, side);
             }
             let may_write = self.may_write().map_err(|_| Uncommitted::Failed);
             let sides: Vec<&Side> = sides.iter().collect();
@@ -767,16 +767,16 @@ impl Writer {
         let is_durable = loop {
             let may_write = self.may_write().is_ok();
             let mut questions = if may_write { self.decide(drafts) } else { refused(drafts) };
-            let mut batch = Batch::new(&self.tree);
+            let mut batch = Batch::new(&self.tree, questions.len());
             for Question { draft, decided, .. } in &mut questions {
                 if let Ok(answer) = decided {
-                    batch.block.push(&Entry::Answer(answer.clone()), &mut draft.side, &mut batch.tree);
+                    batch.add(&Entry::Answer(answer.clone()), &mut draft.side);
                     let name = draft.side.idempotency.iter().map(|asked| asked.key);
                     batch.also_known_as.extend(name.flat_map(|name| draft.aliases(name)));
                 }
                 // Also when it is refused after all: it was paid for.
                 for (bought, side) in &mut draft.bought {
-                    batch.block.push(&Entry::Bought(bought.clone()), side, &mut batch.tree);
+                    batch.add(&Entry::Bought(bought.clone()), side);
                 }
             }
             let sides: Vec<&Side> = questions.iter().flat_map(Question::sides).collect();
@@ -963,8 +963,8 @@ impl Writer {
         if let Some(answers) = &side.bulk {
             bulk.digest = crate::bulk::digest(&answers.opening, &bulk.digest, &answers.answers);
         }
-        let mut batch = Batch::new(&self.tree);
-        batch.block.push(&Entry::Bulk(bulk.clone()), &mut side, &mut batch.tree);
+        let mut batch = Batch::new(&self.tree, 1);
+        batch.add(&Entry::Bulk(bulk.clone()), &mut side);
         batch.rows = Some((bulk.job, bulk.first_row, bulk.rows));
         self.commit(batch, &[&side], false).map(|()| bulk)
     }
@@ -975,6 +975,7 @@ impl Writer {
         let commit = Commit {
             block: &batch.block,
             sides,
+            side_rows: &batch.side_rows,
             tree: &batch.tree,
             also_known_as: &batch.also_known_as,
             checkpoint: checkpoint.as_ref(),
@@ -1176,6 +1177,7 @@ impl Work {
 /// What one commit will make durable, and the tree after it.
 struct Batch {
     block: Block,
+    side_rows: SideRows,
     tree: Frontier,
     /// See [`Commit::also_known_as`].
     also_known_as: Vec<(KeyedRef, IdempotencyRef)>,
@@ -1184,13 +1186,18 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(tree: &Frontier) -> Batch {
+    fn new(tree: &Frontier, entries: usize) -> Batch {
         Batch {
-            block: Block { first_leaf: tree.size(), entries: Vec::new() },
+            block: Block::new(tree.size(), entries),
+            side_rows: SideRows::with_room_for(entries),
             tree: tree.clone(),
             also_known_as: Vec::new(),
             rows: None,
         }
+    }
+
+    fn add(&mut self, entry: &Entry, side: &mut Side) {
+        self.block.push(entry, side, &mut self.tree, &mut self.side_rows);
     }
 }
 
