@@ -13,7 +13,7 @@ use engine::subject::{Date, ParseOptions, Subject};
 pub fn block(bytes: &[u8]) {
     if let Ok(block) = Block::from_bytes(bytes) {
         let _ = block.decoded();
-        let again = Block::from_bytes(&block.to_bytes()).map(|again| again == block);
+        let again = Block::from_bytes(block.as_bytes()).map(|again| again == block);
         assert!(again.is_ok_and(|same| same), "a block is written as it was read");
     }
     let _ = Entry::from_bytes(bytes);

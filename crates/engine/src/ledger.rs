@@ -7,20 +7,21 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Frontier, Hash};
-use crate::caller::{Action, Application, ApplicationId, CallerId, Credential, CredentialId, Numbered, Wire};
+use crate::caller::{Action, Application, ApplicationId, Credential, CredentialId, Numbered, Wire};
 use crate::claim::Masks;
 use crate::clock::Millis;
-use crate::limit::{AttemptPolicy, AttemptRefs, Attempts, COUNTER_BYTES};
+use crate::limit::{AttemptPolicy, AttemptRefs, Attempts, COUNTER_BYTES, Counter};
 use crate::operator::{Act, By};
 use crate::outcome::{Class, Outcome, Reason, Row};
 use crate::spending::{Asking, Billed, Bought, Spending, SumOf};
 use crate::store::{Purse, PurseId, Slice};
 use crate::subject::NameClass;
-use crate::vault::{KeyedRef, nonce};
+use crate::vault::{KeyedRef, nonce, wipe};
 
 pub use crate::bulk::{Bulk, BulkSide, BulkSum, JobId};
 
@@ -246,14 +247,10 @@ pub struct IdempotencyRef {
     pub until_ms: Millis,
 }
 
-/// All entries of one commit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Block {
-    /// Number of leaves before this block.
-    pub first_leaf: u64,
-    /// Commitment to the side row, then the entry as postcard bytes.
-    pub entries: Vec<(Hash, Vec<u8>)>,
-}
+/// All entries of one commit, in the bytes that are stored: version and number of leaves before it; then of each entry
+/// the commitment to its side row, its length, and the entry as postcard bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block(Vec<u8>);
 
 /// Version byte in front of a block's bytes.
 pub const BLOCK_VERSION: u8 = 1;
@@ -270,39 +267,127 @@ pub enum BlockError {
     /// A block without its version byte.
     #[error("the block is empty")]
     Empty,
+    /// Its entries do not end where it ends.
+    #[error("the block is cut off")]
+    Cut,
 }
 
+/// Bytes before the first entry.
+const HEAD_BYTES: usize = 1 + size_of::<u64>();
+
 impl Block {
-    /// The bytes that are stored.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let bytes: usize =
-            self.entries.iter().map(|(commitment, entry)| commitment.len() + 5 + entry.len()).sum();
-        let mut block = Vec::with_capacity(64 + bytes);
-        block.push(BLOCK_VERSION);
-        encoded_after(block, self)
+    /// A block that follows so many leaves, with room for about so many entries.
+    pub fn new(first_leaf: u64, entries: usize) -> Block {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + entries * USUAL_BYTES);
+        bytes.push(BLOCK_VERSION);
+        bytes.extend(first_leaf.to_le_bytes());
+        Block(bytes)
     }
 
-    /// Reads what [`Block::to_bytes`] wrote.
+    /// The bytes that are stored.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Reads what [`Block::as_bytes`] gave.
     pub fn from_bytes(bytes: &[u8]) -> Result<Block, BlockError> {
-        match bytes.split_first() {
+        match bytes.first() {
             None => Err(BlockError::Empty),
-            Some((&BLOCK_VERSION, rest)) => Ok(postcard::from_bytes(rest)?),
-            Some((&version, _)) => Err(BlockError::Version(version)),
+            Some(&BLOCK_VERSION) => {
+                let mut rest = bytes.get(HEAD_BYTES..).ok_or(BlockError::Cut)?;
+                while !rest.is_empty() {
+                    (_, _, rest) = first_entry(rest).ok_or(BlockError::Cut)?;
+                }
+                Ok(Block(bytes.to_vec()))
+            }
+            Some(&version) => Err(BlockError::Version(version)),
         }
+    }
+
+    /// Number of leaves before this block.
+    pub fn first_leaf(&self) -> u64 {
+        self.0.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// Of each entry the commitment to its side row, and its bytes.
+    pub fn entries(&self) -> impl Iterator<Item = (&Hash, &[u8])> + Clone {
+        let mut rest = self.0.get(HEAD_BYTES..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (commitment, entry, behind) = first_entry(rest)?;
+            rest = behind;
+            Some((commitment, entry))
+        })
     }
 
     /// The entries, decoded.
     pub fn decoded(&self) -> Result<Vec<Entry>, BlockError> {
-        self.entries.iter().map(|(_, bytes)| Entry::from_bytes(bytes)).collect()
+        self.entries().map(|(_, bytes)| Entry::from_bytes(bytes)).collect()
     }
 
-    /// Adds an entry and its leaf.
-    pub fn push(&mut self, entry: &Entry, side: &mut Side, tree: &mut Frontier) {
+    /// Adds an entry and its leaf, and to `sides` its side row.
+    pub fn push(&mut self, entry: &Entry, side: &mut Side, tree: &mut Frontier, sides: &mut SideRows) {
         side.salt = nonce();
-        let commitment = audit::commitment(&side.salt, &encoded(side));
-        let bytes = encoded(entry);
-        tree.push(audit::leaf(&commitment, &bytes));
-        self.entries.push((commitment, bytes));
+        let commitment = audit::commitment(&side.salt, sides.push(side));
+        let bytes = &mut self.0;
+        bytes.extend_from_slice(&commitment);
+        let length_at = bytes.len();
+        bytes.extend([0; LENGTH_BYTES]);
+        encode_behind(bytes, entry);
+        let (before, written) = bytes.split_at_mut(length_at + LENGTH_BYTES);
+        before[length_at..].copy_from_slice(&(written.len() as u32).to_le_bytes());
+        tree.push(audit::leaf(&commitment, written));
+    }
+}
+
+/// Bytes that say how long an entry is.
+const LENGTH_BYTES: usize = size_of::<u32>();
+
+/// Commitment and entry, and what is behind them.
+fn first_entry(bytes: &[u8]) -> Option<(&Hash, &[u8], &[u8])> {
+    let (commitment, rest) = bytes.split_first_chunk()?;
+    let (length, rest) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+    let (entry, behind) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    Some((commitment, entry, behind))
+}
+
+/// The side rows of a block as they are sealed: what postcard makes of the list of them, each being there. Encoded once,
+/// for the commitment and for sealing; wiped.
+#[derive(Default)]
+pub struct SideRows {
+    rows: u64,
+    bytes: Vec<u8>,
+}
+
+impl SideRows {
+    /// Room for about so many.
+    pub fn with_room_for(rows: usize) -> SideRows {
+        SideRows { rows: 0, bytes: Vec::with_capacity(2 * USUAL_BYTES * rows) }
+    }
+
+    /// Adds one; gives its bytes.
+    fn push(&mut self, side: &Side) -> &[u8] {
+        const IS_THERE: u8 = 1;
+        self.rows += 1;
+        self.bytes.push(IS_THERE);
+        let begin = self.bytes.len();
+        encode_behind(&mut self.bytes, side);
+        &self.bytes[begin..]
+    }
+
+    /// What becomes of the list where it is sealed.
+    pub(crate) fn sealed(&self, seal: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
+        let mut plain = Vec::with_capacity(16 + self.bytes.len());
+        encode_behind(&mut plain, &self.rows);
+        plain.extend_from_slice(&self.bytes);
+        let sealed = seal(&plain);
+        wipe(&mut plain);
+        sealed
+    }
+}
+
+impl Drop for SideRows {
+    fn drop(&mut self) {
+        wipe(&mut self.bytes);
     }
 }
 
@@ -316,21 +401,23 @@ const USUAL_BYTES: usize = 256;
 
 /// Postcard bytes of plain data.
 pub(crate) fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    encoded_after(Vec::with_capacity(USUAL_BYTES), value)
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    encode_behind(&mut bytes, value);
+    bytes
 }
 
-/// The same after what is there already.
-fn encoded_after<T: Serialize + ?Sized>(bytes: Vec<u8>, value: &T) -> Vec<u8> {
+/// The same behind what is there already.
+fn encode_behind<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
     #[expect(clippy::expect_used, reason = "plain data of known length goes into a growing vector")]
-    postcard::serialize_with_flavor(value, Growing(bytes)).expect("plain data can be encoded")
+    postcard::serialize_with_flavor(value, Growing(bytes)).expect("plain data can be encoded");
 }
 
 /// Where postcard writes to. Its own vectors begin empty, or grow byte by byte: most of what is encoded are
 /// hashes, which come a byte at a time.
-struct Growing(Vec<u8>);
+struct Growing<'a>(&'a mut Vec<u8>);
 
-impl postcard::ser_flavors::Flavor for Growing {
-    type Output = Vec<u8>;
+impl postcard::ser_flavors::Flavor for Growing<'_> {
+    type Output = ();
 
     #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
@@ -344,8 +431,8 @@ impl postcard::ser_flavors::Flavor for Growing {
         Ok(())
     }
 
-    fn finalize(self) -> postcard::Result<Vec<u8>> {
-        Ok(self.0)
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -727,7 +814,10 @@ impl Books {
     /// Adds an entry, when it is settled and again when it is replayed after a restart.
     pub fn apply(&mut self, entry: &Entry, side: &Side) {
         match entry {
-            Entry::Answer(answer) => self.answered(answer, side),
+            Entry::Answer(answer) => {
+                self.count(answer);
+                self.remember(entry, side);
+            }
             // The database has them already, and nodes take from there.
             Entry::Grant { .. } if self.is_shared => {}
             Entry::Payment { reference, .. } if self.is_shared => {
@@ -753,7 +843,7 @@ impl Books {
         }
     }
 
-    fn answered(&mut self, answer: &Answer, side: &Side) {
+    fn count(&mut self, answer: &Answer) {
         self.totals.answers += 1;
         self.totals.charges += u64::from(answer.charged > Credits::ZERO);
         self.totals.charged.0 += answer.charged.0;
@@ -763,13 +853,17 @@ impl Books {
         if answer.charged > Credits::ZERO {
             self.credentials.entry(answer.credential).or_default().charged.0 += answer.charged.0;
         }
-        self.remember_answer(answer, side);
     }
 
     /// Takes from an entry what is remembered for a day or less; its sums are counted already.
     pub fn remember(&mut self, entry: &Entry, side: &Side) {
         match entry {
-            Entry::Answer(answer) => self.remember_answer(answer, side),
+            Entry::Answer(answer) => {
+                if let Some(refs) = &side.attempts {
+                    self.attempts.settle(refs, answer.outcome);
+                }
+                self.remember_answer(answer, side);
+            }
             Entry::Grant { .. } | Entry::Erased { .. } | Entry::Operator { .. } | Entry::Payment { .. } => {}
             Entry::Asking(_) | Entry::Bought(_) | Entry::Billed(_) | Entry::Seen { .. } => {}
             Entry::Bulk(_) => self.remember_bulk(side),
@@ -803,9 +897,6 @@ impl Books {
     }
 
     fn remember_answer(&mut self, answer: &Answer, side: &Side) {
-        if let Some(refs) = &side.attempts {
-            self.attempts.settle(refs, answer.outcome);
-        }
         match &side.idempotency {
             // Whoever asks again finds it in the database, at any node.
             Some(idempotency) if self.is_shared => self.memory.forget(&idempotency.key),
@@ -867,6 +958,7 @@ impl Books {
             }
             None => None,
         };
+        let elapsed = pending.began.saturating_duration_since(draft.began);
         Ok(Answer {
             request: draft.request,
             at_ms: now,
@@ -879,7 +971,7 @@ impl Books {
             name_class: draft.name_class,
             charged,
             balance: before.map(|before| Credits(before.0 - charged.0 + elsewhere.0)),
-            elapsed_us: u32::try_from(draft.began.elapsed().as_micros()).unwrap_or(u32::MAX),
+            elapsed_us: u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX),
             purpose: draft.purpose.clone(),
             reasons: draft.reasons.clone(),
             attempts_left,
@@ -898,11 +990,16 @@ impl Books {
     pub fn settle(&mut self, draft: &Draft, durable: Option<&Answer>) {
         self.release(&draft.application, draft.price);
         self.release_limit(draft.credential, draft.price);
-        if let Some((refs, policy)) = &draft.attempts {
-            self.attempts.release(refs, policy);
+        match (&draft.attempts, durable) {
+            (Some((refs, policy)), Some(answer)) => self.attempts.settle_held(refs, policy, answer.outcome),
+            (Some((refs, policy)), None) => self.attempts.release(refs, policy),
+            (None, _) => {}
         }
         match (durable, &draft.side.idempotency) {
-            (Some(answer), _) => self.answered(answer, &draft.side),
+            (Some(answer), _) => {
+                self.count(answer);
+                self.remember_answer(answer, &draft.side);
+            }
             (None, Some(asked)) => self.memory.forget(&asked.key),
             (None, None) => {}
         }
@@ -910,11 +1007,23 @@ impl Books {
 }
 
 /// What the questions of a block that is not durable yet come to, over the books.
-#[derive(Default)]
 pub struct Pending {
+    /// When the block was begun: to look at the clock for each question takes as long as to count it.
+    began: Instant,
     charged: Numbered<ApplicationId, Credits>,
     credentials: Numbered<CredentialId, Credits>,
-    runs: HashMap<(CallerId, KeyedRef), u32>,
+    runs: Numbered<Counter, u32>,
+}
+
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending {
+            began: Instant::now(),
+            charged: Numbered::default(),
+            credentials: Numbered::default(),
+            runs: Numbered::default(),
+        }
+    }
 }
 
 impl Pending {
@@ -928,9 +1037,8 @@ impl Pending {
 
     /// Mismatches in a row of a pair of caller and card; `None` when its day is over.
     pub(crate) fn run(&self, attempts: &Attempts, refs: &AttemptRefs) -> Option<u32> {
-        let pending = self.runs.get(&(refs.caller, refs.card)).copied();
         let run = attempts.run(refs)?;
-        Some(pending.unwrap_or(run))
+        Some(self.runs.get(&refs.run()).copied().unwrap_or(run))
     }
 
     /// `of_balance`: what of `charged` a balance pays.
@@ -951,7 +1059,7 @@ impl Pending {
             (Outcome::Pass, Some(_)) => 0,
             _ => return,
         };
-        self.runs.insert((refs.caller, refs.card), run);
+        self.runs.insert(refs.run(), run);
     }
 }
 
@@ -1127,6 +1235,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::CallerId;
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -1424,15 +1533,22 @@ mod tests {
 
         #[test]
         fn a_block_reads_back(count in 0usize..20) {
-            let mut block = Block { first_leaf: 3, ..Block::default() };
+            let (mut block, mut sides) = (Block::new(3, count), SideRows::default());
             let mut tree = Frontier::default();
+            let mut pushed = Vec::new();
             for at in 0..count {
                 let entry = Entry::SandboxReset { at_ms: at as i64 };
-                block.push(&entry, &mut Side::default(), &mut tree);
+                let mut side = Side { consent: Some("c".repeat(at)), ..Side::default() };
+                block.push(&entry, &mut side, &mut tree, &mut sides);
+                pushed.push(side);
             }
-            let read = Block::from_bytes(&block.to_bytes()).unwrap();
+            let read = Block::from_bytes(block.as_bytes()).unwrap();
             prop_assert_eq!(&read, &block);
-            prop_assert_eq!(read.decoded().unwrap().len(), count);
+            prop_assert_eq!((read.first_leaf(), read.decoded().unwrap().len()), (3, count));
+            let read_sides: Vec<Option<Side>> = postcard::from_bytes(&sides.sealed(<[u8]>::to_vec)).unwrap();
+            let read_sides: Vec<Side> = read_sides.into_iter().flatten().collect();
+            prop_assert_eq!(&read_sides, &pushed);
+            prop_assert!(read.entries().zip(&pushed).all(|((commitment, _), side)| side_matches(side, commitment)));
         }
     }
 }

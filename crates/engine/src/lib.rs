@@ -725,17 +725,18 @@ impl Engine {
             Element::Id => id,
             Element::Mobile => mobile,
         };
+        let card_ref = value(0, card);
         Ok(AttemptRefs {
             day: today,
             caller,
             values: [
-                value(0, card.filter(|_| policy.count_card)),
+                card_ref.filter(|_| policy.count_card),
                 value(1, name.filter(|_| policy.count_name)),
                 value(2, id.filter(|_| policy.count_id)),
                 value(3, mobile.filter(|_| policy.count_mobile)),
             ],
             card: cmac.mac(&[&[0x80 | action as u8], found_by.unwrap_or_default()]),
-            across: value(0, card.filter(|_| action.is_about_holder())),
+            across: card_ref.filter(|_| action.is_about_holder()),
         })
     }
 

@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caller::{Action, ApplicationId, CallerId};
+use crate::caller::{Action, ApplicationId, CallerId, Numbered};
 use crate::clock::Millis;
 use crate::outcome::{Class, Outcome};
 use crate::vault::KeyedRef;
@@ -106,28 +107,39 @@ impl AttemptRefs {
 
     /// The pair of caller and element whose mismatches in a row are counted.
     pub(crate) fn pair(&self) -> [u8; COUNTER_BYTES] {
-        pair(self.caller, self.card)
+        self.run().bytes()
+    }
+
+    /// The same as a counter.
+    pub(crate) fn run(&self) -> Counter {
+        Counter { caller: self.caller, field: u8::MAX, value: self.card }
     }
 }
 
-fn pair(caller: CallerId, value: KeyedRef) -> [u8; COUNTER_BYTES] {
-    Counter { caller: Some(caller), field: u8::MAX, value }.bytes()
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Counter {
-    /// `None`: across callers.
-    caller: Option<CallerId>,
+/// Whose value is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counter {
+    caller: CallerId,
     field: u8,
     value: KeyedRef,
 }
 
+impl Hash for Counter {
+    /// The value is a hash under the key of the day: nobody can choose it so that counters collide.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.value;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        state.write_u32(self.caller.0);
+    }
+}
+
+/// In place of a caller: across callers. No caller has that number.
+const ALL_CALLERS: CallerId = CallerId(u32::MAX);
+
 impl Counter {
     fn bytes(self) -> [u8; COUNTER_BYTES] {
         let mut bytes = [0; COUNTER_BYTES];
-        // No caller has that number.
-        let caller = self.caller.map_or(u32::MAX, |caller| caller.0);
-        bytes[..4].copy_from_slice(&caller.to_be_bytes());
+        bytes[..4].copy_from_slice(&self.caller.0.to_be_bytes());
         bytes[4] = self.field;
         bytes[5..].copy_from_slice(&self.value);
         bytes
@@ -145,8 +157,8 @@ struct Count {
 #[cfg_attr(test, derive(Clone, Debug, PartialEq))]
 pub struct Attempts {
     day: u32,
-    counts: HashMap<Counter, Count>,
-    mismatches: HashMap<(CallerId, KeyedRef), Run>,
+    counts: Numbered<Counter, Count>,
+    mismatches: Numbered<Counter, Run>,
     /// Questions that were settled, to tell what was known when.
     settled: u64,
 }
@@ -201,7 +213,7 @@ impl Attempts {
     /// when a question is settled, because questions under way at the same time can each still look
     /// innocent.
     pub fn run(&self, refs: &AttemptRefs) -> Option<u32> {
-        let run = self.mismatches.get(&(refs.caller, refs.card)).map_or(0, |run| run.length);
+        let run = self.mismatches.get(&refs.run()).map_or(0, |run| run.length);
         (refs.day == self.day).then_some(run)
     }
 
@@ -230,15 +242,35 @@ impl Attempts {
         for counter in all_counters(refs) {
             self.counts.entry(counter).or_default().settled += 1;
         }
-        let pair = (refs.caller, refs.card);
+        self.count_run(refs, outcome);
+    }
+
+    /// Counts an answered question that [`Attempts::hold`] took an attempt for: [`Attempts::release`] and
+    /// [`Attempts::settle`] in one.
+    pub fn settle_held(&mut self, refs: &AttemptRefs, policy: &AttemptPolicy, outcome: Outcome) {
+        if refs.day != self.day || !is_counted(outcome) {
+            self.release(refs, policy);
+            return self.settle(refs, outcome);
+        }
+        let (value, card) =
+            (u32::from(on(policy.per_value).is_some()), u32::from(on(policy.per_card).is_some()));
+        for counter in all_counters(refs) {
+            let count = self.counts.entry(counter).or_default();
+            count.settled += 1;
+            count.held = count.held.saturating_sub(if counter.caller == ALL_CALLERS { card } else { value });
+        }
+        self.count_run(refs, outcome);
+    }
+
+    fn count_run(&mut self, refs: &AttemptRefs, outcome: Outcome) {
         self.settled += 1;
         match outcome {
             Outcome::HolderMismatch => {
-                let run = self.mismatches.entry(pair).or_default();
+                let run = self.mismatches.entry(refs.run()).or_default();
                 *run = Run { length: run.length + 1, changed: self.settled };
             }
             Outcome::Pass => {
-                if let Some(run) = self.mismatches.get_mut(&pair) {
+                if let Some(run) = self.mismatches.get_mut(&refs.run()) {
                     *run = Run { length: 0, changed: self.settled };
                 }
             }
@@ -249,8 +281,7 @@ impl Attempts {
     /// Day, counters and how far each is, as nodes share them.
     pub(crate) fn to_share(&self) -> (u32, Vec<([u8; COUNTER_BYTES], i64)>) {
         let counts = self.counts.iter().map(|(counter, count)| (counter.bytes(), i64::from(count.settled)));
-        let runs = self.mismatches.iter();
-        let runs = runs.map(|(&(caller, value), run)| (pair(caller, value), i64::from(run.length)));
+        let runs = self.mismatches.iter().map(|(pair, run)| (pair.bytes(), i64::from(run.length)));
         (self.day, counts.chain(runs).filter(|(_, count)| *count > 0).collect())
     }
 
@@ -277,7 +308,7 @@ impl Attempts {
         if refs.day < self.day {
             return Ok(());
         }
-        let pair = (refs.caller, refs.card);
+        let pair = refs.run();
         let known = self.mismatches.get(&pair).copied().unwrap_or_default();
         if known.changed <= asked {
             let length = u32::try_from(run).unwrap_or(0);
@@ -344,14 +375,14 @@ fn is_counted(outcome: Outcome) -> bool {
 pub struct UsedUp;
 
 fn across(refs: &AttemptRefs) -> Option<Counter> {
-    Some(Counter { caller: None, field: 0, value: refs.across? })
+    Some(Counter { caller: ALL_CALLERS, field: 0, value: refs.across? })
 }
 
 /// Whatever the policy looks at.
 fn all_counters(refs: &AttemptRefs) -> impl Iterator<Item = Counter> + '_ {
     let values = refs.values.iter().enumerate();
     let own = values.filter_map(|(field, value)| {
-        Some(Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? })
+        Some(Counter { caller: refs.caller, field: field as u8, value: (*value)? })
     });
     own.chain(across(refs))
 }
@@ -363,7 +394,7 @@ fn counters<'a>(
     let per_value = on(policy.per_value);
     let values = refs.values.iter().enumerate();
     let own = values.filter_map(move |(field, value)| {
-        let counter = Counter { caller: Some(refs.caller), field: field as u8, value: (*value)? };
+        let counter = Counter { caller: refs.caller, field: field as u8, value: (*value)? };
         Some((counter, per_value?))
     });
     own.chain(across(refs).zip(on(policy.per_card)))
@@ -570,6 +601,32 @@ mod tests {
         let mut attempts = Attempts::default();
         for _ in 0..20 {
             assert_eq!(ask(&mut attempts, &refs(1, 7, 1), Outcome::SourceBusy), Ok(()));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_held_is_settled_as_if_it_was_released_first(
+            asked in proptest::collection::vec((1u32..3, 0u8..3, 1u32..3, 0usize..28), 1..40),
+            per_card: Option<bool>,
+            per_value: Option<bool>,
+        ) {
+            // On, off by 0, or not set.
+            let limit = |is_on: Option<bool>| is_on.map(|on| if on { 1000 } else { 0 });
+            let policy = AttemptPolicy { per_card: limit(per_card), per_value: limit(per_value), ..POLICY };
+            let (mut apart, mut at_once) = (Attempts::default(), Attempts::default());
+            for attempts in [&mut apart, &mut at_once] {
+                asked.iter().for_each(|(caller, card, day, _)| {
+                    let _ = attempts.hold(&refs(*caller, *card, *day), &policy);
+                });
+            }
+            for (caller, card, day, outcome) in &asked {
+                let (refs, outcome) = (refs(*caller, *card, *day), Outcome::ALL[*outcome]);
+                apart.release(&refs, &policy);
+                apart.settle(&refs, outcome);
+                at_once.settle_held(&refs, &policy, outcome);
+                proptest::prop_assert_eq!(&apart, &at_once);
+            }
         }
     }
 

@@ -22,7 +22,7 @@ use crate::bulk::{Answers, Bulk, BulkDraft, JobId, Unsettled};
 use crate::caller::{Application, ApplicationId, Caller, Credential, CredentialId, Numbered};
 use crate::erase::ErasureStep;
 use crate::ledger::{
-    Answer, Block, Credits, Draft, Entry, IdempotencyRef, Pending, Side, Uncovered, encoded,
+    Answer, Block, Credits, Draft, Entry, IdempotencyRef, Pending, Side, SideRows, Uncovered, encoded,
 };
 use crate::limit::Limiter;
 use crate::node::told;
@@ -115,7 +115,7 @@ type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 #[derive(Default)]
 struct Waiting {
-    drafts: Vec<(Ticket, Draft)>,
+    questions: Vec<Question>,
     entries: Vec<(Entry, Done)>,
     changes: Vec<(Change, Done)>,
     bulks: VecDeque<(BulkDraft, BulkDone)>,
@@ -152,10 +152,10 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, drafts: &mut Vec<(Ticket, Draft)>) {
-        if !drafts.is_empty() {
+    fn push(&self, questions: &mut Vec<Question>) {
+        if !questions.is_empty() {
             let mut waiting = self.lock();
-            waiting.drafts.append(drafts);
+            waiting.questions.append(questions);
             self.ring(waiting);
         }
     }
@@ -326,7 +326,7 @@ pub struct Desk {
     next: Cell<u64>,
     awaited: RefCell<Numbered<u64, Awaited>>,
     /// Handed over in this turn of the core's loop, and not yet with the writer.
-    outbox: RefCell<Vec<(Ticket, Draft)>>,
+    outbox: RefCell<Vec<Question>>,
     carrier: RefCell<Option<Waker>>,
     lateness: RefCell<Lateness>,
     /// Sends questions to providers.
@@ -420,7 +420,7 @@ impl Desk {
     pub(crate) fn hand_over(&self, draft: Draft) -> Ticket {
         let ticket = self.ticket();
         self.engine.queue.under_way.fetch_add(1, Ordering::Relaxed);
-        self.outbox.borrow_mut().push((ticket, draft));
+        self.outbox.borrow_mut().push(Question::new(ticket, draft));
         if let Some(carrier) = self.carrier.borrow_mut().take() {
             carrier.wake();
         }
@@ -529,7 +529,7 @@ impl Writer {
             self.change(work.changes);
             self.record(work.entries);
             let due = signed_at.elapsed() >= CHECKPOINT_EVERY;
-            let settled = self.settle(work.drafts, due);
+            let settled = self.settle(work.questions, due);
             if let Some((draft, done)) = work.bulk {
                 // Whoever asked may have gone; it is settled all the same.
                 let _ = done.send(self.settle_bulk(draft));
@@ -701,10 +701,10 @@ impl Writer {
             waiting = queue.bell.wait_timeout(waiting, at_most).unwrap_or_else(PoisonError::into_inner).0;
             waiting.asleep = false;
         }
-        let taken = waiting.drafts.len().min(BLOCK_ENTRIES_MAX);
-        let rest = waiting.drafts.split_off(taken);
+        let taken = waiting.questions.len().min(BLOCK_ENTRIES_MAX);
+        let rest = waiting.questions.split_off(taken);
         Work {
-            drafts: std::mem::replace(&mut waiting.drafts, rest),
+            questions: std::mem::replace(&mut waiting.questions, rest),
             entries: std::mem::take(&mut waiting.entries),
             changes: std::mem::take(&mut waiting.changes),
             // One at a time: those who wait for one answer come in between.
@@ -732,9 +732,9 @@ impl Writer {
         }
         let mut sides = vec![Side::default(); entries.len()];
         let committed = loop {
-            let mut batch = Batch::new(&self.tree);
+            let mut batch = Batch::new(&self.tree, entries.len());
             for ((entry, _), side) in entries.iter().zip(&mut sides) {
-                batch.block.push(entry, side, &mut batch.tree);
+                batch.add(entry, side);
             }
             let may_write = self.may_write().map_err(|_| Uncommitted::Failed);
             let sides: Vec<&Side> = sides.iter().collect();
@@ -758,25 +758,28 @@ impl Writer {
     }
 
     /// One block of answers: decide, commit, count, then tell everybody. Gives whether it was committed.
-    fn settle(&mut self, drafts: Vec<(Ticket, Draft)>, sign: bool) -> bool {
-        if drafts.is_empty() {
+    fn settle(&mut self, mut questions: Vec<Question>, sign: bool) -> bool {
+        if questions.is_empty() {
             return false;
         }
-        let handed_over = drafts.len();
-        let mut drafts = drafts;
+        let handed_over = questions.len();
         let is_durable = loop {
             let may_write = self.may_write().is_ok();
-            let mut questions = if may_write { self.decide(drafts) } else { refused(drafts) };
-            let mut batch = Batch::new(&self.tree);
+            if may_write {
+                self.decide(&mut questions);
+            } else {
+                questions.iter_mut().for_each(|question| question.decided = Err(Refusal::Stopped));
+            }
+            let mut batch = Batch::new(&self.tree, questions.len());
             for Question { draft, decided, .. } in &mut questions {
                 if let Ok(answer) = decided {
-                    batch.block.push(&Entry::Answer(answer.clone()), &mut draft.side, &mut batch.tree);
+                    batch.add(&Entry::Answer(answer.clone()), &mut draft.side);
                     let name = draft.side.idempotency.iter().map(|asked| asked.key);
                     batch.also_known_as.extend(name.flat_map(|name| draft.aliases(name)));
                 }
                 // Also when it is refused after all: it was paid for.
                 for (bought, side) in &mut draft.bought {
-                    batch.block.push(&Entry::Bought(bought.clone()), side, &mut batch.tree);
+                    batch.add(&Entry::Bought(bought.clone()), side);
                 }
             }
             let sides: Vec<&Side> = questions.iter().flat_map(Question::sides).collect();
@@ -786,14 +789,14 @@ impl Writer {
                 Err(Uncommitted::Failed)
             };
             match committed {
-                Err(Uncommitted::Answered) => drafts = self.tell_answered(questions),
-                Err(Uncommitted::Recounted) => drafts = again(questions),
+                Err(Uncommitted::Answered) => questions = self.tell_answered(questions),
+                Err(Uncommitted::Recounted) => {}
                 committed => {
                     self.tell(questions, committed.is_ok());
                     break committed.is_ok();
                 }
             }
-            if drafts.is_empty() {
+            if questions.is_empty() {
                 break false;
             }
         };
@@ -803,7 +806,7 @@ impl Writer {
 
     /// Other nodes were first with some of these: they get the stored answers, and the others are decided
     /// again.
-    fn tell_answered(&mut self, questions: Vec<Question>) -> Vec<(Ticket, Draft)> {
+    fn tell_answered(&mut self, questions: Vec<Question>) -> Vec<Question> {
         let keys: Vec<KeyedRef> =
             questions.iter().flat_map(|question| question.draft.known_as()).map(|asked| asked.key).collect();
         let known = match self.file.answered(&keys, self.engine.clock.now_ms()) {
@@ -823,7 +826,7 @@ impl Writer {
                 .known_as()
                 .find_map(|asked| known.iter().find(|stored| stored.key == asked.key).zip(Some(*asked)));
             let Some((stored, asked)) = stored else {
-                rest.push((question.ticket, question.draft));
+                rest.push(question);
                 continue;
             };
             let settlement = match stored.payload == asked.payload {
@@ -849,37 +852,37 @@ impl Writer {
         rest
     }
 
-    fn decide(&self, drafts: Vec<(Ticket, Draft)>) -> Vec<Question> {
+    fn decide(&self, questions: &mut [Question]) {
         let now = self.engine.clock.now_ms();
         let mut pending = Pending::default();
         let books = self.engine.books();
-        let decide = |(ticket, mut draft): (Ticket, Draft)| {
-            let decided = books.decide(&mut pending, &mut draft, now).map_err(Refusal::from);
-            Question { ticket, draft, decided }
-        };
-        drafts.into_iter().map(decide).collect()
+        for Question { draft, decided, .. } in questions {
+            *decided = books.decide(&mut pending, draft, now).map_err(Refusal::from);
+        }
     }
 
     /// Gives back what was held, counts what is durable, and tells everybody who waits, also those who
     /// joined a question under way.
-    fn tell(&self, questions: Vec<Question>, durable: bool) {
+    fn tell(&self, mut questions: Vec<Question>, durable: bool) {
         let mut told = Vec::with_capacity(questions.len());
         let mut books = self.engine.books();
-        for Question { ticket, draft, decided } in questions {
-            let settlement = match decided {
+        for Question { ticket, draft, decided } in &mut questions {
+            let settlement = match std::mem::replace(decided, Err(Refusal::Stopped)) {
                 Ok(_) if !durable => Err(Refusal::Stopped),
                 decided => decided.map(|answer| Settled { answer, replayed: false, differs: None }),
             };
-            books.settle(&draft, settlement.as_ref().ok().map(|settled| &settled.answer));
+            books.settle(draft, settlement.as_ref().ok().map(|settled| &settled.answer));
             draft.bought.iter().filter(|_| durable).for_each(|(bought, _)| books.spending.bought(bought));
             if let Some(asked) = &draft.side.idempotency {
                 let twins = self.engine.post.twins_of(&asked.key).into_iter();
                 told.extend(twins.map(|twin| (twin, replayed(&settlement))));
             }
-            told.push((ticket, settlement));
+            told.push((*ticket, settlement));
         }
         drop(books);
         self.engine.post.deliver(told);
+        // Their memory is given back here, when nobody waits for the books or for this any more.
+        drop(questions);
     }
 
     /// One block with the answers of many rows: decide, commit, count.
@@ -963,8 +966,8 @@ impl Writer {
         if let Some(answers) = &side.bulk {
             bulk.digest = crate::bulk::digest(&answers.opening, &bulk.digest, &answers.answers);
         }
-        let mut batch = Batch::new(&self.tree);
-        batch.block.push(&Entry::Bulk(bulk.clone()), &mut side, &mut batch.tree);
+        let mut batch = Batch::new(&self.tree, 1);
+        batch.add(&Entry::Bulk(bulk.clone()), &mut side);
         batch.rows = Some((bulk.job, bulk.first_row, bulk.rows));
         self.commit(batch, &[&side], false).map(|()| bulk)
     }
@@ -975,6 +978,7 @@ impl Writer {
         let commit = Commit {
             block: &batch.block,
             sides,
+            side_rows: &batch.side_rows,
             tree: &batch.tree,
             also_known_as: &batch.also_known_as,
             checkpoint: checkpoint.as_ref(),
@@ -1154,7 +1158,7 @@ impl Writer {
 }
 
 struct Work {
-    drafts: Vec<(Ticket, Draft)>,
+    questions: Vec<Question>,
     entries: Vec<(Entry, Done)>,
     changes: Vec<(Change, Done)>,
     bulk: Option<(BulkDraft, BulkDone)>,
@@ -1163,19 +1167,23 @@ struct Work {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.drafts.is_empty() && self.entries.is_empty() && self.changes.is_empty() && self.bulks.is_empty()
+        self.questions.is_empty()
+            && self.entries.is_empty()
+            && self.changes.is_empty()
+            && self.bulks.is_empty()
     }
 }
 
 impl Work {
     fn is_idle(&self) -> bool {
-        self.drafts.is_empty() && self.entries.is_empty() && self.changes.is_empty() && self.bulk.is_none()
+        self.questions.is_empty() && self.entries.is_empty() && self.changes.is_empty() && self.bulk.is_none()
     }
 }
 
 /// What one commit will make durable, and the tree after it.
 struct Batch {
     block: Block,
+    side_rows: SideRows,
     tree: Frontier,
     /// See [`Commit::also_known_as`].
     also_known_as: Vec<(KeyedRef, IdempotencyRef)>,
@@ -1184,17 +1192,22 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(tree: &Frontier) -> Batch {
+    fn new(tree: &Frontier, entries: usize) -> Batch {
         Batch {
-            block: Block { first_leaf: tree.size(), entries: Vec::new() },
+            block: Block::new(tree.size(), entries),
+            side_rows: SideRows::with_room_for(entries),
             tree: tree.clone(),
             also_known_as: Vec::new(),
             rows: None,
         }
     }
+
+    fn add(&mut self, entry: &Entry, side: &mut Side) {
+        self.block.push(entry, side, &mut self.tree, &mut self.side_rows);
+    }
 }
 
-/// A question, and what is answered once that is durable.
+/// A question, and what is answered once that is durable. A large thing, and decided in its place.
 struct Question {
     ticket: Ticket,
     draft: Draft,
@@ -1202,20 +1215,15 @@ struct Question {
 }
 
 impl Question {
+    fn new(ticket: Ticket, draft: Draft) -> Question {
+        Question { ticket, draft, decided: Err(Refusal::Stopped) }
+    }
+
     /// What goes into the commit: of the answer nothing when it is refused, then of what was bought.
     fn sides(&self) -> impl Iterator<Item = &Side> {
         let answer = self.decided.is_ok().then_some(&self.draft.side);
         answer.into_iter().chain(self.draft.bought.iter().map(|(_, side)| side))
     }
-}
-
-fn refused(drafts: Vec<(Ticket, Draft)>) -> Vec<Question> {
-    let refuse = |(ticket, draft)| Question { ticket, draft, decided: Err(Refusal::Stopped) };
-    drafts.into_iter().map(refuse).collect()
-}
-
-fn again(questions: Vec<Question>) -> Vec<(Ticket, Draft)> {
-    questions.into_iter().map(|Question { ticket, draft, .. }| (ticket, draft)).collect()
 }
 
 impl From<Uncovered> for Refusal {
@@ -1240,7 +1248,7 @@ impl Engine {
     /// Hands over a question whose answer is expected already; see [`Desk::expect`].
     pub(crate) fn hand_over_late(&self, ticket: Ticket, draft: Draft) {
         self.queue.under_way.fetch_add(1, Ordering::Relaxed);
-        self.queue.push(&mut vec![(ticket, draft)]);
+        self.queue.push(&mut vec![Question::new(ticket, draft)]);
     }
 
     /// Tells whoever expects an answer that there will be none; nothing is recorded or charged.

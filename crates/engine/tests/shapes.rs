@@ -4,16 +4,21 @@
 mod shapes;
 
 use engine::audit::Frontier;
-use engine::ledger::{Block, Entry, Side};
+use engine::ledger::{Block, Entry, Side, SideRows};
 use proptest::prelude::*;
 
 fn block() -> Vec<u8> {
-    let (mut block, mut tree) = (Block::default(), Frontier::default());
+    let (mut block, mut tree, mut sides) = (Block::new(0, 10), Frontier::default(), SideRows::default());
     for at_ms in 0..5 {
-        block.push(&Entry::SandboxReset { at_ms }, &mut Side::default(), &mut tree);
-        block.push(&Entry::Erased { at_ms, records: 3, account: true }, &mut Side::default(), &mut tree);
+        block.push(&Entry::SandboxReset { at_ms }, &mut Side::default(), &mut tree, &mut sides);
+        block.push(
+            &Entry::Erased { at_ms, records: 3, account: true },
+            &mut Side::default(),
+            &mut tree,
+            &mut sides,
+        );
     }
-    block.to_bytes()
+    block.as_bytes().to_vec()
 }
 
 proptest! {

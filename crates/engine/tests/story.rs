@@ -628,7 +628,7 @@ fn usage_rows_follow_the_ledger(store: Store) {
     assert_eq!((rows[0].outcome.as_str(), rows[0].charged.as_str()), ("CARD_LOST", "1"));
     assert_eq!(rows[0].masks.as_ref().unwrap().card, "621700*********0012");
     assert!(running.engine.usage(Some(2), 10).unwrap().is_empty());
-    // All of them at once: rows are added many a statement, and the rest one by one.
+    // All of them at once: many are packed together.
     (0..70).for_each(|_| assert_eq!(outcome(ask(&running.engine, "16100000001", None)), Outcome::CardLost));
     running.stop();
     for file in ["usage.db", "usage.db-wal", "usage.db-shm"] {

@@ -20,8 +20,6 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use zeroize::Zeroizing;
-
 use super::StoreError;
 use super::either::Either;
 use super::node::{Lease, LedgerPlace, first_block, node_of};
@@ -33,7 +31,7 @@ use crate::caller::{
 };
 use crate::clock::Millis;
 use crate::ledger::{
-    Block, Books, Credits, Entry, IdempotencyRef, JobId, Side, StoredAnswer, encoded, side_matches,
+    Block, Books, Credits, Entry, IdempotencyRef, JobId, Side, SideRows, StoredAnswer, encoded, side_matches,
 };
 use crate::vault::{KeyedRef, Seal, Vault};
 
@@ -246,19 +244,18 @@ impl LedgerFile {
     /// else; [`StoreError::Answered`], a question of it was answered by another node, and nothing was changed.
     pub fn append(&mut self, block: &Commit<'_>, vault: &Vault) -> Result<(), StoreError> {
         let seq = self.next_seq;
-        let sides: Vec<_> = block.sides.iter().map(|side| Some(*side)).collect();
-        let sealed = seal_sides(seq, &sides, vault);
-        let bytes = block.block.to_bytes();
+        let sealed = block.side_rows.sealed(|plain| seal_sides(seq, plain, vault));
+        let bytes = block.block.as_bytes();
         match (&mut self.db, &self.lease) {
             (Db::File(db), _) => {
                 let run = |db: &mut Connection| {
                     let transaction = db.transaction()?;
-                    block.write(&transaction, seq, &bytes, &sealed)?;
+                    block.write(&transaction, seq, &sealed)?;
                     transaction.commit()
                 };
                 run(db).map_err(|cause| SCHEMA.error(cause))?;
             }
-            (Db::Shared(shared), Some(lease)) => shared.append(lease, seq, block, &bytes, &sealed)?,
+            (Db::Shared(shared), Some(lease)) => shared.append(lease, seq, block, &sealed)?,
             (Db::Shared(_), None) => return Err(StoreError::Stopped),
         }
         self.unfolded_bytes += bytes.len() + sealed.len() + PAGES_PER_COMMIT * PAGE_BYTES;
@@ -438,6 +435,8 @@ pub struct Commit<'a> {
     pub block: &'a Block,
     /// Their side rows.
     pub sides: &'a [&'a Side],
+    /// The same in bytes.
+    pub side_rows: &'a SideRows,
     /// The tree after them.
     pub tree: &'a Frontier,
     /// Other names of questions in it, by the newest one; see [`Draft::also_known_as`](crate::ledger::Draft).
@@ -451,14 +450,14 @@ pub struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    fn write(&self, db: &Transaction<'_>, seq: i64, bytes: &[u8], sealed: &[u8]) -> rusqlite::Result<()> {
+    fn write(&self, db: &Transaction<'_>, seq: i64, sealed: &[u8]) -> rusqlite::Result<()> {
         let size = self.tree.size() as i64;
         db.prepare_cached("INSERT INTO block VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             seq,
             self.at_ms,
             size,
             &self.tree.root()[..],
-            bytes
+            self.block.as_bytes()
         ])?;
         db.prepare_cached("INSERT INTO side VALUES (?1, ?2)")?.execute(params![seq, sealed])?;
         if let Some((job, first_row, rows)) = &self.rows {
@@ -484,8 +483,9 @@ fn save_checkpoint(db: &Connection, checkpoint: &Checkpoint) -> rusqlite::Result
     Ok(())
 }
 
-fn seal_sides(seq: i64, sides: &[Option<&Side>], vault: &Vault) -> Vec<u8> {
-    vault.seal(Seal::Side, place("side", seq).as_bytes(), &Zeroizing::new(encoded(sides)))
+/// `plain`: what postcard makes of a list of [`Side`]s, each there or erased.
+fn seal_sides(seq: i64, plain: &[u8], vault: &Vault) -> Vec<u8> {
+    vault.seal(Seal::Side, place("side", seq).as_bytes(), plain)
 }
 
 /// The side row of the entry at a place in a block, unless it was erased.
@@ -550,10 +550,10 @@ impl ReadBlock {
 
     fn checked(&self, tree: &mut Frontier) -> Result<CheckedBlock, StoreError> {
         let decoded = self.decoded()?;
-        if decoded.block.first_leaf != tree.size() {
+        if decoded.block.first_leaf() != tree.size() {
             return Err(damaged(format!("block {} does not follow the one before it", self.seq)));
         }
-        for (commitment, bytes) in &decoded.block.entries {
+        for (commitment, bytes) in decoded.block.entries() {
             tree.push(audit::leaf(commitment, bytes));
         }
         if tree.size() != self.size as u64 || tree.root() != self.root {
@@ -722,7 +722,7 @@ impl Check {
 }
 
 fn check_sides(block: &CheckedBlock, sides: &[Option<Side>], check: &mut Check) -> Result<(), StoreError> {
-    for (at, (commitment, _)) in block.block.entries.iter().enumerate() {
+    for (at, (commitment, _)) in block.block.entries().enumerate() {
         let Some(side) = side_at(sides, at) else {
             check.erased += 1;
             continue;
@@ -1057,15 +1057,17 @@ mod tests {
 
     /// A block of entries that fill some pages.
     fn appended(file: &mut LedgerFile, tree: &Frontier, vault: &Vault) -> Result<Frontier, StoreError> {
-        let (mut tree, mut block) = (tree.clone(), Block { first_leaf: tree.size(), entries: Vec::new() });
+        let (mut tree, mut block) = (tree.clone(), Block::new(tree.size(), 500));
+        let mut side_rows = SideRows::default();
         let mut sides = vec![Side::default(); 500];
         for side in &mut sides {
-            block.push(&Entry::SandboxReset { at_ms: 1 }, side, &mut tree);
+            block.push(&Entry::SandboxReset { at_ms: 1 }, side, &mut tree, &mut side_rows);
         }
         let sides: Vec<&Side> = sides.iter().collect();
         let commit = Commit {
             block: &block,
             sides: &sides,
+            side_rows: &side_rows,
             tree: &tree,
             also_known_as: &[],
             checkpoint: None,

@@ -1,51 +1,42 @@
 //! The ledger as rows to query. Derived from the blocks and droppable; it lags by less than a second
 //! unless the machine is overloaded, and says by how much.
 
+mod packed;
 mod query;
 mod refusals;
 
 pub use query::{DayUse, UsageFilter};
 pub use refusals::{Refusal, RefusalCount, RefusalRow, Refusals};
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::types::{ToSqlOutput, Value};
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use self::packed::Packed;
 use super::StoreError;
-use super::ledger::{CheckedBlock, LedgerReader, ReadBlock, read_sides, side_at};
+use super::ledger::{LedgerReader, ReadBlock, read_sides, side_at};
 use super::node::{first_block, node_of};
 use super::sqlite::{Durability, Schema};
+use crate::action::Action;
+use crate::caller::{ApplicationId, Numbered};
 use crate::claim::Masks;
-use crate::ledger::{Answer, Credits, Entry, Side};
+use crate::ledger::{Credits, Entry, Side};
 use crate::vault::Vault;
-use crate::verify::uuid_text;
 
 const SCHEMA: Schema = Schema {
     file: "usage.db",
     durability: Durability::Derived,
     versions: &["
-        CREATE TABLE usage (
-            leaf        INTEGER NOT NULL,    -- its number in the tree of its node, that node's before it: rows are only ever appended
-            part        INTEGER NOT NULL,    -- of many rows of a file: the number of the outcome; else 0
-            seq         INTEGER NOT NULL,    -- the block, whose side row has the masks until it is erased
-            at          INTEGER NOT NULL,    -- which entry of the block
-            request     BLOB NOT NULL,
-            at_ms       INTEGER NOT NULL,
+        CREATE TABLE usage (                 -- see packed.rs
+            id          INTEGER PRIMARY KEY,
             application INTEGER NOT NULL,
-            credential  INTEGER NOT NULL,
-            wire        TEXT NOT NULL,
-            action      TEXT NOT NULL,
-            outcome     TEXT NOT NULL,
-            row         INTEGER NOT NULL,
-            charged     INTEGER NOT NULL,    -- millionths of a credit
-            balance     INTEGER,
-            elapsed_us  INTEGER NOT NULL,
-            answers     INTEGER NOT NULL,    -- 1, or how many rows of a file
-            PRIMARY KEY (leaf, part)
-        ) WITHOUT ROWID;
-        CREATE INDEX usage_by_time ON usage (at_ms);
-        CREATE INDEX usage_by_application ON usage (application, at_ms);
+            from_ms     INTEGER NOT NULL,    -- the oldest of the answers
+            until_ms    INTEGER NOT NULL,    -- the newest
+            answers     BLOB NOT NULL
+        );
+        CREATE INDEX usage_by_time ON usage (until_ms, from_ms, application);
+        CREATE INDEX usage_by_application ON usage (application, until_ms, from_ms);
         CREATE TABLE refusal (
             id          INTEGER PRIMARY KEY,
             request     BLOB NOT NULL,
@@ -73,11 +64,16 @@ const SCHEMA: Schema = Schema {
     "],
 };
 
+/// Blocks taken over in one go: a millisecond's work where each has some dozens of answers.
+const BLOCKS_AT_ONCE: usize = 32;
+
 /// The usage file and a reader of the ledger that feeds it.
 #[derive(Debug)]
 pub struct UsageFile {
     db: Connection,
     ledger: LedgerReader,
+    /// The row of an application that may have room for more answers, since the start.
+    open: Numbered<ApplicationId, i64>,
 }
 
 /// One answered question, for people who look after the system.
@@ -115,7 +111,7 @@ pub struct UsageRow {
 impl UsageFile {
     /// Opens the file; `ledger` is what it is made from.
     pub fn open(path: &Path, ledger: LedgerReader) -> Result<UsageFile, StoreError> {
-        Ok(UsageFile { db: SCHEMA.open(path)?, ledger })
+        Ok(UsageFile { db: SCHEMA.open(path)?, ledger, open: Numbered::default() })
     }
 
     /// Copies the file as it is now; see [`super::Accounts::copy`].
@@ -129,10 +125,15 @@ impl UsageFile {
         for node in self.ledger.nodes()? {
             loop {
                 let page = self.ledger.db.page_after(self.progress(node)?)?;
-                let blocks = page.iter().map(ReadBlock::decoded).collect::<Result<Vec<_>, _>>()?;
-                let Some(last) = blocks.last() else { break };
-                self.take(&blocks, last.seq).map_err(|cause| SCHEMA.error(cause))?;
-                taken += blocks.len() as u64;
+                if page.is_empty() {
+                    break;
+                }
+                for blocks in page.chunks(BLOCKS_AT_ONCE) {
+                    self.take(blocks)?;
+                    taken += blocks.len() as u64;
+                    // Whoever waits for an answer may share the core, and has waited since.
+                    std::thread::yield_now();
+                }
             }
         }
         Ok(taken)
@@ -145,138 +146,104 @@ impl UsageFile {
             .map_err(|cause| SCHEMA.error(cause))
     }
 
-    fn take(&mut self, blocks: &[CheckedBlock], until: i64) -> rusqlite::Result<()> {
-        let transaction = self.db.transaction()?;
-        let many = insert(ROWS_AT_ONCE);
-        let mut rows: Vec<NewRow> = Vec::with_capacity(ROWS_AT_ONCE);
-        let mut add = |row: NewRow| -> rusqlite::Result<()> {
-            rows.push(row);
-            if rows.len() == ROWS_AT_ONCE {
-                transaction.prepare_cached(&many)?.execute(params_from_iter(rows.drain(..).flatten()))?;
+    fn take(&mut self, blocks: &[ReadBlock]) -> Result<(), StoreError> {
+        let Some(until) = blocks.last().map(|block| block.seq) else { return Ok(()) };
+        let answers = by_application(blocks)?;
+        let mut run = || {
+            let transaction = self.db.transaction()?;
+            for (application, answers) in &answers {
+                add(&transaction, &mut self.open, *application, answers)?;
             }
-            Ok(())
+            transaction
+                .execute("INSERT OR REPLACE INTO progress VALUES (?1, ?2)", [node_of(until), until])?;
+            transaction.commit()
         };
-        for block in blocks {
-            for (at, entry) in block.entries.iter().enumerate() {
-                match entry {
-                    Entry::Answer(answer) => add(new_row(block, at, 0, (answer, 1)))?,
-                    Entry::Bulk(bulk) => {
-                        for (answer, answers) in bulk.by_outcome() {
-                            add(new_row(block, at, answer.outcome as i64, (&answer, answers)))?;
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
-        for row in rows {
-            transaction.prepare_cached(&insert(1))?.execute(params_from_iter(row))?;
-        }
-        transaction.execute("INSERT OR REPLACE INTO progress VALUES (?1, ?2)", [node_of(until), until])?;
-        transaction.commit()
-    }
-
-    /// The newest answers, of one application or of all; `ledger` has their masks.
-    pub fn newest(
-        path: &Path,
-        ledger: &LedgerReader,
-        application: Option<u32>,
-        most: u32,
-        vault: &Vault,
-    ) -> Result<Vec<UsageRow>, StoreError> {
-        let db = SCHEMA.open_reader(path)?;
-        let of = if application.is_some() { "WHERE application = ?1" } else { "WHERE ?1 IS NULL" };
-        let find = format!("SELECT {COLUMNS} FROM usage {of} ORDER BY at_ms DESC, leaf DESC LIMIT ?2");
-        let run = || -> rusqlite::Result<Vec<(i64, usize, UsageRow)>> {
-            db.prepare(&find)?.query_map(params![application, most], read)?.collect()
-        };
-        let rows = run().map_err(|cause| SCHEMA.error(cause))?;
-        with_masks(rows, ledger, vault)
+        run().map_err(|cause| SCHEMA.error(cause))
     }
 }
 
-/// Rows with the masks of their side rows, unless those are erased.
+fn by_application(blocks: &[ReadBlock]) -> Result<BTreeMap<ApplicationId, Vec<Packed>>, StoreError> {
+    let mut all: BTreeMap<ApplicationId, Vec<Packed>> = BTreeMap::new();
+    for block in blocks {
+        for (at, entry) in block.decoded()?.entries.iter().enumerate() {
+            match entry {
+                Entry::Answer(answer) => {
+                    let of = all.entry(answer.application).or_default();
+                    of.push(Packed::new(block.seq, at, answer, 1));
+                }
+                Entry::Bulk(bulk) => {
+                    let packed = |(answer, answers)| Packed::new(block.seq, at, &answer, answers);
+                    all.entry(bulk.application).or_default().extend(bulk.by_outcome().map(packed));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Fills the row that has room, then others.
+fn add(
+    db: &Connection,
+    open: &mut Numbered<ApplicationId, i64>,
+    application: ApplicationId,
+    mut answers: &[Packed],
+) -> rusqlite::Result<()> {
+    let find = "SELECT id, answers FROM usage WHERE id = ?1 AND application = ?2";
+    // One that was not committed in the end is not there.
+    let mut last: Option<(i64, Vec<u8>)> = match open.get(&application) {
+        None => None,
+        Some(id) => db
+            .prepare_cached(find)?
+            .query_row(params![id, application.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?,
+    };
+    while !answers.is_empty() {
+        let (id, mut bytes) = last.take().map_or((None, Vec::new()), |(id, bytes)| (Some(id), bytes));
+        let room = packed::ANSWERS_MAX.saturating_sub(bytes.len() / packed::BYTES);
+        let (fit, rest) = answers.split_at(room.min(answers.len()));
+        answers = rest;
+        let times = || fit.iter().map(|answer| answer.at_ms);
+        let (Some(from_ms), Some(until_ms)) = (times().min(), times().max()) else { continue };
+        fit.iter().for_each(|answer| answer.write(&mut bytes));
+        let id = match id {
+            Some(id) => {
+                let change = "UPDATE usage SET from_ms = min(from_ms, ?2), until_ms = max(until_ms, ?3),
+                              answers = ?4 WHERE id = ?1";
+                db.prepare_cached(change)?.execute(params![id, from_ms, until_ms, bytes])?;
+                id
+            }
+            None => {
+                let add =
+                    "INSERT INTO usage (application, from_ms, until_ms, answers) VALUES (?1, ?2, ?3, ?4)";
+                db.prepare_cached(add)?.execute(params![application.0, from_ms, until_ms, bytes])?;
+                db.last_insert_rowid()
+            }
+        };
+        open.insert(application, id);
+    }
+    Ok(())
+}
+
+/// Rows for people, with the masks of their side rows, unless those are erased.
 fn with_masks(
-    rows: Vec<(i64, usize, UsageRow)>,
+    answers: &[(Packed, u32)],
     ledger: &LedgerReader,
     vault: &Vault,
 ) -> Result<Vec<UsageRow>, StoreError> {
-    // Rows of one block follow one another: its side row is opened once.
+    // Answers of one block follow one another: its side row is opened once.
     let mut opened: Option<(i64, Vec<Option<Side>>)> = None;
-    let with_masks = |(seq, at, mut row): (i64, usize, UsageRow)| {
-        if opened.as_ref().is_none_or(|(known, _)| *known != seq) {
-            opened = Some((seq, read_sides(&ledger.db, seq, vault)?));
+    let with_masks = |(answer, application): &(Packed, u32)| {
+        if opened.as_ref().is_none_or(|(known, _)| *known != answer.seq) {
+            opened = Some((answer.seq, read_sides(&ledger.db, answer.seq, vault)?));
         }
-        let side = opened.as_ref().and_then(|(_, sides)| side_at(sides, at));
-        row.masks = side.and_then(|side| side.masks.clone());
-        Ok(row)
+        let side = opened.as_ref().and_then(|(_, sides)| side_at(sides, answer.at as usize));
+        let masks = side.and_then(|side| side.masks.clone());
+        Ok(UsageRow { masks, ..answer.row(*application)? })
     };
-    rows.into_iter().map(with_masks).collect()
+    answers.iter().map(with_masks).collect()
 }
-
-/// What [`read`] reads, in its order.
-const COLUMNS: &str = "seq, at, request, at_ms, application, wire, outcome, row, charged, balance, elapsed_us, \
-     credential, action, answers";
 
 fn is_one(answers: &u64) -> bool {
     *answers == 1
-}
-
-/// Rows that one statement adds: to begin one and find the places for its first row takes longer than to add
-/// another row behind it.
-const ROWS_AT_ONCE: usize = 32;
-
-/// Adds so many rows.
-fn insert(rows: usize) -> String {
-    let row = format!("({})", ["?"; ROW_COLUMNS].join(","));
-    format!("INSERT OR IGNORE INTO usage VALUES {}", vec![row; rows].join(","))
-}
-
-const ROW_COLUMNS: usize = 16;
-
-/// The columns of a row, in their order.
-type NewRow = [ToSqlOutput<'static>; ROW_COLUMNS];
-
-fn new_row(block: &CheckedBlock, at: usize, part: i64, (answer, answers): (&Answer, u64)) -> NewRow {
-    let number = |number: i64| ToSqlOutput::from(number);
-    [
-        number(first_block(node_of(block.seq)) + block.block.first_leaf as i64 + at as i64),
-        number(part),
-        number(block.seq),
-        number(at as i64),
-        ToSqlOutput::from(answer.request.to_vec()),
-        number(answer.at_ms),
-        number(answer.application.0.into()),
-        number(answer.credential.0.into()),
-        ToSqlOutput::from(answer.wire.name()),
-        ToSqlOutput::from(answer.action.name()),
-        ToSqlOutput::from(answer.outcome.name()),
-        number(answer.row.0.into()),
-        number(answer.charged.0),
-        ToSqlOutput::Owned(answer.balance.map_or(Value::Null, |balance| Value::Integer(balance.0))),
-        number(answer.elapsed_us.into()),
-        number(answers as i64),
-    ]
-}
-
-/// A row without its masks, and where those are.
-fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(i64, usize, UsageRow)> {
-    let request: [u8; 16] = row.get(2)?;
-    let balance: Option<i64> = row.get(9)?;
-    let usage = UsageRow {
-        request_id: uuid_text(&request),
-        at_ms: row.get(3)?,
-        application: row.get(4)?,
-        wire: row.get(5)?,
-        outcome: row.get(6)?,
-        row: row.get(7)?,
-        charged: Credits(row.get(8)?).to_string(),
-        balance: balance.map(|balance| Credits(balance).to_string()),
-        elapsed_us: row.get(10)?,
-        answers: row.get::<_, i64>(13)? as u64,
-        masks: None,
-        credential: row.get(11)?,
-        action: row.get(12)?,
-    };
-    Ok((row.get(0)?, row.get::<_, i64>(1)? as usize, usage))
 }

@@ -4,10 +4,11 @@
 //! An erasure that was begun is noted, sealed, until its end, so that a restart goes on with it.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use zeroize::Zeroizing;
 
 use super::{
-    Db, LedgerFile, LedgerPlace, LedgerReader, ReadBlock, SCHEMA, Seal, Side, StoreError, Vault, Zeroizing,
-    damaged, encoded, first_block, node_of, overwrite_log, page_after, read_sides, seal_sides, side_at,
+    Db, LedgerFile, LedgerPlace, LedgerReader, ReadBlock, SCHEMA, Seal, Side, StoreError, Vault, damaged,
+    encoded, first_block, node_of, overwrite_log, page_after, read_sides, seal_sides, side_at,
 };
 use crate::erase::{Found, Pending};
 
@@ -74,7 +75,7 @@ impl LedgerFile {
             let sides = read_sides(&self.db, *block, vault)?;
             let kept = |at: usize| if places.contains(&at) { None } else { side_at(&sides, at) };
             let kept: Vec<Option<&Side>> = (0..sides.len()).map(kept).collect();
-            emptied.push((*block, seal_sides(*block, &kept, vault)));
+            emptied.push((*block, seal_sides(*block, &Zeroizing::new(encoded(&kept)), vault)));
         }
         let run = |db: &mut Connection| {
             let transaction = db.transaction()?;

@@ -61,7 +61,7 @@ impl LedgerReader {
             for read in page {
                 let first = tree.size();
                 let block = read.checked(tree)?;
-                let all = block.block.entries.iter().zip(&block.entries);
+                let all = block.block.entries().zip(&block.entries);
                 for (place, ((commitment, bytes), entry)) in (first..size).zip(all) {
                     let hash = audit::leaf(commitment, bytes);
                     each(Leaf { place, hash, commitment, bytes, entry })?;

@@ -412,13 +412,12 @@ impl Shared {
         lease: &Lease,
         seq: i64,
         commit: &Commit<'_>,
-        bytes: &[u8],
         sealed: &[u8],
     ) -> Result<(), StoreError> {
         let failed = |cause: crate::ledger::BlockError| damaged(format!("block {seq}: {cause}"));
         let effects =
             Effects::of(&commit.block.decoded().map_err(failed)?, commit.sides, commit.also_known_as);
-        let steps = steps(lease, (seq, bytes, sealed), commit, &effects);
+        let steps = steps(lease, (seq, commit.block.as_bytes(), sealed), commit, &effects);
         self.session.get_mut().attempt(async |connection| append(connection, &steps).await)
     }
 
