@@ -320,8 +320,12 @@ impl TablePlace {
         let table = Table::open(&self.path, keys).map(Arc::new);
         *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
         if let Some(table) = table.clone() {
-            // Nobody waits for it.
-            std::thread::spawn(move || table.populate());
+            // Nobody waits for it, and whoever waits for an answer goes first.
+            let populate = move || {
+                let _ = rustix::process::nice(15);
+                table.populate();
+            };
+            let _ = std::thread::Builder::new().name("card4e-ahead".into()).spawn(populate);
         }
         table
     }
