@@ -89,13 +89,6 @@ const DATA_KEYS_MAX: usize = 256;
 /// Envelopes that wait for a processor, at most; more are refused, first those of who has most of them.
 const WAITING_MAX: usize = 256;
 
-/// Envelopes that a thread unwraps before their questions go on. Each alone would wake its core, and be committed, for
-/// itself.
-const GROUP: usize = 4;
-
-/// Envelopes that are handed to the threads, for each of them: those being unwrapped, and those to follow at once.
-const HANDED_OVER: usize = 2 * GROUP;
-
 /// How long one may wait. With every place taken and a millisecond each, a third of a second goes by.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -117,7 +110,7 @@ impl Envelopes {
             published: serde_json::to_string_pretty(&published).unwrap_or_default() + "\n",
             data_keys: Mutex::new(Recent::new(DATA_KEYS_MAX)),
             unwrapper: Unwrapper::start(opener, processors),
-            processors: Arc::new(Semaphore::new(processors * HANDED_OVER)),
+            processors: Arc::new(Semaphore::new(processors)),
             waiting: Line::default(),
             sent_gbk: Mutex::default(),
         }
@@ -173,43 +166,20 @@ const NICE: i32 = 5;
 /// wait for them, also where they share a processor.
 struct Unwrapper(mpsc::Sender<Unwrapping>);
 
-/// A data key that is to be unwrapped.
+/// A data key that is to be unwrapped. A panic is its caller's affair.
 struct Unwrapping {
     wrapped: WrappedKey,
     processor: OwnedSemaphorePermit,
     done: oneshot::Sender<std::thread::Result<DataKey>>,
 }
 
-/// One that is. A panic is its caller's affair.
-struct Unwrapped {
-    key: std::thread::Result<DataKey>,
-    processor: OwnedSemaphorePermit,
-    done: oneshot::Sender<std::thread::Result<DataKey>>,
-}
-
-impl Unwrapped {
-    fn deliver(self) {
-        // Held by the work and not by who waits for it: a client that leaves frees no processor.
-        drop(self.processor);
-        let _ = self.done.send(self.key);
-    }
-}
-
 impl Unwrapper {
-    /// On a core: what is unwrapped goes through it, because a thread that wakes a core has to let it go first, and
-    /// would wake it for each key of a group.
     fn start(opener: Opener, threads: usize) -> Unwrapper {
         let (sender, receiver) = mpsc::channel();
-        let (groups, mut unwrapped) = tokio::sync::mpsc::unbounded_channel::<Vec<Unwrapped>>();
-        tokio::spawn(async move {
-            while let Some(group) = unwrapped.recv().await {
-                group.into_iter().for_each(Unwrapped::deliver);
-            }
-        });
         let (opener, receiver) = (Arc::new(opener), Arc::new(Mutex::new(receiver)));
         for _ in 0..threads {
-            let (opener, receiver, groups) = (Arc::clone(&opener), Arc::clone(&receiver), groups.clone());
-            let run = move || unwrap_all(&opener, &receiver, &groups);
+            let (opener, receiver) = (Arc::clone(&opener), Arc::clone(&receiver));
+            let run = move || unwrap_all(&opener, &receiver);
             // With none of them, who sends an envelope is told that too many wait.
             if let Err(error) = std::thread::Builder::new().name("card4e-unwrap".into()).spawn(run) {
                 tracing::error!(%error, "a thread that opens envelopes could not be started");
@@ -234,26 +204,15 @@ impl Unwrapper {
 }
 
 /// Until nobody can send anything any more.
-fn unwrap_all(
-    opener: &Opener,
-    work: &Mutex<mpsc::Receiver<Unwrapping>>,
-    groups: &tokio::sync::mpsc::UnboundedSender<Vec<Unwrapped>>,
-) {
+fn unwrap_all(opener: &Opener, work: &Mutex<mpsc::Receiver<Unwrapping>>) {
     let _ = rustix::process::nice(NICE);
     loop {
-        let group: Vec<Unwrapping> = {
-            let work = lock(work);
-            let Ok(first) = work.recv() else { return };
-            std::iter::once(first).chain(work.try_iter().take(GROUP - 1)).collect()
-        };
-        let unwrapped = |Unwrapping { wrapped, processor, done }| {
-            let key = catch_unwind(AssertUnwindSafe(|| opener.unwrap(&wrapped)));
-            Unwrapped { key, processor, done }
-        };
-        if let Err(undelivered) = groups.send(group.into_iter().map(unwrapped).collect()) {
-            // That core has ended; another one may still be draining.
-            undelivered.0.into_iter().for_each(Unwrapped::deliver);
-        }
+        let next = lock(work).recv();
+        let Ok(Unwrapping { wrapped, processor, done }) = next else { return };
+        let unwrapped = catch_unwind(AssertUnwindSafe(|| opener.unwrap(&wrapped)));
+        // Held by the work and not by who waits for it: a client that leaves frees no processor.
+        drop(processor);
+        let _ = done.send(unwrapped);
     }
 }
 
@@ -336,7 +295,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::prelude::{BASE64_STANDARD as STANDARD, Engine as _};
 
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
@@ -371,8 +329,13 @@ mod tests {
     async fn a_data_key_is_unwrapped_once() {
         let opener = crate::sandbox::opener().unwrap();
         let envelopes = Envelopes::new(opener);
-        let blob = "A".repeat(344);
-        let parts = wire::envelope::Parts { ciphertext_blob: &blob, ..nobodys() };
+        let parts = wire::envelope::Parts {
+            algorithm: wire::envelope::Algorithm::Aes256Cbc,
+            ciphertext_blob: &"A".repeat(344),
+            iv: "AAAAAAAAAAAAAAAAAAAAAA==",
+            listed: &[(wire::Element::Name, "AAAAAAAAAAAAAAAAAAAAAA==")],
+            tags: &[],
+        };
         // 344 characters of base64 without padding are 258 bytes: nobody's, and the substitute is kept.
         let envelope = Envelope::read(parts).unwrap();
         let first = envelopes.data_key(envelope.wrapped_key(), ApplicationId(1)).await.ok().unwrap();
@@ -381,48 +344,6 @@ mod tests {
         assert_eq!(lock(&envelopes.data_keys).entries.len(), 1);
         #[cfg(target_os = "linux")]
         assert_eq!(niceness("card4e-unwrap"), Some(NICE));
-    }
-
-    #[tokio::test]
-    async fn who_waits_in_a_group_is_given_a_key_of_its_own() {
-        let opener = crate::sandbox::opener().unwrap();
-        let envelopes = std::rc::Rc::new(Envelopes::new(opener));
-        let count = 3 * HANDED_OVER as u8;
-        let asking = (0..count).map(|number| {
-            let envelopes = std::rc::Rc::clone(&envelopes);
-            async move {
-                let blob = STANDARD.encode([number; 256]);
-                let parts = wire::envelope::Parts { ciphertext_blob: &blob, ..nobodys() };
-                let envelope = Envelope::read(parts).unwrap();
-                let application = ApplicationId(u32::from(number % 4));
-                envelopes.data_key(envelope.wrapped_key(), application).await.ok().unwrap()
-            }
-        });
-        let local = tokio::task::LocalSet::new();
-        let asked: Vec<_> = asking.map(|asking| local.spawn_local(asking)).collect();
-        let keys: Vec<_> = local
-            .run_until(async move {
-                let mut keys = Vec::new();
-                for asked in asked {
-                    keys.push(Arc::as_ptr(&asked.await.unwrap()));
-                }
-                keys
-            })
-            .await;
-        assert_eq!(keys.iter().collect::<HashSet<_>>().len(), usize::from(count));
-        let places = HANDED_OVER * std::thread::available_parallelism().unwrap().get();
-        assert_eq!(envelopes.processors.available_permits(), places, "all are given back");
-    }
-
-    /// An envelope but for its wrapped key.
-    fn nobodys() -> wire::envelope::Parts<'static> {
-        wire::envelope::Parts {
-            algorithm: wire::envelope::Algorithm::Aes256Cbc,
-            ciphertext_blob: "",
-            iv: "AAAAAAAAAAAAAAAAAAAAAA==",
-            listed: &[(wire::Element::Name, "AAAAAAAAAAAAAAAAAAAAAA==")],
-            tags: &[],
-        }
     }
 
     /// Of a thread of this process with that name.

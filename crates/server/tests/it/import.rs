@@ -100,10 +100,6 @@ fn accounts_are_answered_for_without_a_restart() {
 fn look_ups_are_timed_where_there_are_accounts() {
     let place = Place::new();
     let timed = ["--seconds", "1", "--look-ups", "100"];
-    let nobody = place.check_with(&timed);
-    assert_eq!((&nobody["accounts"], &nobody["rush"]), (&0.into(), &Value::Null));
-    let file = place.file("a.csv", format!("{HEADER}\n{LI}\n"));
-    place.import(&[path(&file)]);
     let Value::Object(rush) = place.check_with(&timed)["rush"].take() else { panic!("nothing was timed") };
     let us = |name: &str| rush[name].as_f64().unwrap();
     assert!(
