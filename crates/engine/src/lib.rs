@@ -283,10 +283,13 @@ struct DayKey {
 pub struct Running {
     /// The engine.
     pub engine: Arc<Engine>,
-    writer: JoinHandle<()>,
-    projector: JoinHandle<()>,
+    /// Writer and projector.
+    threads: Vec<JoinHandle<()>>,
     /// Teller, watcher, listener and whoever follows the accounts, where nodes share a database.
     among_others: Vec<JoinHandle<()>>,
+    /// Nothing is done with it. But whoever closes a file as the last one folds its whole log into it, and the next one
+    /// to open it reads all of that log again.
+    _kept_open: Option<Mutex<Accounts>>,
 }
 
 /// Callers that must exist, whatever the data folder holds: the sandbox's public ones.
@@ -341,10 +344,8 @@ impl Engine {
             .zip(fresh.as_ref())
             .map(|(database, fresh)| Follower::open(database, &accounts, Arc::clone(fresh)));
         let follower = follower.transpose()?;
-        if database.is_none() {
-            Accounts::open(&accounts)?.is_of_record()?;
-        }
-        AccountsOfRecord::open(folder.path(), database)?.agree_with(&vault.keys())?;
+        let mut of_record = AccountsOfRecord::open(folder.path(), database)?;
+        of_record.agree_with(&vault.keys())?;
         let mut sharing = None;
         let (mut opened, ledger) = match (shared.clone(), &mut nodes) {
             (Some(store), Some(nodes)) => {
@@ -401,22 +402,19 @@ impl Engine {
             platform: Mutex::new(platform),
             refusals: Mutex::default(),
         });
-        let mut among_others = among_others(&engine)?;
-        if let (Some(sharing), Some(follower)) = (engine.sharing.clone(), follower) {
-            among_others.push(follow_accounts(Arc::clone(&engine), sharing, follower)?);
-        }
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes, nodes };
-        let running = Running {
-            writer: thread("card4e-ledger", move || run_or_abort(writer))?,
-            projector: projector(Arc::clone(&engine), usage)?,
-            among_others,
-            engine,
+        let kept_open = match of_record {
+            AccountsOfRecord::File(accounts) => Some(Mutex::new(accounts)),
+            AccountsOfRecord::Shared(_) => None,
         };
-        for grant in grants {
-            running.engine.record(grant)?;
+        let (threads, among_others) = (Vec::new(), Vec::new());
+        let mut running = Running { engine, threads, among_others, _kept_open: kept_open };
+        let begun = running.begin(writer, usage, follower, grants);
+        if let Err(error) = begun {
+            // Threads that have begun would keep the folder until the process ends.
+            running.stop();
+            return Err(error);
         }
-        running.engine.resume_orders()?;
-        running.engine.resolve_purchases();
         Ok(running)
     }
 
@@ -805,12 +803,36 @@ fn day_key_place(day: u32) -> String {
 }
 
 impl Running {
+    /// Sets the threads to work, and does what was left undone.
+    fn begin(
+        &mut self,
+        writer: Writer,
+        usage: UsageFile,
+        follower: Option<Follower>,
+        grants: Vec<Entry>,
+    ) -> Result<(), OpenError> {
+        let engine = &self.engine;
+        if let Some(sharing) = &engine.sharing {
+            let threads = &mut self.among_others;
+            set_among_others(engine, sharing, threads)?;
+            if let Some(follower) = follower {
+                threads.push(follow_accounts(Arc::clone(engine), Arc::clone(sharing), follower)?);
+            }
+        }
+        self.threads.push(thread("card4e-ledger", move || run_or_abort(writer))?);
+        self.threads.push(projector(Arc::clone(engine), usage)?);
+        grants.into_iter().try_for_each(|grant| engine.record(grant))?;
+        engine.resume_orders()?;
+        engine.resolve_purchases();
+        Ok(())
+    }
+
     /// Settles what waits, keeps a snapshot, ends the threads.
     pub fn stop(self) {
         self.engine.erasing.stop();
         self.engine.rotating.stop();
         self.engine.queue.close();
-        join([self.writer, self.projector]);
+        join(self.threads);
         let Some(sharing) = &self.engine.sharing else { return };
         sharing.close();
         self.among_others.iter().for_each(|thread| thread.thread().unpark());
@@ -830,18 +852,22 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
-/// The threads of a node that shares a database.
-fn among_others(engine: &Arc<Engine>) -> Result<Vec<JoinHandle<()>>, OpenError> {
-    let Some(sharing) = engine.sharing.clone() else { return Ok(Vec::new()) };
+/// Starts the threads of a node that shares a database.
+fn set_among_others(
+    engine: &Arc<Engine>,
+    sharing: &Arc<Sharing>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<(), OpenError> {
     let (teller, watcher) = (Nodes::again(&sharing.store.database)?, Nodes::again(&sharing.store.database)?);
-    let (engine_of_teller, sharing_of_teller) = (Arc::clone(engine), Arc::clone(&sharing));
-    let listener = Arc::clone(&sharing);
-    let engine = Arc::clone(engine);
-    Ok(vec![
-        thread("card4e-teller", move || node::tell_all(&engine_of_teller, &sharing_of_teller, teller))?,
-        thread("card4e-watcher", move || node::watch(&engine, &sharing, watcher))?,
-        thread("card4e-listener", move || node::listen(&listener))?,
-    ])
+    let (engine_of_teller, sharing_of_teller) = (Arc::clone(engine), Arc::clone(sharing));
+    let (engine, sharing_of_watcher, listener) =
+        (Arc::clone(engine), Arc::clone(sharing), Arc::clone(sharing));
+    threads.push(thread("card4e-teller", move || {
+        node::tell_all(&engine_of_teller, &sharing_of_teller, teller)
+    })?);
+    threads.push(thread("card4e-watcher", move || node::watch(&engine, &sharing_of_watcher, watcher))?);
+    threads.push(thread("card4e-listener", move || node::listen(&listener))?);
+    Ok(())
 }
 
 /// Without its writer nothing can be answered any more, and everybody would wait for ever: a panic

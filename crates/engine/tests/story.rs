@@ -38,7 +38,7 @@ use engine::store::postgres::{Database, Session};
 use engine::store::{Check, LedgerFile, LedgerPlace, SharedStore, StoreError};
 use engine::vault::{KeyGroup, KeyRing, Vault};
 use engine::verify::Refusal;
-use engine::{AccountsFrom, Engine, Policy, Running, Seed};
+use engine::{AccountsFrom, Engine, OpenError, Policy, Running, Seed};
 
 use ask::wait;
 use shop::{credential, shop};
@@ -111,6 +111,7 @@ on_each_store! {
     a_full_memory_refuses_new_keys_on_files_and_never_asks_twice,
     full_counters_refuse_what_is_counted_until_the_day_ends,
     an_order_that_was_paid_before_a_crash_is_carried_out_once,
+    a_start_that_fails_gives_the_folder_back,
 }
 
 /// One installation through its lives.
@@ -135,6 +136,12 @@ impl Installation {
     }
 
     fn open_with(&self, policy: Policy, seed: Seed) -> Running {
+        let running = self.try_open(policy, seed).unwrap();
+        running.engine.clock.set(Mode::Frozen(noon()));
+        running
+    }
+
+    fn try_open(&self, policy: Policy, seed: Seed) -> Result<Running, OpenError> {
         let shared =
             |database: &Arc<Database>| SharedStore { database: Arc::clone(database), node: "a".into() };
         let shared = self.database.as_ref().map(shared);
@@ -143,9 +150,7 @@ impl Installation {
             _ => AccountsFrom::Copy,
         };
         let policy = Policy { accounts_from, ..policy };
-        let running = Engine::open(self.path(), &ROOT, policy, Issuers::built_in(), seed, shared).unwrap();
-        running.engine.clock.set(Mode::Frozen(noon()));
-        running
+        Engine::open(self.path(), &ROOT, policy, Issuers::built_in(), seed, shared)
     }
 
     fn vault(&self) -> Vault {
@@ -751,4 +756,17 @@ fn an_order_that_was_paid_before_a_crash_is_carried_out_once(store: Store) {
     assert_eq!(refunded.state, OrderState::Refunded);
     soon_has(&running.engine, caller, 10);
     running.stop();
+}
+
+fn a_start_that_fails_gives_the_folder_back(store: Store) {
+    let bank = Installation::new(store);
+    bank.open(policy()).stop();
+    // What was paid is looked for when all threads are at work already.
+    bank.meddle("platform.db", "ALTER TABLE purchase RENAME TO lost");
+    for _ in 0..2 {
+        let error = bank.try_open(policy(), Seed::nobody()).err().unwrap().to_string();
+        assert!(error.contains("purchase"), "{error}");
+    }
+    bank.meddle("platform.db", "ALTER TABLE lost RENAME TO purchase");
+    bank.open(policy()).stop();
 }

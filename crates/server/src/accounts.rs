@@ -20,6 +20,7 @@ use engine::store::{
 };
 use engine::subject::CardNumber;
 use engine::vault::Vault;
+use hdrhistogram::Histogram;
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -65,6 +66,9 @@ list of processes. Names, identity numbers and mobiles are only ever read from t
         /// Also time so many look-ups of accounts drawn at random.
         #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
         look_ups: u32,
+        /// Also look accounts up for so long, as fast as one thread can: what an import does to others, say.
+        #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
+        seconds: u64,
         /// Which installation.
         #[command(flatten)]
         place: Place,
@@ -213,7 +217,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         Command::Get(card) => get(card),
         Command::Put { card, status } => put(card, status.as_deref()),
         Command::Delete(card) => delete(card),
-        Command::Check { look_ups, place, json } => check(place, *look_ups, *json),
+        Command::Check { look_ups, seconds, place, json } => check(place, *look_ups, *seconds, *json),
     }
 }
 
@@ -308,7 +312,55 @@ pub fn act(orders: &[AccountOrder]) -> Act {
     Act::AccountsChanged { put, state_set, deleted }
 }
 
-fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
+/// What look-ups one after the other came to.
+#[derive(Serialize)]
+struct Rush {
+    seconds: u64,
+    per_second: f64,
+    /// Share of them that the sealed table had.
+    in_table: f64,
+    p50_us: f64,
+    p99_us: f64,
+    longest_us: f64,
+}
+
+impl Rush {
+    /// Looks accounts up for so long; nothing for no time, and without accounts.
+    fn of(reader: &Accounts, seconds: u64, vault: &Vault) -> anyhow::Result<Option<Rush>> {
+        if seconds == 0 {
+            return Ok(None);
+        }
+        /// What takes longer counts as a minute.
+        const MINUTE_NS: u64 = 60_000_000_000;
+        let (mut took_ns, mut in_table) = (Histogram::<u64>::new_with_bounds(1, MINUTE_NS, 3)?, 0u64);
+        reader.look_up_for(Duration::from_secs(seconds), vault, |took, is_in_table| {
+            took_ns.saturating_record(took.as_nanos() as u64);
+            in_table += u64::from(is_in_table);
+        })?;
+        let us = |ns: u64| ns as f64 / 1000.0;
+        Ok((!took_ns.is_empty()).then(|| Rush {
+            seconds,
+            per_second: took_ns.len() as f64 / seconds as f64,
+            in_table: in_table as f64 / took_ns.len() as f64,
+            p50_us: us(took_ns.value_at_quantile(0.5)),
+            p99_us: us(took_ns.value_at_quantile(0.99)),
+            longest_us: us(took_ns.max()),
+        }))
+    }
+
+    fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let Rush { seconds, per_second, in_table, p50_us, p99_us, longest_us } = self;
+        writeln!(
+            out,
+            "\nFor {seconds} s one thread looked up {} a second, {:.0} % of them in the sealed table: p50 {p50_us:.2} us, \
+             p99 {p99_us:.2} us, longest {longest_us:.0} us.",
+            HumanCount(*per_second as u64),
+            in_table * 100.0
+        )
+    }
+}
+
+fn check(place: &Place, look_ups: u32, seconds: u64, json: bool) -> anyhow::Result<()> {
     let installation = place.open()?;
     let Census { accounts, states, without_mobile, in_element_index, digest, file_bytes } =
         installation.accounts()?.census(&installation.vault)?;
@@ -318,6 +370,7 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
     drop(Accounts::open(&path)?);
     let reader = Accounts::open_reader_of(&path, Arc::new(TablePlace::of(&path)))?;
     let timed = reader.time_look_ups(look_ups as usize, &vault)?;
+    let rush = Rush::of(&reader, seconds, &vault)?;
     let quantiles = |took: &Vec<Duration>| {
         let quantile =
             |share: usize| took.get(took.len() * share / 1000).map(|took| took.as_nanos() as f64 / 1000.0);
@@ -338,6 +391,7 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
             "file_bytes": file_bytes,
             "look_up_us": { "p50": took[0], "p99": took[1], "p99.9": took[2] },
             "table_look_up_us": { "p50": table[0], "p99": table[1], "p99.9": table[2] },
+            "rush": rush,
         });
         writeln!(out, "{census}")?;
         return Ok(());
@@ -357,6 +411,9 @@ fn check(place: &Place, look_ups: u32, json: bool) -> anyhow::Result<()> {
     }
     if let [Some(p50), Some(p99), Some(p999)] = took {
         writeln!(out, "\nA look-up takes {p50:.1} us, one in 100 {p99:.1} us, one in 1,000 {p999:.1} us.")?;
+    }
+    if let Some(rush) = rush {
+        rush.print(&mut out)?;
     }
     writeln!(out, "\nDigest {}", hex(&digest))?;
     writeln!(

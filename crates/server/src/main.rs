@@ -61,7 +61,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cli::{Cli, Command};
 use crate::config::Settings;
 use crate::front::Server;
-use crate::front::envelopes::{self, Envelopes};
+use crate::front::envelopes;
 use crate::sandbox::{PUBLIC_SECRET_ID, PUBLIC_SECRET_KEY, PUBLIC_TOKEN, Sandbox};
 use crate::serve::LogFormat;
 use crate::tls::Tls;
@@ -184,7 +184,7 @@ fn run_sandbox(options: &cli::Sandbox) -> anyhow::Result<()> {
         engine: Arc::clone(&running.engine),
         metrics: telemetry::Metrics::default(),
         sandbox: Some(Sandbox::new(options.seed)),
-        envelopes: envelopes::Current::fixed(Envelopes::new(sandbox::opener()?)),
+        envelopes: envelopes::Current::of_sandbox(),
         tls,
         room: http::body_room(),
         connections: http::connection_bound(process::allow_connections(settings.http.connections_max)),

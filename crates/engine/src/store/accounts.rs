@@ -572,21 +572,7 @@ impl Accounts {
     /// Looks up so many accounts that are there, drawn at random, and gives what each look-up took, the
     /// shortest first: in the file, then in the sealed table. Empty when there are no accounts, or no table.
     pub fn time_look_ups(&self, count: usize, vault: &Vault) -> Result<[Vec<Duration>; 2], StoreError> {
-        let draw = |from: [u8; 16]| {
-            let at_or_after = "SELECT idx FROM account WHERE idx >= ?1 ORDER BY idx LIMIT 1";
-            let found = self.db.prepare_cached(at_or_after);
-            found.and_then(|mut find| find.query_row([&from[..]], |row| row.get(0)).optional())
-        };
-        let mut drawn = Vec::with_capacity(count);
-        while drawn.len() < count {
-            match draw(random()).map_err(|cause| SCHEMA.error(cause))? {
-                Some(index) => drawn.push(BlindIndex(index)),
-                // Past the last one; with few accounts that happens often, without any always.
-                None if self.count()? == 0 => return Ok([Vec::new(), Vec::new()]),
-                None => {}
-            }
-        }
-        let keys = vault.keys();
+        let (drawn, keys) = (self.drawn(count)?, vault.keys());
         // Drawing has warmed the pages: as they are in a server that is at work.
         let timed = |index: &BlindIndex| {
             let began = Instant::now();
@@ -610,6 +596,56 @@ impl Accounts {
         let mut table: Vec<Duration> = found.into_iter().flatten().collect();
         table.sort();
         Ok([took, table])
+    }
+
+    /// Looks accounts up for so long, as fast as one thread can: in the sealed table while it holds, else in the file.
+    /// `each` is told what each look-up took, with whatever kept this thread from going on, and whether the table had
+    /// it. Ends at once when there are no accounts.
+    pub fn look_up_for(
+        &self,
+        time: Duration,
+        vault: &Vault,
+        mut each: impl FnMut(Duration, bool),
+    ) -> Result<(), StoreError> {
+        /// Enough that a look-up finds nothing of the one before in the processor's caches.
+        const DRAWN: usize = 100_000;
+        let (drawn, keys) = (self.drawn(DRAWN)?, vault.keys());
+        let began = Instant::now();
+        let mut last = began;
+        for index in drawn.iter().cycle() {
+            self.look_with(&keys)?;
+            let is_in_table = self.in_table(index, &keys).is_some();
+            if !is_in_table {
+                self.find_at([index, index], &keys)?;
+            }
+            let now = Instant::now();
+            each(now - last, is_in_table);
+            last = now;
+            if now - began >= time {
+                break;
+            }
+        }
+        self.look_away();
+        Ok(())
+    }
+
+    /// So many accounts that are there, drawn at random; none when there are no accounts.
+    fn drawn(&self, count: usize) -> Result<Vec<BlindIndex>, StoreError> {
+        let draw = |from: [u8; 16]| {
+            let at_or_after = "SELECT idx FROM account WHERE idx >= ?1 ORDER BY idx LIMIT 1";
+            let found = self.db.prepare_cached(at_or_after);
+            found.and_then(|mut find| find.query_row([&from[..]], |row| row.get(0)).optional())
+        };
+        let mut drawn = Vec::with_capacity(count);
+        while drawn.len() < count {
+            match draw(random()).map_err(|cause| SCHEMA.error(cause))? {
+                Some(index) => drawn.push(BlindIndex(index)),
+                // Past the last one; with few accounts that happens often, without any always.
+                None if self.count()? == 0 => return Ok(Vec::new()),
+                None => {}
+            }
+        }
+        Ok(drawn)
     }
 
     /// Of the first `most` accounts, how many could be found by identity number or mobile and are not:

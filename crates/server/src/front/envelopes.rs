@@ -7,18 +7,20 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use engine::caller::{ApplicationId, Credential, CredentialId, Proof};
 use engine::vault::Vault;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use wire::envelope::{CannotOpen, DataKey, Envelope, Opened, Opener, WrappedKey};
+use wire::envelope::{BadKey, CannotOpen, DataKey, Envelope, Opened, Opener, WrappedKey};
+
+use crate::sandbox;
 
 /// What opens envelopes now. A sandbox's keys are fixed; an installation's are in its key ring, which may
 /// be rotated while it answers.
 pub struct Current {
-    fixed: Option<Arc<Envelopes>>,
+    fixed: Option<LazyLock<Option<Arc<Envelopes>>>>,
     of_ring: RwLock<OfRing>,
 }
 
@@ -29,9 +31,10 @@ struct OfRing {
 }
 
 impl Current {
-    /// Always these.
-    pub fn fixed(envelopes: Envelopes) -> Current {
-        Current { fixed: Some(Arc::new(envelopes)), of_ring: RwLock::default() }
+    /// Always the sandbox's. Made when the first envelope comes: reading the keys takes milliseconds, and few
+    /// sandboxes see one.
+    pub fn of_sandbox() -> Current {
+        Current { fixed: Some(LazyLock::new(|| usable(sandbox::opener()))), of_ring: RwLock::default() }
     }
 
     /// Those of the key ring.
@@ -42,7 +45,7 @@ impl Current {
     /// What opens envelopes; `None` when there are no keys for it.
     pub fn get(&self, vault: &Vault) -> Option<Arc<Envelopes>> {
         if let Some(fixed) = &self.fixed {
-            return Some(Arc::clone(fixed));
+            return LazyLock::force(fixed).clone();
         }
         let keys = vault.keys();
         let version = keys.envelope_version();
@@ -53,18 +56,20 @@ impl Current {
             }
         }
         let [rsa, sm2] = keys.envelope_keys();
-        let opener = match Opener::of_der(&rsa, &sm2) {
-            Ok(opener) => Some(opener),
-            Err(_) if rsa.is_empty() => None,
-            Err(error) => {
-                tracing::error!(%error, "the envelope keys of the ring are of no use");
-                None
-            }
-        };
-        let envelopes = opener.map(|opener| Arc::new(Envelopes::new(opener)));
+        let envelopes = if rsa.is_empty() { None } else { usable(Opener::of_der(&rsa, &sm2)) };
         let mut known = self.of_ring.write().unwrap_or_else(PoisonError::into_inner);
         *known = OfRing { version, envelopes };
         known.envelopes.clone()
+    }
+}
+
+fn usable(opener: Result<Opener, BadKey>) -> Option<Arc<Envelopes>> {
+    match opener {
+        Ok(opener) => Some(Arc::new(Envelopes::new(opener))),
+        Err(error) => {
+            tracing::error!(%error, "the keys for envelopes are of no use");
+            None
+        }
     }
 }
 

@@ -71,7 +71,12 @@ impl Place {
     }
 
     fn check(&self) -> Value {
-        let output = card4e(&["accounts", "check", "--json", "--data", path(self.data.path())], b"");
+        self.check_with(&[])
+    }
+
+    fn check_with(&self, arguments: &[&str]) -> Value {
+        let all = [&["accounts", "check", "--json", "--data", path(self.data.path())], arguments].concat();
+        let output = card4e(&all, b"");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -89,6 +94,21 @@ fn accounts_are_answered_for_without_a_restart() {
     let gone = place.file("b.csv", format!("{HEADER},op\n6217000000000101017,,,,,,delete\n"));
     assert_eq!(place.import(&[path(&gone)])["deleted"], 1);
     assert_eq!(acedata::result(&ask(&sandbox, ASK_LI)), "-7");
+}
+
+#[test]
+fn look_ups_are_timed_where_there_are_accounts() {
+    let place = Place::new();
+    let timed = ["--seconds", "1", "--look-ups", "100"];
+    let Value::Object(rush) = place.check_with(&timed)["rush"].take() else { panic!("nothing was timed") };
+    let us = |name: &str| rush[name].as_f64().unwrap();
+    assert!(
+        us("per_second") > 100.0 && us("longest_us") >= us("p99_us") && us("p99_us") >= us("p50_us"),
+        "{rush:?}"
+    );
+    // For so few accounts no table is made.
+    assert_eq!(rush["in_table"], 0.0);
+    assert_eq!(place.check()["rush"], Value::Null, "nobody asked for it");
 }
 
 #[test]

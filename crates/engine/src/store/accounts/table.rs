@@ -248,9 +248,13 @@ impl Table {
         Some(Table { map, state, keys, pages, cipher, checked, inode })
     }
 
-    /// Reads the whole file ahead: what is cold costs more than a look-up.
+    /// Reads the whole file ahead: what is cold costs more than a look-up. In parts, because meanwhile no other thread
+    /// is given memory, nor can begin.
     fn populate(&self) {
-        let _ = self.map.advise(Advice::PopulateRead);
+        const PART: usize = 1 << 20;
+        for from in (0..self.map.len()).step_by(PART) {
+            let _ = self.map.advise_range(Advice::PopulateRead, from, PART.min(self.map.len() - from));
+        }
     }
 
     fn page(&self, number: u64) -> Result<&[u8], Changed> {
@@ -316,8 +320,12 @@ impl TablePlace {
         let table = Table::open(&self.path, keys).map(Arc::new);
         *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
         if let Some(table) = table.clone() {
-            // Nobody waits for it.
-            std::thread::spawn(move || table.populate());
+            // Nobody waits for it, and whoever waits for an answer goes first.
+            let populate = move || {
+                let _ = rustix::process::nice(15);
+                table.populate();
+            };
+            let _ = std::thread::Builder::new().name("card4e-ahead".into()).spawn(populate);
         }
         table
     }
