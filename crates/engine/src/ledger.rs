@@ -1008,7 +1008,7 @@ impl Books {
 
 /// What the questions of a block that is not durable yet come to, over the books.
 pub struct Pending {
-    /// When the block was begun: to look at the clock for each question takes as long as to count it.
+    /// When the block was begun: one look at the clock for all of its questions.
     began: Instant,
     charged: Numbered<ApplicationId, Credits>,
     credentials: Numbered<CredentialId, Credits>,

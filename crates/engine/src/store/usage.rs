@@ -131,7 +131,7 @@ impl UsageFile {
                 for blocks in page.chunks(BLOCKS_AT_ONCE) {
                     self.take(blocks)?;
                     taken += blocks.len() as u64;
-                    // Whoever waits for an answer may share the core, and has waited since.
+                    // Whoever answers questions may share the core, and has waited for it meanwhile.
                     std::thread::yield_now();
                 }
             }
