@@ -289,7 +289,7 @@ pub struct Running {
     among_others: Vec<JoinHandle<()>>,
     /// Nothing is done with it. But whoever closes a file as the last one folds its whole log into it, and the next one
     /// to open it reads all of that log again.
-    _kept_open: Option<Mutex<Accounts>>,
+    _kept_open: Option<Box<Mutex<Accounts>>>,
 }
 
 /// Callers that must exist, whatever the data folder holds: the sandbox's public ones.
@@ -404,7 +404,7 @@ impl Engine {
         });
         let writer = Writer { engine: Arc::clone(&engine), file, tree, grow_log_bytes, nodes };
         let kept_open = match of_record {
-            AccountsOfRecord::File(accounts) => Some(Mutex::new(accounts)),
+            AccountsOfRecord::File(accounts) => Some(Box::new(Mutex::new(accounts))),
             AccountsOfRecord::Shared(_) => None,
         };
         let (threads, among_others) = (Vec::new(), Vec::new());
