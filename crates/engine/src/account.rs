@@ -6,9 +6,13 @@
 
 use zeroize::Zeroizing;
 
+use crate::action::Action;
+use crate::claim::ClaimText;
 use crate::outcome::{Outcome, Row};
 use crate::store::{AccountRow, Person};
-use crate::subject::{CardNumber, HolderName, Mobile, ParseOptions, ResidentId, Validity};
+use crate::subject::{
+    CardNumber, HolderName, Mobile, ParseOptions, ResidentId, Validity, canonical, is_test_card,
+};
 use crate::vault::{BlindIndex, Elements, Keys, Vault, Verifiers};
 
 /// The kind of document an account was opened with. The codes are stored: never renumber.
@@ -246,7 +250,19 @@ pub enum AccountError {
 }
 
 /// One account as somebody hands it over, checked.
-pub struct Account {
+pub struct Account<'a>(Checked<'a>);
+
+enum Checked<'a> {
+    /// Each element is written as it is compared already, as nearly all are: nothing was copied.
+    AsWritten {
+        elements: Elements<'a>,
+        kind: DocumentKind,
+        state: AccountState,
+    },
+    Parsed(Box<Parsed>),
+}
+
+struct Parsed {
     card: CardNumber,
     name: HolderName,
     kind: DocumentKind,
@@ -256,17 +272,40 @@ pub struct Account {
     validity: Option<Validity>,
 }
 
-impl AccountText<'_> {
+impl<'a> AccountText<'a> {
     /// Checks the text and makes the row that is stored; no plaintext survives in it.
     pub fn row(&self, options: &ParseOptions, vault: &Vault) -> Result<AccountRow, AccountError> {
         let (account, keys) = (self.read(options)?, vault.keys());
-        let index = keys.index(account.card.as_str(), keys.accounts());
+        let [index] = keys.index_many([account.elements().card].into_iter(), keys.accounts())[..] else {
+            return Err(AccountError::Card);
+        };
         let verifiers = keys.verifiers(&account.elements(), keys.accounts());
         Ok(account.row(index, verifiers, options, &keys))
     }
 
     /// Checks the text.
-    pub fn read(&self, options: &ParseOptions) -> Result<Account, AccountError> {
+    pub fn read(&self, options: &ParseOptions) -> Result<Account<'a>, AccountError> {
+        self.as_written(options).map_or_else(|| self.read_copied(options), |account| Ok(Account(account)))
+    }
+
+    /// The same for an account that outlives the text.
+    pub fn read_copied(&self, options: &ParseOptions) -> Result<Account<'static>, AccountError> {
+        self.parsed(options).map(|parsed| Account(Checked::Parsed(Box::new(parsed))))
+    }
+
+    /// The account where it needs no other form; of all others, right or wrong, nothing.
+    fn as_written(&self, options: &ParseOptions) -> Option<Checked<'a>> {
+        let AccountText { card, name, id, mobile, .. } = *self;
+        let claim = ClaimText { name, card, id, mobile, document_kind: 0, validity: None };
+        let elements = canonical(Action::FourElements, &claim, options)?;
+        let kind = DocumentKind::from_word(self.kind).filter(|kind| kind.counts_as_resident_id())?;
+        let state = AccountState::from_word(self.state)?;
+        let is_all = self.validity.is_empty() && !options.element_index;
+        let may_be = options.test_land || !is_test_card(card.as_bytes());
+        (is_all && may_be).then_some(Checked::AsWritten { elements, kind, state })
+    }
+
+    fn parsed(&self, options: &ParseOptions) -> Result<Parsed, AccountError> {
         let card = CardNumber::parse(self.card).ok_or(AccountError::Card)?;
         if card.is_test_card() && !options.test_land {
             return Err(AccountError::TestCard);
@@ -283,13 +322,13 @@ impl AccountText<'_> {
             "" => None,
             text => Some(Validity::parse(text).ok_or(AccountError::Validity)?),
         };
-        Ok(Account { card, name, kind, id, mobile, state, validity })
+        Ok(Parsed { card, name, kind, id, mobile, state, validity })
     }
 }
 
-impl Account {
+impl Account<'_> {
     /// The rows of many accounts, as [`AccountText::row`] makes them one by one: enciphered side by side.
-    pub fn rows(accounts: &[Account], options: &ParseOptions, keys: &Keys) -> Vec<AccountRow> {
+    pub fn rows(accounts: &[Account<'_>], options: &ParseOptions, keys: &Keys) -> Vec<AccountRow> {
         let elements: Vec<Elements<'_>> = accounts.iter().map(Account::elements).collect();
         let indexes = keys.index_many(elements.iter().map(|of| of.card), keys.accounts());
         let verifiers = keys.verify_many(&elements, keys.accounts());
@@ -298,12 +337,9 @@ impl Account {
     }
 
     fn elements(&self) -> Elements<'_> {
-        Elements {
-            card: self.card.as_bytes(),
-            name_exact: self.name.e0(),
-            name_loose: self.name.e1(),
-            id: self.id.as_bytes(),
-            mobile: self.mobile.as_ref().map_or(b"", Mobile::as_bytes),
+        match &self.0 {
+            Checked::AsWritten { elements, .. } => *elements,
+            Checked::Parsed(parsed) => parsed.elements(),
         }
     }
 
@@ -314,28 +350,39 @@ impl Account {
         options: &ParseOptions,
         keys: &Keys,
     ) -> AccountRow {
-        let Account { name, kind, id, mobile, state, validity, .. } = self;
-        let newest = keys.accounts();
-        let person = match options.element_index {
-            true => Person {
-                by_id: kind
-                    .counts_as_resident_id()
-                    .then(|| keys.by_id(id, name.e1(), validity.as_ref().map(Validity::as_str), newest)),
-                by_mobile: mobile
-                    .as_ref()
-                    .map(|mobile| keys.by_mobile(mobile.as_str(), name.e1(), id, newest)),
-            },
-            false => Person::default(),
+        let (kind, state, person) = match &self.0 {
+            Checked::AsWritten { kind, state, .. } => (*kind, *state, Person::default()),
+            Checked::Parsed(parsed) => (parsed.kind, parsed.state, parsed.person(options, keys)),
         };
-        AccountRow {
-            is_short: false,
-            index,
-            verifiers,
-            has_mobile: mobile.is_some(),
-            state: *state,
-            kind: *kind,
-            keys: newest.version,
-            person,
+        let has_mobile = !self.elements().mobile.is_empty();
+        let keys = keys.accounts().version;
+        AccountRow { is_short: false, index, verifiers, has_mobile, state, kind, keys, person }
+    }
+}
+
+impl Parsed {
+    fn elements(&self) -> Elements<'_> {
+        Elements {
+            card: self.card.as_bytes(),
+            name_exact: self.name.e0(),
+            name_loose: self.name.e1(),
+            id: self.id.as_bytes(),
+            mobile: self.mobile.as_ref().map_or(b"", Mobile::as_bytes),
+        }
+    }
+
+    /// Its place in the element index, where the operator wants one.
+    fn person(&self, options: &ParseOptions, keys: &Keys) -> Person {
+        let Parsed { name, kind, id, mobile, validity, .. } = self;
+        if !options.element_index {
+            return Person::default();
+        }
+        let newest = keys.accounts();
+        Person {
+            by_id: kind
+                .counts_as_resident_id()
+                .then(|| keys.by_id(id, name.e1(), validity.as_ref().map(Validity::as_str), newest)),
+            by_mobile: mobile.as_ref().map(|mobile| keys.by_mobile(mobile.as_str(), name.e1(), id, newest)),
         }
     }
 }
@@ -355,6 +402,9 @@ fn document_number(text: &str, kind: DocumentKind, options: &ParseOptions) -> Op
 mod tests {
     use super::*;
     use crate::outcome::DECISIONS;
+    use crate::store::AccountChange;
+    use crate::subject::Date;
+    use crate::vault::KeyRing;
 
     #[test]
     fn words_and_codes_are_found_again() {
@@ -374,6 +424,65 @@ mod tests {
         assert_eq!(AccountState::from_word("stolen"), None);
         assert_eq!(DocumentKind::from_code(10), None);
         assert_eq!(AccountState::from_code(11), None);
+    }
+
+    /// Whether or not it needs another form, an account comes to the row that its parsed elements come to.
+    #[test]
+    fn what_is_taken_as_written_is_what_parsing_makes_of_it() {
+        let vault = Vault::new(&KeyRing::generate());
+        let options = ParseOptions { test_land: true, ..ParseOptions::new(Date::new(2026, 1, 1).unwrap()) };
+        let text = AccountText {
+            card: "6225768888888888",
+            name: "韦小宝",
+            id: "990101199001010019",
+            mobile: "16137688175",
+            ..AccountText::default()
+        };
+        let one_by_one = |text: &AccountText<'_>, options: &ParseOptions| {
+            let parsed = text.parsed(options).ok()?;
+            let keys = vault.keys();
+            let index = keys.index(parsed.card.as_str(), keys.accounts());
+            let verifiers = keys.verifiers(&parsed.elements(), keys.accounts());
+            let account = Account(Checked::Parsed(Box::new(parsed)));
+            Some(account.row(index, verifiers, options, &keys))
+        };
+        // It covers the whole row.
+        let mac = |row: &AccountRow| match AccountChange::put(row.clone(), &vault) {
+            AccountChange::Put(_, mac) => mac,
+            _ => unreachable!(),
+        };
+        let other = [
+            text,
+            AccountText { card: "6225 7688 8888 8888", ..text },
+            AccountText { card: "6200000000000012", ..text },
+            AccountText { card: "622576888888888x", ..text },
+            AccountText { name: "Wei Xiaobao", ..text },
+            AccountText { name: "韦 小宝", ..text },
+            AccountText { name: "", ..text },
+            AccountText { id: "11010119900307888x", ..text },
+            AccountText { id: "990101199001010010", ..text },
+            AccountText { kind: "passport", id: "E1234", ..text },
+            AccountText { kind: "residence_permit", ..text },
+            AccountText { kind: "card", ..text },
+            AccountText { mobile: "", ..text },
+            AccountText { mobile: "+86 161 3768 8175", ..text },
+            AccountText { mobile: "12137688175", ..text },
+            AccountText { state: "lost", ..text },
+            AccountText { state: "stolen", ..text },
+            AccountText { validity: "20200101-20300101", ..text },
+            AccountText { validity: "x", ..text },
+        ];
+        let indexed = ParseOptions { element_index: true, ..options };
+        let issued = ParseOptions { test_land: false, ..options };
+        for (options, is_quick) in [(options, true), (indexed, false), (issued, false)] {
+            assert_eq!(text.as_written(&options).is_some(), is_quick);
+            for text in &other {
+                let row = text.row(&options, &vault);
+                let expected = one_by_one(text, &options);
+                assert_eq!(row.as_ref().ok().map(mac), expected.as_ref().map(mac));
+                assert_eq!(row.err(), text.parsed(&options).err());
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Small files that must be whole or absent, and hex.
+//! Small files that must be whole or absent, large ones that go to the disk as they are written, and hex.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 /// Replaces a file so that after a crash the old or the new content is there, never a part.
 ///
@@ -55,6 +57,75 @@ pub fn private_alone(path: &Path) -> io::Result<Option<File>> {
 pub fn private_to_go_on(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// So much of a large file goes to the disk at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A large file that is written from its beginning, or a place in it, to its end, and goes to the disk meanwhile: who makes
+/// another file durable on the same disk then waits for a piece of it, not for all. Buffers what is written.
+pub struct Paced {
+    file: File,
+    buffer: Vec<u8>,
+    /// Nothing once they have ended.
+    pieces: Option<SyncSender<()>>,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Paced {
+    /// Goes on where the file is.
+    pub fn new(file: File) -> io::Result<Paced> {
+        let (pieces, written) = sync_channel(1);
+        let synced = file.try_clone()?;
+        let sync = move || written.iter().try_for_each(|()| synced.sync_data());
+        let syncing = std::thread::Builder::new().name("sync".into()).spawn(sync)?;
+        let buffer = Vec::with_capacity(PIECE_BYTES);
+        Ok(Paced { file, buffer, pieces: Some(pieces), syncing: Some(syncing) })
+    }
+
+    /// Makes sure of all of it.
+    pub fn finish(&mut self) -> io::Result<&mut File> {
+        self.flush()?;
+        self.end()?;
+        self.file.sync_data()?;
+        Ok(&mut self.file)
+    }
+
+    /// Waits for the pieces that are on their way.
+    fn end(&mut self) -> io::Result<()> {
+        self.pieces = None;
+        let synced = self.syncing.take().map(|syncing| syncing.join());
+        synced
+            .unwrap_or(Ok(Ok(())))
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that syncs has ended")))
+    }
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + bytes.len() > PIECE_BYTES {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.buffer.clear();
+        // Waits where the disk does not come along.
+        match self.pieces.as_ref().is_some_and(|pieces| pieces.send(()).is_err()) {
+            true => self.end(),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        // The file stays locked for as long as it is open anywhere.
+        let _ = self.end();
+    }
 }
 
 /// Makes a folder that only its owner may look into; one that is there is left as it is.

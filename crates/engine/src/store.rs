@@ -26,9 +26,9 @@ mod sqlite;
 mod usage;
 
 pub use accounts::{
-    AccountRow, Accounts, AccountsOfRecord, Census, Change as AccountChange, Done as AccountDone, Followed,
-    Follower, Freshness, Import, Made as MadeTable, Order as AccountOrder, Person, Rewrap, SharedAccounts,
-    Source, Spot as AccountSpot, TableMaker, TablePlace,
+    AccountRow, Accounts, AccountsOfRecord, Batch as AccountBatch, Census, Change as AccountChange,
+    Done as AccountDone, Followed, Follower, Freshness, Import, Made as MadeTable, Order as AccountOrder,
+    Person, Rewrap, SharedAccounts, Source, Spot as AccountSpot, TableMaker, TablePlace,
 };
 pub(crate) use accounts::{Looked, Records, Wanted};
 pub use copy::{Copied, CopyError, Progress as CopyProgress, StorePlace, copy, is_to_be_served};

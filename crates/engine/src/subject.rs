@@ -16,6 +16,7 @@ pub mod resident_id;
 mod text;
 
 pub use card::CardNumber;
+pub(crate) use card::is_test_card;
 pub use date::Date;
 pub use mobile::Mobile;
 pub use name::{HolderName, NameClass};

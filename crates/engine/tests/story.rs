@@ -352,12 +352,14 @@ fn an_account_that_was_changed_behind_our_back_is_never_a_pass(store: Store) {
     let bank = Installation::new(store);
     let running = bank.open(policy());
     put(&running.engine, "lost");
-    let change = "UPDATE account SET state = 0";
     match store {
-        Store::DatabaseWithoutCopy => bank.meddle("", change),
+        Store::DatabaseWithoutCopy => bank.meddle("", "UPDATE account SET state = 0"),
         // On a database in the node's copy, which questions are answered from.
         _ => {
             let accounts = rusqlite::Connection::open(bank.path().join("accounts.db")).unwrap();
+            // The state of its only row.
+            let change =
+                "UPDATE leaf SET rows = CAST(substr(rows, 1, 18) || x'00' || substr(rows, 20) AS BLOB)";
             accounts.execute(change, []).unwrap();
         }
     }
@@ -435,9 +437,11 @@ fn erased(engine: &Arc<Engine>) -> ErasureStatus {
 fn traces(bank: &Installation) -> Vec<Vec<u8>> {
     let about = "SELECT substr(bytes, 5, 40) FROM side WHERE seq > (SELECT min(seq) FROM side)";
     let mut traces = bank.column("ledger.db", about);
-    traces.extend(bank.column("accounts.db", "SELECT id FROM account"));
-    if bank.database.is_none() {
-        traces.extend(bank.column("accounts.db", "SELECT idx FROM account"));
+    match bank.database.is_some() {
+        true => traces.extend(bank.column("accounts.db", "SELECT id FROM account")),
+        false => ["SELECT substr(rows, 1, 16) FROM leaf", "SELECT substr(rows, 53, 16) FROM leaf"]
+            .into_iter()
+            .for_each(|part| traces.extend(bank.column("accounts.db", part))),
     }
     traces
 }

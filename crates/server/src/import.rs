@@ -7,6 +7,7 @@ pub mod file;
 mod parquet_file;
 mod rejected;
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use engine::account::{Account, AccountError, AccountText};
 use engine::clock::Clock;
 use engine::operator::Act;
-use engine::store::{AccountChange, AccountsOfRecord, Import, Source, TableMaker};
+use engine::store::{AccountBatch, AccountChange, AccountsOfRecord, Import, Source, TableMaker};
 use engine::subject::{CardNumber, ParseOptions};
 use engine::vault::{Keys, Vault};
 use engine::{Engine, Policy};
@@ -255,8 +256,46 @@ fn bar(input: &Input, rows: u64) -> ProgressBar {
 /// What became of a chunk.
 struct Checked {
     rows: u64,
-    changes: Vec<AccountChange>,
+    put: u64,
+    changes: Changes,
     rejected: Vec<(u64, Reason)>,
+}
+
+/// What rows do to the accounts, for one way or the other.
+enum Changes {
+    Direct(Vec<AccountChange>),
+    Sorted(Vec<AccountBatch>),
+}
+
+impl Changes {
+    fn none(way: Way) -> Changes {
+        match way {
+            Way::Direct => Changes::Direct(Vec::new()),
+            Way::Sorted => Changes::Sorted(Vec::new()),
+        }
+    }
+
+    fn of(changes: impl Iterator<Item = AccountChange>, way: Way) -> Changes {
+        match way {
+            Way::Direct => Changes::Direct(changes.collect()),
+            Way::Sorted => Changes::Sorted(vec![AccountBatch::of(changes)]),
+        }
+    }
+
+    fn extend(&mut self, more: Changes) {
+        match (self, more) {
+            (Changes::Direct(all), Changes::Direct(more)) => all.extend(more),
+            (Changes::Sorted(all), Changes::Sorted(more)) => all.extend(more),
+            (all, more) => *all = more,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Changes::Direct(changes) => changes.len(),
+            Changes::Sorted(batches) => batches.iter().map(AccountBatch::len).sum(),
+        }
+    }
 }
 
 /// Why a row is not taken. Names the column and what belongs there, never what is there.
@@ -330,21 +369,21 @@ fn load(
         for _ in 0..workers {
             let (deal, chunks) = sync_channel::<Chunk>(2);
             let (give, checked) = sync_channel(depth);
-            scope.spawn(move || check_all(&chunks, &give, rules));
+            scope.spawn(move || check_all(&chunks, &give, rules, way));
             dealt.push(deal);
             taken.push(checked);
         }
         scope.spawn(move || read_all(&mut input, &dealt));
 
-        let mut batch = Vec::with_capacity(batch_rows + CHUNK_ROWS);
+        let mut batch = Changes::none(way);
         let mut read = Import::default();
         for from in taken.iter().cycle() {
             // A reader that ended has dealt the last chunk to somebody; the next in turn has nothing.
             let chunk = from.recv().ok().transpose();
-            if let Ok(Some(Checked { rows, changes, rejected: reasons })) = &chunk {
+            if let Ok(Some(Checked { rows, put, rejected: reasons, .. })) = &chunk {
                 read.rows += rows;
                 read.rejected += reasons.len() as u64;
-                read.put += changes.iter().filter(|c| matches!(c, AccountChange::Put(..))).count() as u64;
+                read.put += put;
                 reasons.iter().try_for_each(|(line, reason)| rejected.add(*line, reason))?;
             }
             let is_last = !matches!(chunk, Ok(Some(_)));
@@ -353,9 +392,11 @@ fn load(
                 if batch.len() < batch_rows && read.rows < 4 * batch_rows as u64 {
                     continue;
                 }
-                is = commit(accounts, way, &mut batch, &mut read, rejected)?;
+                is =
+                    commit(accounts, std::mem::replace(&mut batch, Changes::none(way)), &mut read, rejected)?;
             } else {
-                is = commit(accounts, way, &mut batch, &mut read, rejected)?;
+                is =
+                    commit(accounts, std::mem::replace(&mut batch, Changes::none(way)), &mut read, rejected)?;
                 let are = if way == Way::Sorted { "read, and none is loaded" } else { "loaded" };
                 chunk.with_context(|| {
                     format!("the file cannot be read on; {} rows of it are {are}", HumanCount(is.rows))
@@ -374,17 +415,16 @@ fn load(
 
 fn commit(
     accounts: &mut AccountsOfRecord,
-    way: Way,
-    batch: &mut Vec<AccountChange>,
+    batch: Changes,
     read: &mut Import,
     rejected: &mut Rejected,
 ) -> anyhow::Result<Import> {
     // First, so that a commit never promises lines that are not there.
     read.rejected_bytes = rejected.flush()?;
-    let (batch, read) = (std::mem::take(batch), std::mem::take(read));
-    Ok(match way {
-        Way::Direct => accounts.import(batch, read)?,
-        Way::Sorted => accounts.add_run(batch, read)?,
+    let read = std::mem::take(read);
+    Ok(match batch {
+        Changes::Direct(changes) => accounts.import(changes, read)?,
+        Changes::Sorted(batches) => accounts.add_run(&batches, read)?,
     })
 }
 
@@ -399,15 +439,20 @@ fn read_all(input: &mut Input, dealt: &[SyncSender<Chunk>]) {
     }
 }
 
-fn check_all(chunks: &Receiver<Chunk>, give: &SyncSender<anyhow::Result<Checked>>, rules: &Rules<'_>) {
+fn check_all(
+    chunks: &Receiver<Chunk>,
+    give: &SyncSender<anyhow::Result<Checked>>,
+    rules: &Rules<'_>,
+    way: Way,
+) {
     for chunk in chunks {
-        if give.send(chunk.map(|rows| check(&rows, rules))).is_err() {
+        if give.send(chunk.map(|rows| check(&rows, rules, way))).is_err() {
             return;
         }
     }
 }
 
-fn check(rows: &Rows, rules: &Rules<'_>) -> Checked {
+fn check(rows: &Rows, rules: &Rules<'_>, way: Way) -> Checked {
     let keys = rules.vault.keys();
     let (mut accounts, mut orders) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     let mut rejected = Vec::new();
@@ -432,17 +477,18 @@ fn check(rows: &Rows, rules: &Rules<'_>) -> Checked {
     }
     // All accounts at once: they are enciphered side by side.
     let mut put = AccountChange::put_all(Account::rows(&accounts, &rules.options, &keys), &keys);
-    let changes = orders.into_iter().filter_map(|order| order.or_else(|| put.next())).collect();
-    Checked { rows: rows.len() as u64, changes, rejected }
+    let changes = orders.into_iter().filter_map(|order| order.or_else(|| put.next()));
+    let changes = Changes::of(changes, way);
+    Checked { rows: rows.len() as u64, put: accounts.len() as u64, changes, rejected }
 }
 
 /// What a row wants.
-enum Order {
-    Put(Account),
+enum Order<'a> {
+    Put(Account<'a>),
     Delete(CardNumber),
 }
 
-fn order(row: &Row<'_>, rules: &Rules<'_>) -> Result<Order, Reason> {
+fn order<'a>(row: &Row<'a>, rules: &Rules<'_>) -> Result<Order<'a>, Reason> {
     if let Some((columns, wanted)) = row.wrong_columns {
         return Err(Reason::Columns(columns, wanted));
     }
@@ -454,16 +500,29 @@ fn order(row: &Row<'_>, rules: &Rules<'_>) -> Result<Order, Reason> {
         }
         _ => return Err(Reason::Op),
     }
-    let text = AccountText {
-        card: &card,
-        name: &row.text(file::NAME)?,
-        kind: &row.text(file::KIND)?,
-        id: &row.text(file::ID)?,
-        mobile: &row.text(file::MOBILE)?,
-        state: &row.text(file::STATE)?,
-        validity: &row.text(file::VALIDITY)?,
-    };
-    Ok(Order::Put(text.read(&rules.options)?))
+    let texts = [
+        card,
+        row.text(file::NAME)?,
+        row.text(file::KIND)?,
+        row.text(file::ID)?,
+        row.text(file::MOBILE)?,
+        row.text(file::STATE)?,
+        row.text(file::VALIDITY)?,
+    ];
+    let in_the_file = texts.each_ref().map(|text| match text {
+        Cow::Borrowed(text) => Some(*text),
+        Cow::Owned(_) => None,
+    });
+    Ok(Order::Put(match in_the_file {
+        [Some(card), Some(name), Some(kind), Some(id), Some(mobile), Some(state), Some(validity)] => {
+            AccountText { card, name, kind, id, mobile, state, validity }.read(&rules.options)?
+        }
+        // In another encoding: what was made of it does not stay.
+        _ => {
+            let [card, name, kind, id, mobile, state, validity] = texts.each_ref().map(|text| &text[..]);
+            AccountText { card, name, kind, id, mobile, state, validity }.read_copied(&rules.options)?
+        }
+    }))
 }
 
 fn print(summary: &Summary<'_>, options: &Options) -> anyhow::Result<()> {

@@ -3,17 +3,10 @@
 //! Any number of readers and one writer at a time; nobody waits for long, because an import writes
 //! in many short transactions (`accounts/import.rs`).
 
-/// What [`read`] reads.
-macro_rules! select {
-    () => {
-        "SELECT name_exact, name_loose, id, mobile, state, kind, keys, mac, idx,
-         by_id, by_id_name, by_id_validity, by_mobile, by_mobile_name, by_mobile_id FROM account"
-    };
-}
-
 mod direct;
 mod follow;
 mod import;
+mod leaves;
 mod order;
 mod record;
 mod rewrap;
@@ -24,6 +17,7 @@ mod table;
 pub(crate) use direct::{Looked, Records, Wanted};
 pub(super) use direct::{look_up, sorted};
 pub use follow::{Followed, Follower, Freshness};
+pub use leaves::Batch;
 pub use record::AccountsOfRecord;
 pub use rewrap::Rewrap;
 pub use shared::SharedAccounts;
@@ -38,10 +32,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use self::leaves::{Covered, Edit, Found};
 use self::table::Changes;
 use super::StoreError;
 use super::sqlite::{Durability, Schema, overwrite_log};
@@ -53,21 +48,24 @@ const SCHEMA: Schema = Schema {
     durability: Durability::Full,
     versions: &[
         "
-        CREATE TABLE account (
-            idx        BLOB PRIMARY KEY,  -- blind index of the card number
-            name_exact BLOB NOT NULL,     -- verifiers, bound to the card, each wrapped by its own key
-            name_loose BLOB NOT NULL,
-            id         BLOB NOT NULL,
-            mobile     BLOB,              -- NULL: the bank has no mobile on file
-            state      INTEGER NOT NULL,
-            kind       INTEGER NOT NULL,  -- document the account was opened with
-            mac        BLOB NOT NULL      -- over all of the above
+        -- The accounts: rows one behind the other, in the order of the blind indexes of their cards; see leaves.rs.
+        CREATE TABLE leaf (
+            first INTEGER PRIMARY KEY,  -- its rows are those from here up to the next leaf
+            rows  BLOB NOT NULL
+        );
+        CREATE TABLE total (
+            one      INTEGER PRIMARY KEY CHECK (one = 1),
+            accounts INTEGER NOT NULL
+        );
+        INSERT INTO total VALUES (1, 0);
+        -- The element index, where the operator wants one: an account by its holder's identity number, or its mobile.
+        CREATE TABLE person (
+            found_by BLOB NOT NULL,  -- blind index of one or the other
+            idx      BLOB NOT NULL,  -- of the account
+            PRIMARY KEY (found_by, idx)
         ) WITHOUT ROWID;
-    ",
-        "
         -- An import that makes its file the whole truth begins a generation; at its end the accounts
         -- of earlier ones go.
-        ALTER TABLE account ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
         CREATE TABLE import (
             one            INTEGER PRIMARY KEY CHECK (one = 1),  -- only the last import is remembered
             generation     INTEGER NOT NULL,   -- of every account written from now on
@@ -80,12 +78,10 @@ const SCHEMA: Schema = Schema {
             deleted        INTEGER NOT NULL,
             rejected       INTEGER NOT NULL,
             rejected_bytes INTEGER NOT NULL,   -- length of the file of rejected rows
-            removed        INTEGER NOT NULL
+            removed        INTEGER NOT NULL,
+            merged         BLOB                -- rows that were sorted are written up to this index
         );
-        INSERT INTO import VALUES (1, 0, NULL, 0, 2, NULL, 0, 0, 0, 0, 0, 0);
-    ",
-        "
-        ALTER TABLE account ADD COLUMN keys INTEGER NOT NULL DEFAULT 1;  -- version of what wraps the row
+        INSERT INTO import VALUES (1, 0, NULL, 0, 2, NULL, 0, 0, 0, 0, 0, 0, NULL);
         CREATE TABLE rewrap (
             one     INTEGER PRIMARY KEY CHECK (one = 1),
             version INTEGER NOT NULL,     -- of all rows, when none are being wrapped again
@@ -95,20 +91,6 @@ const SCHEMA: Schema = Schema {
             digest  BLOB NOT NULL         -- of what the inner key made of them
         );
         INSERT INTO rewrap VALUES (1, 1, NULL, x'', 0, zeroblob(16));
-    ",
-        "
-        -- The element index, where the operator wants one: the account found by its holder's identity
-        -- number, and by its mobile. All wrapped by one key, and NULL where there is nothing.
-        ALTER TABLE account ADD COLUMN by_id BLOB;           -- blind index of the identity number
-        ALTER TABLE account ADD COLUMN by_id_name BLOB;      -- verifiers, bound to that number
-        ALTER TABLE account ADD COLUMN by_id_validity BLOB;
-        ALTER TABLE account ADD COLUMN by_mobile BLOB;       -- blind index of the mobile
-        ALTER TABLE account ADD COLUMN by_mobile_name BLOB;  -- verifiers, bound to that number
-        ALTER TABLE account ADD COLUMN by_mobile_id BLOB;
-        CREATE INDEX account_by_id ON account (by_id) WHERE by_id IS NOT NULL;
-        CREATE INDEX account_by_mobile ON account (by_mobile) WHERE by_mobile IS NOT NULL;
-    ",
-        "
         -- How the sealed table made of this file stands to it; see table.rs.
         CREATE TABLE sealed (
             one   INTEGER PRIMARY KEY CHECK (one = 1),
@@ -120,8 +102,6 @@ const SCHEMA: Schema = Schema {
             number INTEGER PRIMARY KEY AUTOINCREMENT,
             idx    BLOB NOT NULL
         );
-    ",
-        "
         -- There is a row here when this file is a node's copy of the accounts of a database; see follow.rs.
         CREATE TABLE followed (
             one    INTEGER PRIMARY KEY CHECK (one = 1),
@@ -130,8 +110,6 @@ const SCHEMA: Schema = Schema {
             copied BLOB,               -- accounts up to this index were copied; NULL: all were
             erased INTEGER NOT NULL    -- nothing is left here of whoever was erased up to this change
         );
-    ",
-        "
         -- Rows of an import that were read and are in `accounts.runs`, to be written in order; see runs.rs.
         CREATE TABLE run (
             number INTEGER PRIMARY KEY,
@@ -141,7 +119,6 @@ const SCHEMA: Schema = Schema {
         CREATE TABLE left_alone (      -- accounts that were changed one by one since: they stay as they are
             idx BLOB PRIMARY KEY
         ) WITHOUT ROWID;
-        ALTER TABLE import ADD COLUMN merged BLOB;  -- they are written up to this index
     ",
     ],
 };
@@ -227,7 +204,7 @@ impl AccountRow {
     /// Authenticates what the verifiers do not: state, kind, and the row they stand in. Nothing if
     /// there are no keys of its version.
     fn mac(&self, keys: &Keys) -> Option<[u8; 16]> {
-        Some(keys.account_version(self.keys)?.row_mac(&[&self.authenticated()]))
+        Some(keys.account_version(self.keys)?.row_mac(&[Covered::of(self).as_ref()]))
     }
 
     /// [`AccountRow::mac`] of many rows, in their order.
@@ -235,43 +212,11 @@ impl AccountRow {
         let version = rows.clone().next().map(|row| row.keys);
         let under = version.and_then(|version| keys.account_version(version));
         match under.filter(|under| rows.clone().all(|row| row.keys == under.version)) {
-            Some(under) => {
-                under.row_macs(rows.map(AccountRow::authenticated)).into_iter().map(Some).collect()
-            }
+            Some(under) => under.row_macs(rows.map(Covered::of)).into_iter().map(Some).collect(),
             None => rows.map(|row| row.mac(keys)).collect(),
         }
     }
-
-    /// What is authenticated.
-    fn authenticated(&self) -> [u8; AUTHENTICATED_BYTES] {
-        let Verifiers { name_exact, name_loose, id, mobile } = &self.verifiers;
-        // What is not stored is not covered: without it, the row reads as nothing.
-        let mobile = if self.has_mobile { mobile.0 } else { [0; 16] };
-        let plain = [u8::from(self.has_mobile), self.state.code(), self.kind.code()];
-        // Which of these there are is told by the first byte: without it they could change places.
-        let (person, there) = (self.person.columns().map(Option::unwrap_or_default), [self.person.there()]);
-        let parts: [&[u8]; 8] = [
-            &self.index.0,
-            &plain,
-            &name_exact.0,
-            &name_loose.0,
-            &id.0,
-            &mobile,
-            &there,
-            person.as_flattened(),
-        ];
-        let mut all = [0; AUTHENTICATED_BYTES];
-        let mut rest = &mut all[..];
-        for part in parts {
-            let (here, behind) = rest.split_at_mut(part.len());
-            here.copy_from_slice(part);
-            rest = behind;
-        }
-        all
-    }
 }
-
-const AUTHENTICATED_BYTES: usize = 16 + 3 + 4 * 16 + 1 + 6 * 16;
 
 /// How old what a reader sees may be.
 const LOOK_AT_MOST: Duration = Duration::from_millis(20);
@@ -353,8 +298,11 @@ impl Counting {
 impl Accounts {
     /// Opens the file to change accounts.
     pub fn open(path: &Path) -> Result<Accounts, StoreError> {
+        let db = SCHEMA.open(path)?;
+        // Changing one account takes a dozen of them.
+        db.set_prepared_statement_cache_capacity(64);
         Ok(Accounts {
-            db: SCHEMA.open(path)?,
+            db,
             path: path.to_owned(),
             looking: Cell::default(),
             table: None,
@@ -473,30 +421,44 @@ impl Accounts {
     }
 
     fn find_at(&self, at: [&BlindIndex; 2], keys: &Keys) -> Result<Option<AccountRow>, StoreError> {
-        let found = find_in(&self.db, at).map_err(|cause| SCHEMA.error(cause))?;
+        let found = leaves::find(&self.db, at).map_err(|cause| SCHEMA.error(cause))?;
         found.map(|(row, mac)| authentic(row, mac, keys)).transpose()
     }
 
     /// The accounts of an identity number; during a rotation under both versions.
     pub fn find_by_id(&self, id: &str, keys: &Keys) -> Result<Vec<AccountRow>, StoreError> {
         let index = |under: &AccountKeys| keys.by_id(id, b"", None, under).index;
-        self.find_all(concat!(select!(), " WHERE by_id IN (?1, ?2) LIMIT ?3"), places(keys, index), keys)
+        self.find_all(places(keys, index), keys, |person| person.by_id.map(|by| by.index))
     }
 
     /// The accounts of a mobile number; during a rotation under both versions.
     pub fn find_by_mobile(&self, mobile: &str, keys: &Keys) -> Result<Vec<AccountRow>, StoreError> {
         let index = |under: &AccountKeys| keys.by_mobile(mobile, b"", "", under).index;
-        self.find_all(concat!(select!(), " WHERE by_mobile IN (?1, ?2) LIMIT ?3"), places(keys, index), keys)
+        self.find_all(places(keys, index), keys, |person| person.by_mobile.map(|by| by.index))
     }
 
-    fn find_all(&self, find: &str, at: [BlindIndex; 2], keys: &Keys) -> Result<Vec<AccountRow>, StoreError> {
-        let [newest, older] = at;
-        let run = || -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
-            let mut find = self.db.prepare_cached(find)?;
-            find.query_map(params![&newest.0[..], &older.0[..], OF_ONE_PERSON_MAX], read)?.collect()
+    /// Accounts that are found by what is not their card number.
+    fn find_all(
+        &self,
+        at: [BlindIndex; 2],
+        keys: &Keys,
+        found_by: impl Fn(&Person) -> Option<BlindIndex>,
+    ) -> Result<Vec<AccountRow>, StoreError> {
+        let run = || -> rusqlite::Result<Vec<Option<Found>>> {
+            // One look at the file: between its statements an account could move.
+            let _look = if self.db.is_autocommit() { Some(self.db.unchecked_transaction()?) } else { None };
+            let indexes = leaves::found_by(&self.db, at, OF_ONE_PERSON_MAX)?;
+            indexes.iter().map(|index| leaves::find(&self.db, [index, index])).collect()
         };
         let found = run().map_err(|cause| SCHEMA.error(cause))?;
-        found.into_iter().map(|(row, mac)| authentic(row, mac, keys)).collect()
+        let account = |found: Option<Found>| {
+            let (row, mac) = found.ok_or_else(changed)?;
+            let row = authentic(row, mac, keys)?;
+            // Its row says the same, and is authenticated: what pointed there is not.
+            let is_found = found_by(&row.person).is_some_and(|by| at.contains(&by));
+            if is_found { Ok(row) } else { Err(changed()) }
+        };
+        found.into_iter().map(account).collect()
     }
 
     /// Adds accounts, or replaces those of the same cards; all or none.
@@ -529,7 +491,7 @@ impl Accounts {
     pub fn replace_all(&mut self, rows: &[AccountRow], vault: &Vault) -> Result<(), StoreError> {
         let keys = vault.keys();
         self.change(Some(keys.accounts().version), |db| {
-            db.execute("DELETE FROM account", [])?;
+            leaves::clear(db)?;
             table::begin_epoch(db)?;
             put_all(db, rows, &keys)
         })
@@ -558,15 +520,11 @@ impl Accounts {
     }
 
     fn page(&self, after: &[u8], rows: usize) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
-        let page = concat!(select!(), " WHERE idx > ?1 ORDER BY idx LIMIT ?2");
-        let mut page = self.db.prepare_cached(page)?;
-        let rows = page.query_map(params![after, rows as i64], read)?;
-        rows.collect()
+        leaves::page(&self.db, after, rows)
     }
 
     fn last_index(&self) -> Result<Vec<u8>, StoreError> {
-        let last = self.db.query_row("SELECT coalesce(max(idx), x'') FROM account", [], |row| row.get(0));
-        last.map_err(|cause| SCHEMA.error(cause))
+        leaves::last_index(&self.db).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Looks up so many accounts that are there, drawn at random, and gives what each look-up took, the
@@ -632,14 +590,12 @@ impl Accounts {
     /// So many accounts that are there, drawn at random; none when there are no accounts.
     fn drawn(&self, count: usize) -> Result<Vec<BlindIndex>, StoreError> {
         let draw = |from: [u8; 16]| {
-            let at_or_after = "SELECT idx FROM account WHERE idx >= ?1 ORDER BY idx LIMIT 1";
-            let found = self.db.prepare_cached(at_or_after);
-            found.and_then(|mut find| find.query_row([&from[..]], |row| row.get(0)).optional())
+            leaves::page(&self.db, &from, 1).map(|page| page.first().map(|(row, _)| row.index))
         };
         let mut drawn = Vec::with_capacity(count);
         while drawn.len() < count {
             match draw(random()).map_err(|cause| SCHEMA.error(cause))? {
-                Some(index) => drawn.push(BlindIndex(index)),
+                Some(index) => drawn.push(index),
                 // Past the last one; with few accounts that happens often, without any always.
                 None if self.count()? == 0 => return Ok(Vec::new()),
                 None => {}
@@ -652,25 +608,17 @@ impl Accounts {
     /// they were put there before the operator wanted that. An account's place in the file is a keyed
     /// reference, so these are as good as drawn at random.
     pub fn missing_in_element_index(&self, most: u32) -> Result<u64, StoreError> {
-        let find = "SELECT mobile IS NOT NULL AND by_mobile IS NULL, kind, by_id IS NULL FROM account ORDER BY idx LIMIT ?1";
-        let is_missing = |row: &rusqlite::Row<'_>| {
-            let kind = DocumentKind::from_code(row.get(1)?);
-            let by_id = row.get::<_, bool>(2)? && kind.is_some_and(DocumentKind::counts_as_resident_id);
-            Ok(row.get::<_, bool>(0)? || by_id)
+        let page = self.page(b"", most as usize).map_err(|cause| SCHEMA.error(cause))?;
+        let is_missing = |row: &AccountRow| {
+            let Person { by_id, by_mobile } = row.person;
+            row.has_mobile && by_mobile.is_none() || row.kind.counts_as_resident_id() && by_id.is_none()
         };
-        let run = || -> rusqlite::Result<u64> {
-            let mut find = self.db.prepare(find)?;
-            find.query_map([most], is_missing)?.try_fold(0, |sum, missing| Ok(sum + u64::from(missing?)))
-        };
-        run().map_err(|cause| SCHEMA.error(cause))
+        Ok(page.iter().filter(|(row, _)| is_missing(row)).count() as u64)
     }
 
     /// Number of accounts.
     pub fn count(&self) -> Result<u64, StoreError> {
-        self.db
-            .query_row("SELECT count(*) FROM account", [], |row| row.get::<_, i64>(0))
-            .map(|count| count as u64)
-            .map_err(|cause| SCHEMA.error(cause))
+        leaves::count(&self.db).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Runs a change; waits its turn before it reads anything, so that what it read still holds. With a
@@ -693,20 +641,9 @@ impl Accounts {
     }
 }
 
-fn find_in(db: &Connection, at: [&BlindIndex; 2]) -> rusqlite::Result<Option<(AccountRow, [u8; 16])>> {
-    let [newest, older] = at;
-    // For a list of values SQLite builds a table of its own each time: only where there are two.
-    if newest == older {
-        let find = concat!(select!(), " WHERE idx = ?1");
-        return db.prepare_cached(find)?.query_row([&newest.0[..]], read).optional();
-    }
-    let find = concat!(select!(), " WHERE idx IN (?1, ?2)");
-    db.prepare_cached(find)?.query_row([&newest.0[..], &older.0[..]], read).optional()
-}
-
-fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<usize> {
+fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<u64> {
     note_change(db, index)?;
-    db.prepare_cached("DELETE FROM account WHERE idx = ?1")?.execute([&index.0[..]])
+    leaves::write(db, std::iter::once(Edit::Delete(*index)), 0)
 }
 
 /// Notes in the same commit that the account of this index changes by itself.
@@ -736,59 +673,24 @@ fn writable(db: &Connection, version: Option<u32>) -> rusqlite::Result<Result<()
 }
 
 fn put_all(db: &Connection, rows: &[AccountRow], keys: &Keys) -> rusqlite::Result<()> {
-    let generation = generation(db)?;
-    let mut put = putting(db)?;
+    let mut batch = Batch::default();
     for row in rows {
         note_change(db, &row.index)?;
-        put_one(&mut put, row, row.mac(keys).unwrap_or_default(), generation)?;
+        batch.put(row, row.mac(keys).unwrap_or_default());
     }
-    Ok(())
+    write_all(db, &mut batch, generation(db)?).map(drop)
+}
+
+/// Writes changes, in the order of their indexes: indexes are random, and so each leaf is touched once. Gives how many
+/// accounts went.
+fn write_all(db: &Connection, batch: &mut Batch, generation: u32) -> rusqlite::Result<u64> {
+    batch.sort();
+    leaves::write(db, leaves::last_of_each(batch.edits()), generation)
 }
 
 /// The generation every account is written in.
-fn generation(db: &Connection) -> rusqlite::Result<i64> {
+fn generation(db: &Connection) -> rusqlite::Result<u32> {
     db.query_row("SELECT generation FROM import", [], |row| row.get(0))
-}
-
-fn putting(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
-    db.prepare_cached(
-        "INSERT OR REPLACE INTO account
-         (idx, name_exact, name_loose, id, mobile, state, kind, mac, generation, keys,
-          by_id, by_id_name, by_id_validity, by_mobile, by_mobile_name, by_mobile_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-    )
-}
-
-fn put_one(
-    put: &mut CachedStatement<'_>,
-    row: &AccountRow,
-    mac: [u8; 16],
-    generation: i64,
-) -> rusqlite::Result<()> {
-    let v = &row.verifiers;
-    let mobile = row.has_mobile.then_some(&v.mobile.0[..]);
-    let person = row.person.columns();
-    let [by_id, by_id_name, by_id_validity, by_mobile, by_mobile_name, by_mobile_id] =
-        person.each_ref().map(|column| column.as_ref().map(|bytes| &bytes[..]));
-    put.execute(params![
-        &row.index.0[..],
-        &v.name_exact.0[..],
-        &v.name_loose.0[..],
-        &v.id.0[..],
-        mobile,
-        row.state.code(),
-        row.kind.code(),
-        &mac[..],
-        generation,
-        row.keys,
-        by_id,
-        by_id_name,
-        by_id_validity,
-        by_mobile,
-        by_mobile_name,
-        by_mobile_id,
-    ])?;
-    Ok(())
 }
 
 fn authentic(row: AccountRow, mac: [u8; 16], keys: &Keys) -> Result<AccountRow, StoreError> {
@@ -796,33 +698,17 @@ fn authentic(row: AccountRow, mac: [u8; 16], keys: &Keys) -> Result<AccountRow, 
     holds(own, mac).map(|()| row)
 }
 
+const CHANGED: &str = "an account was changed outside card4e";
+
+fn changed() -> StoreError {
+    StoreError::Damaged { file: SCHEMA.file, what: CHANGED.into() }
+}
+
 /// Whether what authenticates a row is what it should be; nothing should be under keys that there are not.
 fn holds(own: Option<[u8; 16]>, mac: [u8; 16]) -> Result<(), StoreError> {
     match own {
         Some(own) if bool::from(own.ct_eq(&mac)) => Ok(()),
-        Some(_) => {
-            let what = "an account was changed outside card4e".into();
-            Err(StoreError::Damaged { file: SCHEMA.file, what })
-        }
+        Some(_) => Err(changed()),
         None => Err(StoreError::OtherKeys),
     }
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<(AccountRow, [u8; 16])> {
-    let index = BlindIndex(row.get(8)?);
-    let mobile: Option<[u8; 16]> = row.get(3)?;
-    let person = [row.get(9)?, row.get(10)?, row.get(11)?, row.get(12)?, row.get(13)?, row.get(14)?];
-    // A code nobody knows is the catch-all of its column: a later card4e may know more states.
-    let state = AccountState::from_code(row.get(4)?).unwrap_or(AccountState::Abnormal);
-    let kind = DocumentKind::from_code(row.get(5)?).unwrap_or(DocumentKind::Other);
-    let verifiers = Verifiers {
-        name_exact: Verifier(row.get(0)?),
-        name_loose: Verifier(row.get(1)?),
-        id: Verifier(row.get(2)?),
-        mobile: Verifier(mobile.unwrap_or_default()),
-    };
-    let (person, keys) = (Person::of(person), row.get(6)?);
-    let has_mobile = mobile.is_some();
-    let account = AccountRow { index, verifiers, has_mobile, state, kind, keys, person, is_short: false };
-    Ok((account, row.get(7)?))
 }

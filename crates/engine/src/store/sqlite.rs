@@ -67,10 +67,13 @@ impl Schema {
     }
 
     pub(super) fn error(&self, cause: rusqlite::Error) -> StoreError {
-        if is_full(&cause) {
-            StoreError::Full { file: self.file }
-        } else {
-            StoreError::Sqlite { file: self.file, cause }
+        match cause {
+            cause if is_full(&cause) => StoreError::Full { file: self.file },
+            // What was read is not of the form in which it is written.
+            rusqlite::Error::FromSqlConversionFailure(_, _, what) => {
+                StoreError::Damaged { file: self.file, what: what.to_string() }
+            }
+            cause => StoreError::Sqlite { file: self.file, cause },
         }
     }
 

@@ -86,9 +86,9 @@ impl AccountKeys {
     }
 
     /// The same of many rows, side by side.
-    pub(crate) fn row_macs<const N: usize>(&self, rows: impl Iterator<Item = [u8; N]>) -> Vec<[u8; 16]> {
-        let mut messages = Messages::with_room_for(rows.size_hint().0 * N.div_ceil(48));
-        rows.for_each(|row| messages.push(&self.row, &[&row]));
+    pub(crate) fn row_macs(&self, rows: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<[u8; 16]> {
+        let mut messages = Messages::with_room_for(2 * rows.size_hint().0);
+        rows.for_each(|row| messages.push(&self.row, &[row.as_ref()]));
         self.row.tags(&messages).into_iter().map(|tag| tag.0).collect()
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 
 use super::shared::{PAGE_ROWS, State, Taken};
-use super::{Accounts, SCHEMA, SharedAccounts, put_one, putting, table};
+use super::{Accounts, Batch, SCHEMA, SharedAccounts, leaves, table, write_all};
 use crate::clock::Millis;
 use crate::store::StoreError;
 use crate::store::postgres::Database;
@@ -184,7 +184,7 @@ impl Follower {
         let begin = |db: &mut rusqlite::Connection| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             table::begin_epoch(&transaction)?;
-            transaction.execute("DELETE FROM account", [])?;
+            leaves::clear(&transaction)?;
             let note = "INSERT OR REPLACE INTO followed VALUES (1, ?1, ?2, x'', 0)";
             transaction.execute(note, params![state.source, state.number])?;
             transaction.commit()
@@ -220,20 +220,17 @@ impl Follower {
             if taken.len() > MANY {
                 table::begin_epoch(&transaction)?;
             }
-            let mut put = putting(&transaction)?;
-            let mut delete = transaction.prepare_cached("DELETE FROM account WHERE idx = ?1")?;
+            let mut batch = Batch::default();
             for change in taken {
                 if taken.len() <= MANY {
                     table::note_change(&transaction, change.index())?;
                 }
                 match change {
-                    Taken::Put(row, mac) => put_one(&mut put, row, *mac, 0)?,
-                    Taken::Gone(index) => {
-                        delete.execute([&index.0[..]])?;
-                    }
+                    Taken::Put(row, mac) => batch.put(row, *mac),
+                    Taken::Gone(index) => batch.delete(index),
                 }
             }
-            drop((put, delete));
+            write_all(&transaction, &mut batch, 0)?;
             let note = "UPDATE followed SET number = ?1, copied = ?2";
             transaction.prepare_cached(note)?.execute(params![number, copied])?;
             transaction.commit()

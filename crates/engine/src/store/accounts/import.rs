@@ -7,7 +7,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::{AccountRow, Accounts, CachedStatement, SCHEMA, generation, put_one, putting, runs, table};
+use super::leaves::{self, Batch, Edit};
+use super::{AccountRow, Accounts, SCHEMA, generation, runs, table};
 use crate::store::StoreError;
 use crate::vault::{BlindIndex, Keys, Vault};
 use crate::watch::LastImport;
@@ -17,7 +18,7 @@ const LOG_PAGES: i64 = 32_768;
 /// Memory for pages that are changed again and again, KiB.
 const CACHE_KIB: i64 = 131_072;
 /// Accounts looked at in one commit while the absent are removed.
-const SWEEP_ROWS: i64 = 50_000;
+const SWEEP_ROWS: usize = 50_000;
 
 /// What a row of a file does to the accounts.
 #[derive(Clone, Debug)]
@@ -42,14 +43,6 @@ impl Change {
     pub fn put_all(rows: Vec<AccountRow>, keys: &Keys) -> impl Iterator<Item = Change> {
         let macs = AccountRow::macs(rows.iter(), keys);
         rows.into_iter().zip(macs).map(|(row, mac)| Change::Put(row, mac.unwrap_or_default()))
-    }
-
-    /// The account that is put.
-    pub(super) fn row(&self) -> Option<&AccountRow> {
-        match self {
-            Change::Put(row, _) => Some(row),
-            Change::Delete(_) | Change::Keep(_) => None,
-        }
     }
 
     pub(super) fn index(&self) -> &BlindIndex {
@@ -126,11 +119,11 @@ impl Accounts {
 
     /// Writes a batch and how far the import is with it, all or nothing; of several changes of one
     /// card the last one counts. Gives how far it is now.
-    pub fn import(&mut self, mut batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
-        batch.sort_by_key(|change| *change.index());
-        let version = version_of(&batch);
+    pub fn import(&mut self, batch: &[Change], read: Import) -> Result<Import, StoreError> {
+        let mut batch = Batch::of(batch);
+        batch.sort();
         drop(self.next_in_turn()?);
-        self.change(version, |db| {
+        self.change(batch.version(), |db| {
             table::begin_epoch(db)?;
             read_on(db, &read)?;
             write_all(db, &batch)
@@ -245,47 +238,27 @@ pub(super) fn read_on(db: &Connection, read: &Import) -> rusqlite::Result<Import
     Ok(is)
 }
 
-/// Writes a sorted batch; gives how far it is.
-pub(super) fn write_all(db: &Connection, batch: &[Change]) -> rusqlite::Result<Import> {
+/// Writes a batch that is in order; gives how far it is.
+pub(super) fn write_all(db: &Connection, batch: &Batch) -> rusqlite::Result<Import> {
     let (mut is, ..) = last_import(db, None, false)?;
-    is.deleted += write(db, batch)?;
+    is.deleted += leaves::write(db, leaves::last_of_each(batch.edits()), generation(db)?)?;
     note(db, &is)?;
     Ok(is)
-}
-
-/// Writes a sorted batch; gives how many accounts were deleted.
-fn write(db: &Connection, batch: &[Change]) -> rusqlite::Result<u64> {
-    let generation = generation(db)?;
-    let mut put: CachedStatement<'_> = putting(db)?;
-    let mut delete = db.prepare_cached("DELETE FROM account WHERE idx = ?1")?;
-    let mut keep = db.prepare_cached("UPDATE account SET generation = ?2 WHERE idx = ?1")?;
-    let mut deleted = 0;
-    for change in last_of_each(batch) {
-        match change {
-            Change::Put(row, mac) => put_one(&mut put, row, *mac, generation)?,
-            Change::Delete(index) => deleted += delete.execute([&index.0[..]])? as u64,
-            Change::Keep(index) => {
-                keep.execute(params![&index.0[..], generation])?;
-            }
-        }
-    }
-    Ok(deleted)
 }
 
 /// Looks at some accounts after an index and removes those of earlier generations. Gives the last it
 /// looked at, or nothing at the end.
 fn sweep_after(db: &Connection, from: &[u8], is: &mut Import) -> rusqlite::Result<Option<Vec<u8>>> {
     table::begin_epoch(db)?;
-    let until: Option<Vec<u8>> = db.query_row(
-        "SELECT max(idx) FROM (SELECT idx FROM account WHERE idx > ?1 ORDER BY idx LIMIT ?2)",
-        params![from, SWEEP_ROWS],
-        |row| row.get(0),
-    )?;
-    let Some(until) = until else { return Ok(None) };
-    let removed = db.execute(
-        "DELETE FROM account WHERE idx > ?1 AND idx <= ?2 AND generation < ?3",
-        params![from, until, generation(db)?],
-    )?;
-    is.removed += removed as u64;
-    Ok(Some(until))
+    let (newest, mut looked_at, mut absent, mut until) = (generation(db)?, 0, Vec::new(), None);
+    leaves::scan(db, from, |row, generation| {
+        if generation < newest {
+            absent.push(Edit::Delete(row.index()));
+        }
+        looked_at += 1;
+        until = Some(row.index().0.to_vec());
+        Ok(looked_at < SWEEP_ROWS)
+    })?;
+    is.removed += leaves::write(db, absent.into_iter(), newest)?;
+    Ok(until)
 }

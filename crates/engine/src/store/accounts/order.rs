@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::{AccountRow, Accounts, SCHEMA, authentic, delete_in, find_in, put_all, rewrap};
+use super::{AccountRow, Accounts, SCHEMA, authentic, delete_in, leaves, put_all, rewrap};
 use crate::account::AccountState;
 use crate::store::StoreError;
 use crate::vault::{AccountKeys, BlindIndex, Keys, Vault};
@@ -71,7 +71,7 @@ impl Accounts {
         let transaction = begin.map_err(failed)?;
         let mut plan = plan(&transaction, &keys)?;
         for index in plan.places(orders)? {
-            plan.found(find_in(&transaction, [&index, &index]).map_err(failed)?);
+            plan.found(leaves::find(&transaction, [&index, &index]).map_err(failed)?);
         }
         let done = orders.iter().map(|order| plan.carry_out(order)).collect::<Result<_, _>>()?;
         write(&transaction, &plan).map_err(failed)?;

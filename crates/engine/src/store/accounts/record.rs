@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    AccountRow, Accounts, Census, Change, Done, Import, Order, Rewrap, SCHEMA, SharedAccounts, Source,
+    AccountRow, Accounts, Batch, Census, Change, Done, Import, Order, Rewrap, SCHEMA, SharedAccounts, Source,
     TableMaker,
 };
 use crate::store::StoreError;
@@ -151,7 +151,7 @@ impl AccountsOfRecord {
     /// Writes a batch of an import; see [`Accounts::import`].
     pub fn import(&mut self, batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
         match self {
-            File(accounts) => accounts.import(batch, read),
+            File(accounts) => accounts.import(&batch, read),
             Shared(accounts) => accounts.import(batch, read),
         }
     }
@@ -161,11 +161,14 @@ impl AccountsOfRecord {
         matches!(self, File(_))
     }
 
-    /// Puts rows of a large file into a run; see [`Accounts::add_run`]. With a database they are written at once.
-    pub fn add_run(&mut self, batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
+    /// Puts rows of a large file into a run; see [`Accounts::add_run`].
+    ///
+    /// # Errors
+    /// Also where [`AccountsOfRecord::takes_runs`] says no.
+    pub fn add_run(&mut self, batch: &[Batch], read: Import) -> Result<Import, StoreError> {
         match self {
             File(accounts) => accounts.add_run(batch, read),
-            Shared(accounts) => accounts.import(batch, read),
+            Shared(_) => Err(StoreError::Stopped),
         }
     }
 

@@ -6,14 +6,17 @@
 //! finds it exactly once. Meanwhile changes of single accounts are written between two batches
 //! (`order.rs`), and nothing else.
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use std::collections::HashMap;
+
+use rusqlite::{Connection, TransactionBehavior, params};
 use zeroize::Zeroizing;
 
-use super::{AccountRow, Accounts, Keys, SCHEMA, StoreError, authentic, read, table};
+use super::leaves::{self, Batch, Edit};
+use super::{AccountRow, Accounts, Keys, SCHEMA, StoreError, authentic, table};
 use crate::vault::{AccountKeys, BlindIndex, Unwrapped};
 
 /// Rows moved in one commit: a look-up never waits for it, a restart repeats none of it.
-const BATCH_ROWS: i64 = 5_000;
+const BATCH_ROWS: usize = 5_000;
 /// Rows read at once at the end, to see that all are there.
 const PAGE_ROWS: usize = 10_000;
 /// Pages the log may hold before they are copied into the file: 64 MiB.
@@ -45,8 +48,7 @@ impl Accounts {
             if target == Some(newest) || keys.account_version(version).is_some() {
                 return Ok((version, true));
             }
-            let first = self.db.query_row("SELECT 1 FROM account LIMIT 1", [], |_| Ok(()));
-            let is_empty = first.optional()?.is_none();
+            let is_empty = leaves::count(&self.db)? == 0;
             if is_empty {
                 self.db.execute("UPDATE rewrap SET version = ?1, target = NULL", [newest])?;
             }
@@ -93,41 +95,23 @@ impl Accounts {
         let (old, new) = both(keys, version, target)?;
         let (mut is, mut digest, after) = progress(&transaction).map_err(failed)?;
         let batch = batch(&transaction, &after, version).map_err(failed)?;
-        is.is_moved = (batch.len() as i64) < BATCH_ROWS;
-        let last = batch.last().map(|(row, _)| row.index);
-        let mut moved = moved(batch, keys, [old, new], &mut digest)?;
+        is.is_moved = batch.len() < BATCH_ROWS;
+        let last = batch.last().map(|((row, _), _)| row.index);
+        let (batch, generations): (Vec<_>, Vec<u32>) = batch.into_iter().unzip();
+        let moved = moved(batch, keys, [old, new], &mut digest)?;
         is.rows += moved.len() as u64;
-        // In order each page of the file is touched once.
-        moved.sort_by_key(|(_, row)| row.index);
+        let generations: HashMap<BlindIndex, u32> =
+            moved.iter().zip(generations).map(|((_, row), generation)| (row.index, generation)).collect();
         let write = || {
             table::begin_epoch(&transaction)?;
-            let mut moving = transaction.prepare_cached(
-                "UPDATE account SET idx = ?2, name_exact = ?3, name_loose = ?4, id = ?5, mobile = ?6, mac = ?7,
-                   keys = ?8, by_id = ?9, by_id_name = ?10, by_id_validity = ?11, by_mobile = ?12,
-                   by_mobile_name = ?13, by_mobile_id = ?14 WHERE idx = ?1",
-            )?;
+            let mut batch = Batch::default();
             for (from, row) in &moved {
-                let v = &row.verifiers;
-                let person = row.person.columns();
-                let [by_id, by_id_name, by_id_validity, by_mobile, by_mobile_name, by_mobile_id] =
-                    person.each_ref().map(|column| column.as_ref().map(|bytes| &bytes[..]));
-                moving.execute(params![
-                    &from.0[..],
-                    &row.index.0[..],
-                    &v.name_exact.0[..],
-                    &v.name_loose.0[..],
-                    &v.id.0[..],
-                    row.has_mobile.then_some(&v.mobile.0[..]),
-                    &row.mac(keys).unwrap_or_default()[..],
-                    row.keys,
-                    by_id,
-                    by_id_name,
-                    by_id_validity,
-                    by_mobile,
-                    by_mobile_name,
-                    by_mobile_id,
-                ])?;
+                batch.delete(from);
+                batch.put(row, row.mac(keys).unwrap_or_default());
             }
+            batch.sort();
+            let generation = |edit: &Edit<'_>| generations.get(&edit.index()).copied().unwrap_or_default();
+            leaves::write_each(&transaction, batch.edits().map(|edit| (edit, generation(&edit))))?;
             let after = last.map_or(after, |last| last.0.to_vec());
             transaction.execute(
                 "UPDATE rewrap SET after = ?1, rows = ?2, digest = ?3",
@@ -281,11 +265,19 @@ pub(super) fn progress(db: &Connection) -> rusqlite::Result<(Rewrap, u128, Vec<u
     })
 }
 
+/// A row, what authenticates it, and the generation it was written in.
+type Lying = ((AccountRow, [u8; 16]), u32);
+
 /// Rows that were moved stand anywhere, so it is their version that tells them apart.
-fn batch(db: &Connection, after: &[u8], version: u32) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
-    let find = concat!(select!(), " WHERE idx > ?1 AND keys = ?2 ORDER BY idx LIMIT ?3");
-    let mut find = db.prepare_cached(find)?;
-    find.query_map(params![after, version, BATCH_ROWS], read)?.collect()
+fn batch(db: &Connection, after: &[u8], version: u32) -> rusqlite::Result<Vec<Lying>> {
+    let mut batch = Vec::with_capacity(BATCH_ROWS);
+    leaves::scan(db, after, |row, generation| {
+        if row.keys() == version {
+            batch.push(((row.row(), row.mac()), generation));
+        }
+        Ok(batch.len() < BATCH_ROWS)
+    })?;
+    Ok(batch)
 }
 
 fn changed(what: &str) -> StoreError {

@@ -8,21 +8,27 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::import::{self, Change, Import};
+use super::import::{self, Import};
+use super::leaves::{self, Batch, Edit, NoEdit, number};
 use super::table::TableMaker;
-use super::{AccountRow, Accounts, Person, SCHEMA, holds, rewrap, table};
-use crate::account::{AccountState, DocumentKind};
+use super::{Accounts, SCHEMA, rewrap, table};
+use crate::file::Paced;
 use crate::store::StoreError;
-use crate::vault::{BlindIndex, Keys, Verifier, Verifiers};
+use crate::vault::{BlindIndex, Keys};
 
 /// Read at once from each of the runs.
 const READ_BYTES: usize = 256 << 10;
+
+/// Rows written in one commit at most: a server on the same disk waits for what one of them syncs.
+const PART_ROWS_MAX: usize = 25_000;
+/// Pages the log may hold while they are written: 4 MiB.
+const LOG_PAGES: i64 = 1024;
 
 /// Where the runs of a folder are.
 pub(super) fn path_beside(accounts: &Path) -> PathBuf {
@@ -89,16 +95,16 @@ impl Accounts {
     }
 
     /// Puts rows into a run, and notes them as read; they are not yet among the accounts. Gives how far it is.
-    pub fn add_run(&mut self, batch: Vec<Change>, read: Import) -> Result<Import, StoreError> {
+    pub fn add_run(&mut self, batch: &[Batch], read: Import) -> Result<Import, StoreError> {
         let path = path_beside(&self.path);
         let failed = |cause| StoreError::Folder { path: path.clone(), cause };
         let start = ends(&self.db).map_err(|cause| SCHEMA.error(cause))?.last().copied().unwrap_or(0);
         let file = crate::file::private_to_go_on(&path).map_err(failed)?;
-        let end = write_run(file, start, &batch).map_err(failed)?;
+        let end = write_run(file, start, batch).map_err(failed)?;
         if start == 0 {
             crate::file::sync_folder_of(&path).map_err(failed)?;
         }
-        self.change(import::version_of(&batch), |db| {
+        self.change(batch.iter().find_map(Batch::version), |db| {
             let (held, _) = rewrap::versions(db)?;
             db.execute("INSERT INTO run (ends, keys) VALUES (?1, ?2)", params![end as i64, held])?;
             import::read_on(db, &read)
@@ -114,7 +120,10 @@ impl Accounts {
         keys: &Keys,
         mut told: impl FnMut(u64),
     ) -> Result<Option<TableMaker>, StoreError> {
-        let mut runs = self.runs(part_rows, keys)?;
+        let mut runs = self.runs(part_rows.min(PART_ROWS_MAX), keys)?;
+        // In order no page is written twice: the log need not be long, and what is copied from it at once is little.
+        let tuned = self.db.pragma_update(None, "wal_autocheckpoint", LOG_PAGES);
+        tuned.map_err(|cause| SCHEMA.error(cause))?;
         std::thread::scope(|scope| {
             // The next part is read, checked and put into the table while one is written.
             let (give, parts) = sync_channel(1);
@@ -129,7 +138,7 @@ impl Accounts {
             });
             for part in parts {
                 let part = part?;
-                let rows = part.changes.len() as u64;
+                let rows = part.edits.len() as u64;
                 self.merge(part)?;
                 told(rows);
             }
@@ -162,9 +171,8 @@ impl Accounts {
         for end in ends {
             let mut file = File::open(&path).map_err(failed)?;
             file.seek(SeekFrom::Start(start)).map_err(failed)?;
-            let mut run =
-                Run { from: BufReader::with_capacity(READ_BYTES, file.take(end - start)), next: None };
-            run.take(|next| next < from, drop).map_err(|cause| unread(&path, cause))?;
+            let mut run = Run { from: file.take(end - start), read: Vec::new(), at: 0 };
+            run.skip(from).map_err(|cause| unread(&path, cause))?;
             runs.push(run);
             start = end;
         }
@@ -176,13 +184,13 @@ impl Accounts {
     /// of a card whose account was changed by itself meanwhile. Gives how far it is now.
     fn merge(&mut self, mut part: Part) -> Result<Import, StoreError> {
         drop(self.next_in_turn()?);
-        let merged = self.change(import::version_of(&part.changes), |db| {
+        let merged = self.change(part.edits.version(), |db| {
             table::begin_epoch(db)?;
             let left_alone = left_alone(db)?;
             if !left_alone.is_empty() {
-                part.changes.retain(|change| !left_alone.contains(change.index()));
+                part.edits.retain(|index| !left_alone.contains(index));
             }
-            let is = import::write_all(db, &part.changes)?;
+            let is = import::write_all(db, &part.edits)?;
             let until = part.until.map(u128::to_be_bytes);
             db.execute("UPDATE import SET merged = ?1", [until])?;
             if until.is_none() {
@@ -197,23 +205,24 @@ impl Accounts {
     }
 }
 
-fn write_run(mut file: File, start: u64, batch: &[Change]) -> io::Result<u64> {
+fn write_run(mut file: File, start: u64, batches: &[Batch]) -> io::Result<u64> {
     file.set_len(start)?;
     file.seek(SeekFrom::Start(start))?;
-    let mut order: Vec<(u128, u32)> =
-        batch.iter().zip(0..).map(|(change, at)| (number(change.index()), at)).collect();
+    // By the first half of the index, which tells nearly all apart, and by where it is: small, to be sorted quickly. The
+    // others are brought into their order when they are written.
+    let mut order: Vec<(u64, u32, usize)> = Vec::with_capacity(batches.iter().map(Batch::len).sum());
+    for (batch, number) in batches.iter().zip(0..) {
+        order.extend(batch.places().iter().map(|(index, at)| ((index >> 64) as u64, number, *at)));
+    }
     order.sort_unstable();
-    let mut to = BufWriter::with_capacity(1 << 20, file);
+    let mut to = Paced::new(file)?;
     let mut end = start;
-    let mut bytes = Vec::with_capacity(256);
-    for (_, at) in order {
-        bytes.clear();
-        encode(&batch[at as usize], &mut bytes);
-        to.write_all(&bytes)?;
+    for (_, batch, at) in order {
+        let bytes = batches[batch as usize].bytes_at(at);
+        to.write_all(bytes)?;
         end += bytes.len() as u64;
     }
-    let file = to.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_data()?;
+    to.finish()?;
     Ok(end)
 }
 
@@ -228,11 +237,6 @@ fn unread(path: &Path, cause: io::Error) -> StoreError {
 fn damaged() -> StoreError {
     let what = "it is not as the import wrote it; import the file again with --from-start".into();
     StoreError::Damaged { file: "accounts.runs", what }
-}
-
-/// An index as a number: of the same order.
-fn number(index: &BlindIndex) -> u128 {
-    u128::from_be_bytes(index.0)
 }
 
 /// The rows of all runs.
@@ -250,7 +254,7 @@ struct Runs {
 /// Changes that follow one another by index.
 struct Part {
     /// In the order of indexes; those of one card in the order of the file.
-    changes: Vec<Change>,
+    edits: Batch,
     /// The index that the next part begins with; `None`: this is the last.
     until: Option<u128>,
 }
@@ -269,129 +273,82 @@ impl Runs {
     /// Also when the file is not as it was written.
     fn next(&mut self, keys: &Keys) -> Result<Part, StoreError> {
         let until = self.from.checked_add(self.part);
-        let mut changes = Vec::new();
+        let mut edits = Batch::default();
+        // In the order of the file: so those of one card stay in it.
         for run in &mut self.runs {
-            let read = run.take(|next| until.is_none_or(|until| next < until), |change| changes.push(change));
-            read.map_err(|cause| unread(&self.path, cause))?;
+            run.take(until, &mut edits).map_err(|cause| unread(&self.path, cause))?;
         }
-        // Stable: runs are in the order of the file. And quick, as each of them is sorted.
-        changes.sort_by_key(|change| *change.index());
-        let macs = AccountRow::macs(changes.iter().filter_map(Change::row), keys);
-        let mut macs = macs.into_iter();
-        for change in &changes {
-            if let Change::Put(_, mac) = change {
-                // Also where its keys are unknown: runs under others are not begun with.
-                holds(macs.next().flatten(), *mac).map_err(|_| damaged())?;
-            }
-        }
+        edits.sort();
+        // Also where its keys are unknown: runs under others are not begun with.
+        leaves::authenticate(edits.rows(), keys).map_err(|_| damaged())?;
         if let Some(table) = &mut self.table {
-            import::last_of_each(&changes).filter_map(Change::row).try_for_each(|row| table.put(row))?;
+            leaves::last_of_each(edits.edits())
+                .filter_map(|edit| edit.row())
+                .try_for_each(|row| table.put(row))?;
         }
         self.from = until.unwrap_or(0);
-        Ok(Part { changes, until })
+        Ok(Part { edits, until })
     }
 }
 
 /// One run.
 struct Run {
-    from: BufReader<io::Take<File>>,
-    /// Read, and of a later part.
-    next: Option<Change>,
+    from: io::Take<File>,
+    /// What was read last, and how much of it was taken.
+    read: Vec<u8>,
+    at: usize,
 }
 
 impl Run {
-    /// Gives the rows that come next, up to the first that is not taken.
-    fn take(&mut self, is_taken: impl Fn(u128) -> bool, mut give: impl FnMut(Change)) -> io::Result<()> {
-        loop {
-            let next = match self.next.take() {
-                Some(next) => next,
-                None => match decode(&mut self.from)? {
-                    Some(next) => next,
-                    None => return Ok(()),
-                },
-            };
-            if !is_taken(number(next.index())) {
-                self.next = Some(next);
-                return Ok(());
+    /// Adds the edits that come next, up to an index.
+    fn take(&mut self, until: Option<u128>, to: &mut Batch) -> io::Result<()> {
+        while let Some((index, length)) = self.next()? {
+            if until.is_some_and(|until| index >= until) {
+                break;
             }
-            give(next);
+            to.push_bytes(index, &self.read[self.at..self.at + length]);
+            self.at += length;
+        }
+        Ok(())
+    }
+
+    /// Leaves edits out, up to an index.
+    fn skip(&mut self, until: u128) -> io::Result<()> {
+        while let Some((index, length)) = self.next()?
+            && index < until
+        {
+            self.at += length;
+        }
+        Ok(())
+    }
+
+    /// Index and length of the edit that comes next; nothing at the end.
+    fn next(&mut self) -> io::Result<Option<(u128, usize)>> {
+        loop {
+            let rest = &self.read[self.at..];
+            match Edit::first_of(rest) {
+                Ok(Some((edit, length))) => return Ok(Some((number(&edit.index()), length))),
+                Ok(None) => {}
+                Err(NoEdit) => return Err(io::ErrorKind::InvalidData.into()),
+            }
+            self.read.drain(..self.at);
+            self.at = 0;
+            if self.from.by_ref().take(READ_BYTES as u64).read_to_end(&mut self.read)? == 0 {
+                return if self.read.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
+            }
         }
     }
-}
-
-const PUT: u8 = 0;
-const DELETE: u8 = 1;
-const KEEP: u8 = 2;
-
-/// Bytes of an account before those of the element index.
-const FIXED: usize = 64 + 16 + 8;
-
-fn encode(change: &Change, to: &mut Vec<u8>) {
-    let (kind, index) = match change {
-        Change::Put(row, _) => (PUT, &row.index),
-        Change::Delete(index) => (DELETE, index),
-        Change::Keep(index) => (KEEP, index),
-    };
-    to.push(kind);
-    to.extend_from_slice(&index.0);
-    let Change::Put(row, mac) = change else { return };
-    let Verifiers { name_exact, name_loose, id, mobile } = &row.verifiers;
-    [name_exact, name_loose, id, mobile].iter().for_each(|verifier| to.extend_from_slice(&verifier.0));
-    to.extend_from_slice(mac);
-    to.extend_from_slice(&row.keys.to_be_bytes());
-    to.extend_from_slice(&[u8::from(row.has_mobile), row.state.code(), row.kind.code(), row.person.there()]);
-    row.person.columns().iter().flatten().for_each(|column| to.extend_from_slice(column));
-}
-
-fn decode(from: &mut impl Read) -> io::Result<Option<Change>> {
-    let mut kind = [0];
-    if from.read(&mut kind)? == 0 {
-        return Ok(None);
-    }
-    let mut index = [0; 16];
-    from.read_exact(&mut index)?;
-    let index = BlindIndex(index);
-    let wrong = || io::Error::from(io::ErrorKind::InvalidData);
-    match kind[0] {
-        PUT => {}
-        DELETE => return Ok(Some(Change::Delete(index))),
-        KEEP => return Ok(Some(Change::Keep(index))),
-        _ => return Err(wrong()),
-    }
-    let mut fixed = [0; FIXED];
-    from.read_exact(&mut fixed)?;
-    let mut columns = [None; 6];
-    for (at, column) in columns.iter_mut().enumerate() {
-        if fixed[FIXED - 1] & 1 << (5 - at) != 0 {
-            let mut bytes = [0; 16];
-            from.read_exact(&mut bytes)?;
-            *column = Some(bytes);
-        }
-    }
-    let sixteen = |at: usize| fixed[at..].first_chunk::<16>().copied().unwrap_or_default();
-    let row = AccountRow {
-        index,
-        verifiers: Verifiers {
-            name_exact: Verifier(sixteen(0)),
-            name_loose: Verifier(sixteen(16)),
-            id: Verifier(sixteen(32)),
-            mobile: Verifier(sixteen(48)),
-        },
-        keys: u32::from_be_bytes(fixed[80..].first_chunk().copied().unwrap_or_default()),
-        has_mobile: fixed[84] == 1,
-        state: AccountState::from_code(fixed[85]).ok_or_else(wrong)?,
-        kind: DocumentKind::from_code(fixed[86]).ok_or_else(wrong)?,
-        person: Person::of(columns),
-        is_short: false,
-    };
-    Ok(Some(Change::Put(row, sixteen(64))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::AccountText;
-    use crate::store::accounts::{AccountsOfRecord, Order, Source, Spot};
+    use crate::account::{AccountState, AccountText};
+    use crate::store::accounts::{AccountRow, AccountsOfRecord, Change, Order, Source, Spot};
     use crate::subject::{Date, ParseOptions};
     use crate::vault::{KeyRing, Vault};
 
@@ -455,6 +412,13 @@ mod tests {
         }
     }
 
+    fn row_of(change: &Change) -> Option<AccountRow> {
+        match change {
+            Change::Put(row, _) => Some(row.clone()),
+            Change::Delete(_) | Change::Keep(_) => None,
+        }
+    }
+
     fn rows(rows: u64) -> Import {
         Import { rows, put: rows, ..Import::default() }
     }
@@ -466,14 +430,14 @@ mod tests {
         for batch in direct.batches() {
             let mut accounts = direct.accounts();
             accounts.begin_import(&SOURCE).unwrap();
-            accounts.import(batch, rows(1)).unwrap();
+            accounts.import(&batch, rows(1)).unwrap();
         }
         for batch in sorted.batches() {
             let (is, _) = sorted.accounts().begin_import(&SOURCE).unwrap();
             assert!(!is.is_merging);
             let file = File::options().append(true).create(true).open(path_beside(&sorted.path()));
             file.unwrap().write_all(b"a run that was not finished").unwrap();
-            sorted.accounts().add_run(batch, rows(2000)).unwrap();
+            sorted.accounts().add_run(&[Batch::of(batch)], rows(2000)).unwrap();
             assert_eq!(sorted.state(1), None, "not among the accounts yet");
         }
         let keys = sorted.vault.keys();
@@ -511,7 +475,7 @@ mod tests {
         let (mut accounts, keys) = (place.accounts(), place.vault.keys());
         accounts.begin_import(&SOURCE).unwrap();
         for batch in place.batches() {
-            accounts.add_run(batch, rows(1000)).unwrap();
+            accounts.add_run(&[Batch::of(batch)], rows(1000)).unwrap();
         }
         let mut written = 0;
         let table = accounts.merge_runs(500, &keys, |rows| written += rows).unwrap().unwrap();
@@ -539,7 +503,7 @@ mod tests {
         let place = Place::new();
         let (mut accounts, keys) = (place.accounts(), place.vault.keys());
         accounts.begin_import(&SOURCE).unwrap();
-        accounts.add_run(place.put(0..2000, ""), rows(2000)).unwrap();
+        accounts.add_run(&[Batch::of(place.put(0..2000, ""))], rows(2000)).unwrap();
         let table = accounts.merge_runs(500, &keys, |_| ()).unwrap().unwrap();
         let spot = Spot::of("6217000000000007", &place.vault);
         place.accounts().carry_out(&[Order::SetState(spot, AccountState::Lost)], &place.vault).unwrap();
@@ -560,7 +524,7 @@ mod tests {
         let place = Place::new();
         let (mut accounts, keys) = (place.accounts(), place.vault.keys());
         accounts.begin_import(&SOURCE).unwrap();
-        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        accounts.add_run(&[Batch::of(place.put(0..50, ""))], rows(50)).unwrap();
         let path = path_beside(&place.path());
         let whole = std::fs::read(&path).unwrap();
         for at in (1..whole.len()).step_by(53) {
@@ -580,16 +544,16 @@ mod tests {
         let place = Place::new();
         let mut accounts = place.accounts();
         accounts.begin_import(&SOURCE).unwrap();
-        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        accounts.add_run(&[Batch::of(place.put(0..50, ""))], rows(50)).unwrap();
         let (is, gave_up) = accounts.begin_import(&Source { identity: Some([8; 32]), ..SOURCE }).unwrap();
         assert!((is, gave_up) == (Import::default(), true));
         assert!(!path_beside(&place.path()).exists());
-        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        accounts.add_run(&[Batch::of(place.put(0..50, ""))], rows(50)).unwrap();
         accounts.db.execute("UPDATE rewrap SET version = 2", []).unwrap();
         let (is, _) = accounts.begin_import(&Source { identity: Some([8; 32]), ..SOURCE }).unwrap();
         assert_eq!(is, Import::default());
         assert!(!path_beside(&place.path()).exists());
-        accounts.add_run(vec![Change::Keep(place.index(1))], rows(50)).unwrap();
+        accounts.add_run(&[Batch::of([Change::Keep(place.index(1))])], rows(50)).unwrap();
         std::fs::remove_file(path_beside(&place.path())).unwrap();
         let (is, _) = accounts.begin_import(&Source { identity: Some([8; 32]), ..SOURCE }).unwrap();
         assert_eq!(is, Import::default());
@@ -600,8 +564,8 @@ mod tests {
     fn deletions_that_were_read_under_other_keys_are_read_again() {
         let place = Place::new();
         place.accounts().begin_import(&SOURCE).unwrap();
-        let deletions = (0..50).map(|card| Change::Delete(place.index(card))).collect();
-        place.accounts().add_run(deletions, rows(50)).unwrap();
+        let deletions: Vec<_> = (0..50).map(|card| Change::Delete(place.index(card))).collect();
+        place.accounts().add_run(&[Batch::of(deletions)], rows(50)).unwrap();
         assert_eq!(place.accounts().begin_import(&SOURCE).unwrap().0.rows, 50);
         place.accounts().db.execute("UPDATE rewrap SET version = 2", []).unwrap();
         assert_eq!(place.accounts().begin_import(&SOURCE).unwrap().0, Import::default());
@@ -616,12 +580,12 @@ mod tests {
         let lost = |card| Order::SetState(spot(card), AccountState::Lost);
         let carry_out = |order| place.accounts().carry_out(&[order], &place.vault).unwrap();
         let mut accounts = place.accounts();
-        let there: Vec<_> = place.put(0..3, "").iter().filter_map(Change::row).cloned().collect();
+        let there: Vec<_> = place.put(0..3, "").iter().filter_map(row_of).collect();
         accounts.put(&there, &place.vault).unwrap();
         carry_out(lost(0));
         let replacing = Source { is_replacing: true, ..SOURCE };
         accounts.begin_import(&replacing).unwrap();
-        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        accounts.add_run(&[Batch::of(place.put(0..50, ""))], rows(50)).unwrap();
         carry_out(lost(1));
         carry_out(Order::Delete(spot(2)));
         let part = accounts.runs(25, &keys).unwrap().next(&keys).unwrap();
@@ -629,7 +593,7 @@ mod tests {
         let [done, waits] = [true, false].map(|is| (3..50).find(|card| is_done(*card) == is).unwrap());
         accounts.merge(part).unwrap();
         carry_out(lost(done));
-        carry_out(Order::Put(place.put(waits..waits + 1, "lost")[0].row().unwrap().clone()));
+        carry_out(Order::Put(row_of(&place.put(waits..waits + 1, "lost")[0]).unwrap()));
         assert!(accounts.merge_runs(25, &keys, |_| ()).unwrap().is_none());
         while !accounts.sweep().unwrap().1 {}
         let (normal, lost) = (Some(AccountState::Normal), Some(AccountState::Lost));
@@ -637,7 +601,7 @@ mod tests {
         assert_eq!(accounts.count().unwrap(), 49);
         // The next file says what is true again, and a table of it has nothing that was left out.
         accounts.begin_import(&Source { identity: Some([8; 32]), ..replacing }).unwrap();
-        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
+        accounts.add_run(&[Batch::of(place.put(0..50, ""))], rows(50)).unwrap();
         accounts.merge_runs(25, &keys, |_| ()).unwrap();
         assert_eq!([1, 2, done].map(|card| place.state(card)), [normal; 3]);
     }
@@ -647,8 +611,8 @@ mod tests {
         let place = Place::new();
         let (mut accounts, keys) = (place.accounts(), place.vault.keys());
         accounts.begin_import(&SOURCE).unwrap();
-        accounts.add_run(place.put(0..50, ""), rows(50)).unwrap();
-        let row = place.put(7..8, "").remove(0).row().unwrap().clone();
+        accounts.add_run(&[Batch::of(place.put(0..50, ""))], rows(50)).unwrap();
+        let row = row_of(&place.put(7..8, "")[0]).unwrap();
         let spot = Spot::of("6217000000000007", &place.vault);
         place.accounts().carry_out(&[Order::Put(row), Order::Delete(spot)], &place.vault).unwrap();
         assert!(accounts.merge_runs(500, &keys, |_| ()).unwrap().is_none());
@@ -659,20 +623,20 @@ mod tests {
     fn who_is_erased_is_in_no_run_and_the_import_begins_again() {
         let place = Place::new();
         place.accounts().begin_import(&SOURCE).unwrap();
-        place.accounts().add_run(place.put(0..50, ""), rows(50)).unwrap();
+        place.accounts().add_run(&[Batch::of(place.put(0..50, ""))], rows(50)).unwrap();
         let keys = place.vault.keys();
         let mut accounts = AccountsOfRecord::open(place.dir.path(), None).unwrap();
         accounts.erase(&place.index(7), &keys).unwrap();
         assert!(!path_beside(&place.path()).exists());
         assert_eq!(place.accounts().begin_import(&SOURCE).unwrap().0, Import::default());
-        place.accounts().add_run(place.put(8..50, ""), rows(42)).unwrap();
+        place.accounts().add_run(&[Batch::of(place.put(8..50, ""))], rows(42)).unwrap();
         let mut accounts = place.accounts();
         accounts.merge_runs(500, &keys, |_| ()).unwrap();
         while !accounts.sweep().unwrap().1 {}
         assert_eq!((accounts.count().unwrap(), place.state(7)), (42, None));
         // An import that has no runs goes on as it was.
         accounts.begin_import(&SOURCE).unwrap();
-        accounts.import(place.put(0..5, ""), rows(5)).unwrap();
+        accounts.import(&place.put(0..5, ""), rows(5)).unwrap();
         AccountsOfRecord::open(place.dir.path(), None).unwrap().erase(&place.index(1), &keys).unwrap();
         assert_eq!(accounts.begin_import(&SOURCE).unwrap().0.rows, 5);
     }

@@ -12,7 +12,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -25,8 +25,10 @@ use memmap2::{Advice, Mmap};
 use rusqlite::Connection;
 use zeroize::Zeroizing;
 
-use super::{AccountRow, Accounts, Person, SCHEMA, authentic, read};
+use super::leaves::{self, Batch, Packed};
+use super::{AccountRow, Accounts, Person, SCHEMA};
 use crate::account::{AccountState, DocumentKind};
+use crate::file::Paced;
 use crate::store::StoreError;
 use crate::vault::{BlindIndex, Keys, Seal, Verifier, Verifiers, random};
 
@@ -46,6 +48,8 @@ const WORTH_IT: u64 = 1000;
 const CHANGES_MANY: usize = 50_000;
 /// Single changes after which all of them are forgotten and another epoch begins.
 const CHANGES_MAX: i64 = 1_000_000;
+/// Rows authenticated together while one is made.
+const TOGETHER: usize = 10_000;
 /// How often somebody looks whether there is a newer table.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -186,14 +190,14 @@ fn first_slot(index: &BlindIndex) -> usize {
     low as usize % SLOTS
 }
 
-fn slot_of(row: &AccountRow) -> [u8; SLOT] {
+fn slot_of(row: Packed<'_>) -> [u8; SLOT] {
     let mut slot = [0; SLOT];
-    slot[..16].copy_from_slice(&row.index.0);
-    let Verifiers { name_exact, name_loose, id, mobile } = &row.verifiers;
-    for (at, verifier) in [name_exact, name_loose, id, mobile].into_iter().enumerate() {
-        slot[16 + 8 * at..24 + 8 * at].copy_from_slice(&verifier.0[..8]);
+    slot[..16].copy_from_slice(&row.index().0);
+    for (at, verifier) in row.verifiers().into_iter().enumerate() {
+        slot[16 + 8 * at..24 + 8 * at].copy_from_slice(&verifier[..8]);
     }
-    slot[48..52].copy_from_slice(&[1, row.state.code(), row.kind.code(), u8::from(row.has_mobile)]);
+    let (state, kind) = row.state_and_kind();
+    slot[48..52].copy_from_slice(&[1, state, kind, u8::from(row.has_mobile())]);
     slot
 }
 
@@ -459,10 +463,7 @@ impl Accounts {
     /// Whether a table would help and there is none that does, or one with many changes since.
     pub fn table_is_due(&self, keys: &Keys) -> Result<bool, StoreError> {
         let state = State::of(&self.db).map_err(|cause| SCHEMA.error(cause))?;
-        // Cheaper than to count them all.
-        let nth = format!("SELECT 1 FROM account LIMIT 1 OFFSET {}", WORTH_IT - 1);
-        let has_many = self.db.prepare_cached(&nth).and_then(|mut nth| nth.exists([]));
-        if !has_many.map_err(|cause| SCHEMA.error(cause))? {
+        if self.count()? < WORTH_IT {
             return Ok(false);
         }
         let path = TablePlace::of(&self.path).path;
@@ -483,22 +484,24 @@ impl Accounts {
         let look = self.db.unchecked_transaction().map_err(|cause| SCHEMA.error(cause))?;
         let state = State::of(&look).map_err(|cause| SCHEMA.error(cause))?;
         let Some(mut table) = self.begin_table(self.count()?, keys, "table.next")? else { return Ok(None) };
-        let mut all =
-            look.prepare(concat!(select!(), " ORDER BY idx")).map_err(|cause| SCHEMA.error(cause))?;
-        let rows = all.query_map([], read).map_err(|cause| SCHEMA.error(cause))?;
-        for row in rows {
-            let (row, mac) = row.map_err(|cause| SCHEMA.error(cause))?;
-            let row = authentic(row, mac, keys)?;
-            if row.keys != table.keys {
+        let mut after = Vec::new();
+        while go_on() {
+            let mut rows = Batch::default();
+            let read = leaves::scan(&look, &after, |row, _| {
+                rows.push_row(row);
+                Ok(rows.len() < TOGETHER)
+            });
+            read.map_err(|cause| SCHEMA.error(cause))?;
+            let Some(last) = rows.rows().last() else { return table.finish(state).map(Some) };
+            after = last.index().0.to_vec();
+            leaves::authenticate(rows.rows(), keys)?;
+            if rows.rows().any(|row| row.keys() != table.keys) {
                 // A rotation moves the rows just now.
                 return Ok(None);
             }
-            table.put(&row)?;
-            if table.made % 10_000 == 0 && !go_on() {
-                return Ok(None);
-            }
+            rows.rows().try_for_each(|row| table.put(row))?;
         }
-        table.finish(state).map(Some)
+        Ok(None)
     }
 
     /// Begins a table of accounts that come in the order of their indexes; `at_most` so many. Until it is finished its
@@ -515,8 +518,8 @@ impl Accounts {
         let Some(file) = crate::file::private_alone(&next).map_err(failed)? else { return Ok(None) };
         let key: Zeroizing<[u8; 32]> = Zeroizing::new(random());
         let pages = at_most.div_ceil(FILL).max(1);
-        let mut to = BufWriter::with_capacity(1 << 20, file);
         // The header comes last: without it, it is no table.
+        let mut to = Paced::new(file).map_err(failed)?;
         to.write_all(&[0; PAGE]).map_err(failed)?;
         let to = Pages { to, cipher: PageCipher::new(&key), pages, page: [0; PAGE], number: 0, used: 0 };
         let epoch_of_others = data_version(&self.db).map_err(|cause| SCHEMA.error(cause))?;
@@ -570,7 +573,7 @@ impl Drop for TableMaker {
 
 impl TableMaker {
     /// Adds the account that comes next.
-    pub(super) fn put(&mut self, row: &AccountRow) -> Result<(), StoreError> {
+    pub(super) fn put(&mut self, row: Packed<'_>) -> Result<(), StoreError> {
         self.made += 1;
         let put = self.to.as_mut().map_or(Ok(()), |to| to.put(row));
         put.map_err(|cause| StoreError::Folder { path: self.next.clone(), cause })
@@ -585,8 +588,7 @@ impl TableMaker {
         let sealed_key = std::mem::take(&mut self.sealed_key);
         let header = Header { state, keys: self.keys, pages, accounts: self.made, sealed_key };
         let page = header.to_page(&to.cipher);
-        to.finish().map_err(failed)?;
-        let file = to.to.get_mut();
+        let file = to.finish().map_err(failed)?;
         file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&page)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         std::fs::rename(&next, &self.path)
@@ -599,7 +601,7 @@ impl TableMaker {
 
 /// Pages that are filled one after the other: accounts come in the order of their pages.
 struct Pages {
-    to: BufWriter<File>,
+    to: Paced,
     cipher: PageCipher,
     pages: u64,
     page: [u8; PAGE],
@@ -608,14 +610,15 @@ struct Pages {
 }
 
 impl Pages {
-    fn put(&mut self, row: &AccountRow) -> std::io::Result<()> {
-        while self.number < home(&row.index, self.pages) || self.used == SLOTS {
+    fn put(&mut self, row: Packed<'_>) -> std::io::Result<()> {
+        let index = row.index();
+        while self.number < home(&index, self.pages) || self.used == SLOTS {
             if self.number + 1 == self.pages + SPARE {
                 return Err(std::io::Error::other("the accounts are not spread as blind indexes are"));
             }
             self.turn()?;
         }
-        let first = first_slot(&row.index);
+        let first = first_slot(&index);
         let free = (0..SLOTS).map(|at| (first + at) % SLOTS * SLOT).find(|at| self.page[at + 48] == 0);
         if let Some(at) = free {
             self.page[at..at + SLOT].copy_from_slice(&slot_of(row));
@@ -633,11 +636,11 @@ impl Pages {
         Ok(())
     }
 
-    fn finish(&mut self) -> std::io::Result<()> {
+    fn finish(&mut self) -> std::io::Result<&mut File> {
         while self.number < self.pages + SPARE {
             self.turn()?;
         }
-        self.to.flush()
+        self.to.finish()
     }
 }
 
@@ -772,7 +775,7 @@ mod tests {
         accounts.begin_import(&source).unwrap();
         assert_eq!(folder.told(&reader, 7), (Some(AccountState::Normal), true));
         let change = AccountChange::put(row(7, "lost", vault), vault);
-        accounts.import(vec![change], Import::default()).unwrap();
+        accounts.import(&[change], Import::default()).unwrap();
         assert_eq!(folder.told(&reader, 7), (Some(AccountState::Lost), false));
         assert!(accounts.table_is_due(&vault.keys()).unwrap());
         folder.make();
