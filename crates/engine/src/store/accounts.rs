@@ -42,7 +42,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, TransactionB
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use self::table::Changes;
+use self::table::{Changes, Found, row_of};
 use super::StoreError;
 use super::sqlite::{Durability, Schema, overwrite_log};
 use crate::account::{AccountState, DocumentKind};
@@ -455,16 +455,26 @@ impl Accounts {
         self.find_at([&newest, &older], keys)
     }
 
-    /// The account of a card whose place is known, under the one version of the keys there is.
-    pub(crate) fn find_indexed(
+    /// The accounts at many places, under the one version of the keys there is: what `each` makes of them, which is
+    /// told which place it is.
+    pub(crate) fn find_many<T>(
         &self,
-        index: &BlindIndex,
+        indexes: &[BlindIndex],
         keys: &Keys,
-    ) -> Result<Option<AccountRow>, StoreError> {
-        match self.in_table(index, keys) {
-            Some(found) => Ok(found),
-            None => self.find_at([index, index], keys),
+        mut each: impl FnMut(usize, Option<&AccountRow>) -> T,
+    ) -> Result<Vec<T>, StoreError> {
+        let table = self.table.as_ref().filter(|_| self.looking.get().is_some());
+        let found = table.and_then(|table| table.borrow().find_many(indexes, keys)).unwrap_or_default();
+        let (version, mut all) = (keys.accounts().version, Vec::with_capacity(indexes.len()));
+        for (at, index) in indexes.iter().enumerate() {
+            let row = match found.get(at) {
+                Some(Found::At(slot)) => row_of(slot, version),
+                Some(Found::Nowhere) => None,
+                Some(Found::Unknown) | None => self.find_at([index, index], keys)?,
+            };
+            all.push(each(at, row.as_ref()));
         }
+        Ok(all)
     }
 
     /// What the sealed table says; nothing when the file must be asked.
