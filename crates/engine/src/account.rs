@@ -7,7 +7,6 @@
 use zeroize::Zeroizing;
 
 use crate::action::Action;
-use crate::claim::ClaimText;
 use crate::outcome::{Outcome, Row};
 use crate::store::{AccountRow, Person};
 use crate::subject::{
@@ -296,12 +295,13 @@ impl<'a> AccountText<'a> {
     /// The account where it needs no other form; of all others, right or wrong, nothing.
     fn as_written(&self, options: &ParseOptions) -> Option<Checked<'a>> {
         let AccountText { card, name, id, mobile, .. } = *self;
-        let claim = ClaimText { name, card, id, mobile, document_kind: 0, validity: None };
-        let elements = canonical(Action::FourElements, &claim, options)?;
+        let [card, name, id, mobile] = [card, name, id, mobile].map(str::as_bytes);
+        let claimed = Elements { card, name_exact: name, name_loose: name, id, mobile };
+        let elements = canonical(Action::FourElements, &claimed, true, options)?;
         let kind = DocumentKind::from_word(self.kind).filter(|kind| kind.counts_as_resident_id())?;
         let state = AccountState::from_word(self.state)?;
         let is_all = self.validity.is_empty() && !options.element_index;
-        let may_be = options.test_land || !is_test_card(card.as_bytes());
+        let may_be = options.test_land || !is_test_card(card);
         (is_all && may_be).then_some(Checked::AsWritten { elements, kind, state })
     }
 

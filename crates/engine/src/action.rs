@@ -45,6 +45,20 @@ pub enum Element {
 use Action as A;
 use Element as E;
 
+/// By action, a bit for each element it takes: it is asked several times a row.
+const TAKES: [u8; Action::ALL.len()] = {
+    let (mut takes, mut action) = ([0; Action::ALL.len()], 0);
+    while action < takes.len() {
+        let (elements, mut at) = (Action::ALL[action].elements(), 0);
+        while at < elements.len() {
+            takes[action] |= 1 << elements[at] as u8;
+            at += 1;
+        }
+        action += 1;
+    }
+    takes
+};
+
 impl Action {
     /// Every action, in the order of the discriminants.
     pub const ALL: [Action; 7] = [
@@ -84,8 +98,9 @@ impl Action {
     }
 
     /// Whether it takes this element.
-    pub fn takes(self, element: Element) -> bool {
-        self.elements().contains(&element)
+    #[inline]
+    pub const fn takes(self, element: Element) -> bool {
+        TAKES[self as usize] >> element as u8 & 1 == 1
     }
 
     /// The element a record is found by.

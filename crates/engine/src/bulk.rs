@@ -10,12 +10,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroize;
 
 use crate::Engine;
 use crate::action::{Action, Element};
@@ -30,7 +30,7 @@ use crate::outcome::{self, Outcome};
 use crate::settle::Writing;
 use crate::store::{Accounts, Counter, LedgerReader, Nodes, Purse, StoreError};
 use crate::subject::{self, ParseOptions, Subject};
-use crate::vault::{Elements, nonce, wipe};
+use crate::vault::{Elements, Wiped, nonce, wipe};
 use crate::verify::{Refusal, all_on_record, elements_of, on_record};
 
 /// Tells a job from all others; made by whoever begins it.
@@ -165,93 +165,116 @@ pub fn digest(opening: &[u8; 16], rows: &Hash, answers: &[u8]) -> Hash {
 /// The columns of a row, in their order.
 pub const COLUMNS: [&str; 5] = ["bank_card", "name", "id_type", "id_number", "phone"];
 
-/// Rows in one piece of memory, which is wiped: they are people's data. Does not print.
+/// Rows, in memory that is wiped: they are people's data. They stand in the text of a file, which others may hold
+/// too, or have text of their own. Does not print.
 #[derive(Default)]
 pub struct Rows {
-    text: String,
-    /// Where each column of a row ends; all [`NO_QUESTION`] for a row that cannot be asked.
-    ends: Vec<[u32; COLUMNS.len()]>,
+    file: Arc<Wiped>,
+    own: Wiped,
+    /// Where each column of a row is; all [`NO_QUESTION`] for a row that cannot be asked.
+    places: Vec<[Place; COLUMNS.len()]>,
 }
 
-const NO_QUESTION: u32 = u32::MAX;
+/// Where a value is: in the text of the file, or as far behind its end in the rows' own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    start: u32,
+    bytes: u32,
+}
+
+const NO_QUESTION: Place = Place { start: u32::MAX, bytes: u32::MAX };
 
 /// Bytes of rows that are hashed in one go.
 const HASHED_AT_ONCE: usize = 16 << 10;
 
 impl std::fmt::Debug for Rows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Rows({}, …)", self.ends.len())
-    }
-}
-
-impl Drop for Rows {
-    fn drop(&mut self) {
-        wipe(&mut std::mem::take(&mut self.text).into_bytes());
+        write!(f, "Rows({}, …)", self.places.len())
     }
 }
 
 /// The elements of one row as they were sent, in the order of [`COLUMNS`].
 pub type Row<'a> = [&'a str; COLUMNS.len()];
 
+/// The same as bytes, which are text.
+type RowBytes<'a> = [&'a [u8]; COLUMNS.len()];
+
 impl Rows {
-    /// None yet, with room for so many rows and bytes: rows that have to move leave a copy behind.
-    pub fn with_room_for(rows: usize, bytes: usize) -> Rows {
-        Rows { text: String::with_capacity(bytes), ends: Vec::with_capacity(rows) }
+    /// None yet, with room for so many that stand in this text, of less than 4 GiB.
+    pub fn of_file(file: Arc<Wiped>, rows: usize) -> Rows {
+        Rows { file, own: Wiped::default(), places: Vec::with_capacity(rows) }
     }
 
     /// Adds a question.
     pub fn push(&mut self, row: Row<'_>) {
-        let ends = row.map(|value| {
-            self.text.push_str(value);
-            self.text.len() as u32
-        });
-        self.ends.push(ends);
+        let places = row.map(|value| self.keep(value));
+        self.push_at(places);
+    }
+
+    /// Adds a question whose columns are there; in the text of the file, or where [`Rows::keep`] has put them.
+    /// One of which any is not text cannot be asked.
+    pub fn push_at(&mut self, places: [Range<usize>; COLUMNS.len()]) {
+        let places = places.map(|at| Place { start: at.start as u32, bytes: at.len() as u32 });
+        let is_text = |place: &Place| {
+            let value = self.value(*place);
+            value.is_ascii() || std::str::from_utf8(value).is_ok()
+        };
+        let is_question = places.iter().all(is_text);
+        self.places.push(if is_question { places } else { [NO_QUESTION; COLUMNS.len()] });
+    }
+
+    /// Takes a value into the rows' own text.
+    pub fn keep(&mut self, value: &str) -> Range<usize> {
+        let start = self.file.0.len() + self.own.0.len();
+        self.own.extend(value.as_bytes());
+        start..start + value.len()
     }
 
     /// Adds a row that cannot be asked.
     pub fn push_unasked(&mut self) {
-        self.ends.push([NO_QUESTION; COLUMNS.len()]);
+        self.places.push([NO_QUESTION; COLUMNS.len()]);
     }
 
     /// Takes the rows from a place on out.
     pub fn split_off(&mut self, at: usize) -> Rows {
-        let split =
-            self.ends[..at].iter().rev().find(|ends| ends[0] != NO_QUESTION).map_or(0, |ends| ends[4]);
-        let mut ends = self.ends.split_off(at);
-        ends.iter_mut().filter(|ends| ends[0] != NO_QUESTION).for_each(|ends| {
-            ends.iter_mut().for_each(|end| *end -= split);
-        });
-        let text = self.text[split as usize..].to_owned();
-        let mut kept = std::mem::take(&mut self.text).into_bytes();
-        kept[split as usize..].zeroize();
-        kept.truncate(split as usize);
-        self.text = String::from_utf8(kept).unwrap_or_default();
-        Rows { text, ends }
+        let mut rest = Rows::default();
+        for row in self.iter().skip(at) {
+            match row {
+                Some(row) => rest.push(row),
+                None => rest.push_unasked(),
+            }
+        }
+        self.places.truncate(at);
+        rest
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.places.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.places.is_empty()
     }
 
     /// The rows; `None` for one that cannot be asked.
     pub fn iter(&self) -> impl Iterator<Item = Option<Row<'_>>> {
-        let mut start = 0;
-        self.ends.iter().map(move |ends| {
-            if ends[0] == NO_QUESTION {
-                return None;
-            }
-            Some(ends.map(|end| {
-                let value = &self.text[start..end as usize];
-                start = end as usize;
-                value
-            }))
-        })
+        self.bytes().map(|row| row.map(|row| row.map(text)))
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = Option<RowBytes<'_>>> {
+        self.places
+            .iter()
+            .map(|places| (places[0] != NO_QUESTION).then(|| places.map(|place| self.value(place))))
+    }
+
+    fn value(&self, place: Place) -> &[u8] {
+        let (start, bytes) = (place.start as usize, place.bytes as usize);
+        match start.checked_sub(self.file.0.len()) {
+            None => &self.file.0[start..start + bytes],
+            Some(start) => &self.own.0[start..start + bytes],
+        }
     }
 
     /// SHA-256 over the rows: each column behind its length, 4 bytes big-endian; of a row that cannot
@@ -263,7 +286,7 @@ impl Rows {
     fn digest_of(&self, rows: usize) -> Hash {
         let mut hash = Sha256::new();
         let mut framed = Vec::with_capacity(HASHED_AT_ONCE + 1024);
-        for row in self.iter().take(rows) {
+        for row in self.bytes().take(rows) {
             if framed.len() >= HASHED_AT_ONCE {
                 hash.update(&framed);
                 framed.clear();
@@ -272,7 +295,7 @@ impl Rows {
                 None => framed.extend_from_slice(&[0xff; 4 * COLUMNS.len()]),
                 Some(row) => row.iter().for_each(|value| {
                     framed.extend_from_slice(&(value.len() as u32).to_be_bytes());
-                    framed.extend_from_slice(value.as_bytes());
+                    framed.extend_from_slice(value);
                 }),
             }
         }
@@ -281,12 +304,24 @@ impl Rows {
         hash.finalize().into()
     }
 
-    /// The bytes that go from one process to another on the same machine.
+    /// The bytes that go from one process to another on the same machine: how many rows, where each column of a row
+    /// ends in the text behind, and the text.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(4 + 20 * self.ends.len() + self.text.len());
-        bytes.extend_from_slice(&(self.ends.len() as u32).to_le_bytes());
-        self.ends.as_flattened().iter().for_each(|end| bytes.extend_from_slice(&end.to_le_bytes()));
-        bytes.extend_from_slice(self.text.as_bytes());
+        let length: usize = self.bytes().flatten().flatten().map(<[u8]>::len).sum();
+        let mut bytes = Vec::with_capacity(4 + 4 * COLUMNS.len() * self.len() + length);
+        bytes.extend_from_slice(&(self.len() as u32).to_le_bytes());
+        let mut end = 0;
+        for row in self.bytes() {
+            let ends = row.map(|row| {
+                row.map(|value| {
+                    end += value.len() as u32;
+                    end
+                })
+            });
+            let ends = ends.unwrap_or([u32::MAX; COLUMNS.len()]);
+            ends.iter().for_each(|end| bytes.extend_from_slice(&end.to_le_bytes()));
+        }
+        self.bytes().flatten().flatten().for_each(|value| bytes.extend_from_slice(value));
         bytes
     }
 
@@ -295,24 +330,32 @@ impl Rows {
         let (count, rest) = bytes.split_first_chunk::<4>()?;
         let count = u32::from_le_bytes(*count) as usize;
         let (ends, text) = rest.split_at_checked(count.checked_mul(4 * COLUMNS.len())?)?;
-        let mut last = 0;
+        let mut start = 0;
         let text = std::str::from_utf8(text).ok()?;
-        let mut is_whole = true;
-        let mut rows = Rows { text: text.to_owned(), ends: Vec::with_capacity(count) };
+        let mut rows = Rows {
+            own: Wiped(text.as_bytes().to_vec()),
+            places: Vec::with_capacity(count),
+            ..Rows::default()
+        };
         for row in ends.chunks_exact(4 * COLUMNS.len()) {
-            let ends: [u32; COLUMNS.len()] = std::array::from_fn(|column| {
-                row[4 * column..].first_chunk().map_or(0, |end| u32::from_le_bytes(*end))
-            });
-            if ends != [NO_QUESTION; COLUMNS.len()] {
-                for end in ends {
-                    is_whole &= last <= end && text.get(end as usize..).is_some();
-                    last = end;
+            let mut places = [NO_QUESTION; COLUMNS.len()];
+            if row.iter().any(|byte| *byte != u8::MAX) {
+                for (place, end) in places.iter_mut().zip(row.as_chunks().0) {
+                    let end = u32::from_le_bytes(*end);
+                    text.get(start as usize..end as usize)?;
+                    *place = Place { start, bytes: end - start };
+                    start = end;
                 }
             }
-            rows.ends.push(ends);
+            rows.places.push(places);
         }
-        (is_whole && last as usize == text.len()).then_some(rows)
+        (start as usize == text.len()).then_some(rows)
     }
+}
+
+/// A value of [`Rows`]: when it was added, somebody looked whether it is text.
+fn text(value: &[u8]) -> &str {
+    std::str::from_utf8(value).unwrap_or_default()
 }
 
 /// Who asks what, and under which name it is gone on with.
@@ -491,7 +534,7 @@ impl Judge {
         let is_together = keys.account_versions().len() == 1 && self.action.takes(Element::Card);
         let needs_subject = attempts.is_some() || !is_together;
         let mut near = Vec::with_capacity(NEAR);
-        let mut all = rows.iter();
+        let mut all = rows.bytes();
         loop {
             let next = all.by_ref().take(NEAR);
             near.extend(next.map(|row| Asked::of(self.action, row, &options, needs_subject)));
@@ -499,7 +542,8 @@ impl Judge {
                 break;
             }
             let mut answers = if is_together {
-                let claims: Vec<Elements<'_>> = near.iter().filter_map(Asked::elements).collect();
+                let mut claims = Vec::with_capacity(near.len());
+                claims.extend(near.iter().filter_map(Asked::elements));
                 all_on_record(engine, &self.accounts, &policy, &keys, self.action, &claims)?
             } else {
                 let one = |subject| on_record(engine, &self.accounts, &policy, &keys, self.action, subject);
@@ -548,13 +592,24 @@ enum Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn of(action: Action, row: Option<Row<'a>>, options: &ParseOptions, needs_subject: bool) -> Asked<'a> {
+    #[inline]
+    fn of(
+        action: Action,
+        row: Option<RowBytes<'a>>,
+        options: &ParseOptions,
+        needs_subject: bool,
+    ) -> Asked<'a> {
         let Some(row) = row else { return Asked::Not };
-        let canonical = || subject::canonical(action, &claim(row), options);
+        let [card, name, kind, id, mobile] = row;
+        let claimed = Elements { card, name_exact: name, name_loose: name, id, mobile };
+        // Of other words for it, `claim` makes sense.
+        let is_resident_id = matches!(kind, b"" | b"resident_id");
+        let canonical = || subject::canonical(action, &claimed, is_resident_id, options);
         if let Some(elements) = (!needs_subject).then(canonical).flatten() {
             return Asked::Canonical(elements);
         }
-        parsed(action, row, options).map_or_else(Asked::Wrong, |subject| Asked::Read(Box::new(subject)))
+        let parsed = parsed(action, row.map(text), options);
+        parsed.map_or_else(Asked::Wrong, |subject| Asked::Read(Box::new(subject)))
     }
 
     fn elements(&self) -> Option<Elements<'_>> {
@@ -960,12 +1015,41 @@ mod tests {
             prop_assert_eq!(both, rows);
         }
 
+        /// Of the text of a file or of their own: the same rows.
+        #[test]
+        fn rows_are_the_same_wherever_they_stand(rows: Vec<[String; 5]>) {
+            let text = Arc::new(Wiped(rows.iter().flatten().flat_map(|value| value.bytes()).collect()));
+            let (mut standing, mut own, mut start) = (Rows::of_file(text, rows.len()), Rows::default(), 0);
+            for row in &rows {
+                let place = |value: &String| {
+                    start += value.len();
+                    start - value.len()..start
+                };
+                let mut places = row.each_ref().map(place);
+                // One that is written otherwise than it stands there.
+                places[4] = standing.keep(&row[4]);
+                standing.push_at(places);
+                own.push(row.each_ref().map(String::as_str));
+            }
+            prop_assert!(standing.iter().eq(own.iter()));
+            prop_assert_eq!(standing.digest(), own.digest());
+            prop_assert_eq!(standing.to_bytes(), own.to_bytes());
+        }
+
         #[test]
         fn no_bytes_make_reading_panic(bytes: Vec<u8>) {
             if let Some(rows) = Rows::from_bytes(&bytes) {
                 let _ = (rows.iter().count(), rows.digest());
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_text_is_not_asked() {
+        let mut rows = Rows::of_file(Arc::new(Wiped(b"1\xff2".to_vec())), 2);
+        rows.push_at([0..1, 0..1, 0..0, 0..1, 2..3]);
+        rows.push_at([0..1, 0..2, 0..0, 0..1, 2..3]);
+        assert!(rows.iter().eq([Some(["1", "1", "", "1", "2"]), None]));
     }
 
     #[test]

@@ -110,8 +110,23 @@ pub struct IssuerError {
 pub struct Issuers {
     /// Sorted by [`Key`]; at most one for each.
     issuers: Vec<Issuer>,
+    /// Of each the card length, close together: [`ANY_LENGTH`] for any.
+    lengths: Vec<u8>,
     /// A tree of the prefixes, a digit a step; the first is its root.
     steps: Vec<Step>,
+    /// By the first four digits: the step after them, or how they have to be walked.
+    after_four: Vec<AfterFour>,
+}
+
+/// Where the first four digits of a card number lead.
+#[derive(Clone, Copy, Debug)]
+enum AfterFour {
+    /// A prefix ends among them: each is a step.
+    Each,
+    /// No prefix begins like this.
+    Nowhere,
+    /// To that step, and no prefix has ended yet.
+    Step(u32),
 }
 
 /// What is known after some digits of a card number.
@@ -162,18 +177,28 @@ impl Issuers {
 
     /// The same by the digits of a card number.
     pub(crate) fn lookup_digits(&self, digits: &[u8]) -> Option<&Issuer> {
-        let (mut step, mut found) = (self.steps.first()?, None);
-        for digit in digits {
+        let (mut step, mut found, mut rest) = (self.steps.first()?, None, digits);
+        if let Some((four, behind)) = digits.split_first_chunk()
+            && let Some(after) = four_digits(four).and_then(|four| self.after_four.get(four))
+        {
+            match after {
+                AfterFour::Each => {}
+                AfterFour::Nowhere => return None,
+                AfterFour::Step(at) => (step, rest) = (&self.steps[*at as usize], behind),
+            }
+        }
+        for digit in rest {
             match step.next.get(usize::from(digit.wrapping_sub(b'0'))) {
                 None | Some(0) => break,
                 Some(next) => step = &self.steps[*next as usize],
             }
             let (first, count) = step.ending;
-            let ending = &self.issuers[first as usize..(first + count) as usize];
-            let of = |length: Option<u8>| ending.iter().find(move |issuer| issuer.length == length);
-            found = of(Some(digits.len() as u8)).or_else(|| of(None)).or(found);
+            let ending = &self.lengths[first as usize..(first + count) as usize];
+            let of = |length: u8| ending.iter().position(|known| *known == length);
+            let here = of(digits.len() as u8).or_else(|| of(ANY_LENGTH));
+            found = here.map(|at| first as usize + at).or(found);
         }
-        found
+        found.map(|at| &self.issuers[at])
     }
 
     /// Every row, sorted by length of prefix, prefix and card length.
@@ -219,8 +244,29 @@ impl Issuers {
             *first = if *count == 0 { at as u32 } else { *first };
             *count += 1;
         }
-        Issuers { issuers, steps }
+        let after_four = (0..10_000).map(|four| after_four(&steps, four)).collect();
+        let lengths = issuers.iter().map(|issuer| issuer.length.unwrap_or(ANY_LENGTH)).collect();
+        Issuers { issuers, lengths, steps, after_four }
     }
+}
+
+fn four_digits(four: &[u8; 4]) -> Option<usize> {
+    four.iter().try_fold(0, |sum, digit| {
+        Some(10 * sum + usize::from(digit.wrapping_sub(b'0'))).filter(|_| digit.is_ascii_digit())
+    })
+}
+
+fn after_four(steps: &[Step], four: usize) -> AfterFour {
+    let mut at = 0;
+    for digit in [four / 1000, four / 100 % 10, four / 10 % 10, four % 10] {
+        at = steps[at].next[digit] as usize;
+        match steps[at].ending {
+            _ if at == 0 => return AfterFour::Nowhere,
+            (_, 0) => {}
+            _ => return AfterFour::Each,
+        }
+    }
+    AfterFour::Step(at as u32)
 }
 
 /// In a [`Key`]: the row holds for cards of any length.

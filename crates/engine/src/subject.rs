@@ -147,24 +147,33 @@ impl Subject {
 /// copied. Of all others, right or wrong, nothing; [`Subject::of`] says what they are.
 pub(crate) fn canonical<'a>(
     action: Action,
-    claim: &ClaimText<'a>,
+    claimed: &Elements<'a>,
+    is_resident_id: bool,
     options: &ParseOptions,
 ) -> Option<Elements<'a>> {
-    let taken = |element, text: &'a str, is_canonical: bool| match action.takes(element) {
-        true => is_canonical.then_some(text.as_bytes()),
-        false => Some(&[][..]),
-    };
-    let name = taken(Element::Name, claim.name, name::is_plain_han(claim.name))?;
-    let is_id = claim.document_kind == 0
-        && resident_id::is_canonical(claim.id.as_bytes(), options.test_land, options.today);
+    let is_id = |id: &[u8]| is_resident_id && resident_id::is_canonical(id, options.test_land, options.today);
+    let name = taken(action, Element::Name, claimed.name_exact, name::is_plain_han)?;
     Some(Elements {
-        card: taken(Element::Card, claim.card, card::is_canonical(claim.card.as_bytes()))?,
+        card: taken(action, Element::Card, claimed.card, card::is_canonical)?,
         name_exact: name,
         name_loose: name,
-        id: taken(Element::Id, claim.id, is_id)?,
-        mobile: taken(Element::Mobile, claim.mobile, mobile::is_canonical(claim.mobile.as_bytes()))?,
+        id: taken(action, Element::Id, claimed.id, is_id)?,
+        mobile: taken(action, Element::Mobile, claimed.mobile, mobile::is_canonical)?,
     })
-    .filter(|_| claim.validity.is_none())
+}
+
+/// What an action takes of a text: all if it is canonical, or nothing of an element it does not ask about.
+#[inline]
+fn taken(
+    action: Action,
+    element: Element,
+    text: &[u8],
+    is_canonical: impl Fn(&[u8]) -> bool,
+) -> Option<&[u8]> {
+    match action.takes(element) {
+        true => is_canonical(text).then_some(text),
+        false => Some(&[]),
+    }
 }
 
 /// Another document, or just wrong. A document is recognised only by forms that no slip in typing
@@ -187,6 +196,11 @@ mod tests {
 
     fn options() -> ParseOptions {
         ParseOptions::new(Date::new(2025, 6, 1).unwrap())
+    }
+
+    fn elements<'a>(name: &'a str, card: &'a str, id: &'a str, mobile: &'a str) -> Elements<'a> {
+        let [name, card, id, mobile] = [name, card, id, mobile].map(str::as_bytes);
+        Elements { card, name_exact: name, name_loose: name, id, mobile }
     }
 
     fn row(name: &str, card: &str, id: &str, mobile: &str, kind: i64) -> Option<(Outcome, u8)> {
@@ -281,16 +295,11 @@ mod tests {
 
     #[test]
     fn the_short_way_is_taken_by_a_usual_row() {
-        let claim =
-            ClaimText { name: NAME, card: CARD, id: ID, mobile: MOBILE, document_kind: 0, validity: None };
-        assert!(canonical(Action::FourElements, &claim, &options()).is_some());
-        assert!(
-            canonical(Action::FourElements, &ClaimText { document_kind: 1, ..claim }, &options()).is_none()
-        );
-        assert!(
-            canonical(Action::TwoElements, &ClaimText { document_kind: 1, id: "", ..claim }, &options())
-                .is_some()
-        );
+        let claimed = elements(NAME, CARD, ID, MOBILE);
+        assert!(canonical(Action::FourElements, &claimed, true, &options()).is_some());
+        assert!(canonical(Action::FourElements, &claimed, false, &options()).is_none());
+        let without_id = elements(NAME, CARD, "", MOBILE);
+        assert!(canonical(Action::TwoElements, &without_id, false, &options()).is_some());
     }
 
     #[test]
@@ -339,7 +348,8 @@ mod tests {
             let claim = ClaimText { name: &name, card: &card, id: &id, mobile: &mobile, document_kind: kind, validity: None };
             for action in Action::ALL {
                 let long = Subject::of(action, &claim, &options());
-                let Some(short) = canonical(action, &claim, &options()) else { continue };
+                let claimed = elements(&name, &card, &id, &mobile);
+                let Some(short) = canonical(action, &claimed, kind == 0, &options()) else { continue };
                 let long = long.unwrap();
                 let bytes = |text: Option<&[u8]>| text.unwrap_or_default().to_vec();
                 prop_assert_eq!(short.card, bytes(long.card.as_ref().map(CardNumber::as_bytes)));

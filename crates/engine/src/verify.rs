@@ -21,7 +21,7 @@ use crate::settle::{Desk, Settled, Settlement, Writing};
 use crate::store::{AccountRow, Accounts, Looked, Records, StoreError, Wanted};
 use crate::subject::card::luhn_holds;
 use crate::subject::{CardNumber, NameClass, Subject};
-use crate::vault::{BlindIndex, Elements, Keys, Verifier, Verifiers, nonce};
+use crate::vault::{Elements, Keys, Verifier, Verifiers, nonce};
 use crate::{Engine, IssuerPolicy, Policy};
 
 /// Why a question is not answered. Never charged, never written to the ledger.
@@ -808,13 +808,11 @@ pub(crate) fn all_on_record(
     accounts.fetch(&indexes);
     let claimed = keys.verify_many(claims, under);
     let issuers = engine.issuers();
-    let each = claims.iter().zip(&indexes).zip(&claimed);
-    let answer = |((claim, index), claimed): ((&Elements<'_>, &BlindIndex), &Verifiers)| {
-        let record = accounts.find_indexed(index, keys).map_err(unread)?;
-        let facts = facts(&issuers, policy, action, claim.card, record.as_ref(), claimed);
-        possible(action, decided(&facts, claim.card).0)
+    let answer = |at: usize, record: Option<&AccountRow>| {
+        let facts = facts(&issuers, policy, action, claims[at].card, record, &claimed[at]);
+        possible(action, decided(&facts, claims[at].card).0)
     };
-    each.map(answer).collect()
+    accounts.find_many(&indexes, keys, answer).map_err(unread)?.into_iter().collect()
 }
 
 /// What the accounts of record say about a subject; nothing is counted or charged.

@@ -22,21 +22,48 @@ use engine::operator::{Act, By};
 use engine::outcome::Outcome;
 use engine::register::RegisterError;
 use engine::store::StoreError;
+use engine::vault::Wiped;
 use engine::verify::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::installation::Place;
 use crate::manage::{Answering, Request, socket};
 use crate::verify::said;
+use crate::verify_file::csv;
 
 /// Rows that follow one another, and the place of the first in its job, from 0.
 pub struct Block {
     /// The place.
     pub first_row: u64,
     /// The rows.
-    pub rows: Rows,
+    pub rows: Questions,
+}
+
+/// Rows, or the lines of a file that whoever looks them up makes rows of: one thread reads for all cores.
+pub enum Questions {
+    /// Rows.
+    Rows(Rows),
+    /// Lines.
+    Lines(csv::Text),
+}
+
+impl Questions {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Questions::Rows(rows) => rows.len(),
+            Questions::Lines(text) => text.len(),
+        }
+    }
+
+    /// As rows.
+    pub fn rows(self) -> Rows {
+        match self {
+            Questions::Rows(rows) => rows,
+            Questions::Lines(text) => text.rows(),
+        }
+    }
 }
 
 /// Why rows are not answered. Nothing was charged for them.
@@ -103,8 +130,8 @@ pub fn run(
             for Block { first_row, rows } in given {
                 let count = rows.len();
                 let judged = match settled.binary_search(&first_row) {
-                    Ok(_) => Ok(Judged::again(rows)),
-                    Err(_) => judge.judge(rows),
+                    Ok(_) => Ok(Judged::again(rows.rows())),
+                    Err(_) => judge.judge(rows.rows()),
                 };
                 if give.send((first_row, count, judged)).is_err() {
                     return;
@@ -299,7 +326,7 @@ fn send_all(given: Receiver<Block>, to: &mut UnixStream) {
         to.write_all(rows)
     };
     for Block { first_row, rows } in given {
-        if send(to, first_row, &Zeroizing::new(rows.to_bytes())).is_err() {
+        if send(to, first_row, &Wiped(rows.rows().to_bytes()).0).is_err() {
             // The reader is told that the server has gone, or why it stopped.
             return;
         }
@@ -321,7 +348,7 @@ fn hear_all(from: &mut UnixStream, tell: &SyncSender<Event>) {
 fn hear(from: &mut impl Read) -> anyhow::Result<Event> {
     let mut kind = [0];
     from.read_exact(&mut kind)?;
-    let bytes = frame(from)?;
+    let Wiped(bytes) = &frame(from)?;
     Ok(match kind[0] {
         ANSWERS => {
             let (price, rest) = bytes.split_first_chunk::<8>().context("too short")?;
@@ -333,18 +360,18 @@ fn hear(from: &mut impl Read) -> anyhow::Result<Event> {
                 replayed: *replayed != 0,
             })
         }
-        STOPPED => Event::Stopped(String::from_utf8_lossy(&bytes).into_owned()),
+        STOPPED => Event::Stopped(String::from_utf8_lossy(bytes).into_owned()),
         _ => Event::Done,
     })
 }
 
-fn frame(from: &mut impl Read) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+fn frame(from: &mut impl Read) -> anyhow::Result<Wiped> {
     let mut length = [0; 4];
     from.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length);
     anyhow::ensure!(length <= FRAME_MAX_BYTES, "a block is too long");
-    let mut bytes = Zeroizing::new(vec![0; length as usize]);
-    from.read_exact(&mut bytes)?;
+    let mut bytes = Wiped(vec![0; length as usize]);
+    from.read_exact(&mut bytes.0)?;
     Ok(bytes)
 }
 
@@ -373,12 +400,12 @@ fn receive_all(from: UnixStream, blocks: &SyncSender<Block>) {
     let mut receive = || -> anyhow::Result<Option<Block>> {
         let mut first_row = [0; 8];
         from.read_exact(&mut first_row)?;
-        let bytes = frame(&mut from)?;
+        let Wiped(bytes) = &frame(&mut from)?;
         if bytes.is_empty() {
             return Ok(None);
         }
-        let rows = Rows::from_bytes(&bytes).context("not a block")?;
-        Ok(Some(Block { first_row: u64::from_le_bytes(first_row), rows }))
+        let rows = Rows::from_bytes(bytes).context("not a block")?;
+        Ok(Some(Block { first_row: u64::from_le_bytes(first_row), rows: Questions::Rows(rows) }))
     };
     while let Ok(Some(block)) = receive() {
         if blocks.send(block).is_err() {

@@ -329,7 +329,8 @@ impl Connection {
             let place = Rc::clone(&place);
             poll_fn(move |context| {
                 let mut place = place.borrow_mut();
-                let response = place.as_mut().as_pin_mut().map_or(Poll::Pending, |response| response.poll(context));
+                let response =
+                    place.as_mut().as_pin_mut().map_or(Poll::Pending, |response| response.poll(context));
                 if response.is_ready() {
                     place.as_mut().set(None);
                 }

@@ -4,7 +4,7 @@
 //! that was killed is simply given again: rows that were settled are told again, the others are asked, and
 //! nothing is charged twice.
 
-mod csv;
+pub mod csv;
 mod parquet;
 
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use engine::AccountsFrom;
-use engine::bulk::{Answers, BLOCK_ROWS, Rows, parsed};
+use engine::bulk::{Answers, BLOCK_ROWS, parsed};
 use engine::caller::{Action, Purpose};
 use engine::clock::Clock;
 use engine::ledger::Credits;
@@ -27,7 +27,7 @@ use engine::subject::ParseOptions;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use crate::bulk::{Asked, Asking, Block, Event, new_job, next_block};
+use crate::bulk::{Asked, Asking, Block, Event, Questions, new_job, next_block};
 use crate::import::file::{Done, is_gzip, is_parquet, opened};
 use crate::import::{Encoding, Unusable};
 use crate::installation::Place;
@@ -239,11 +239,17 @@ impl Input {
     }
 
     /// Reads so many rows, or as many as there are; none at the end.
-    fn read(&mut self, at_most: usize) -> anyhow::Result<(Rows, Raw)> {
-        match self {
-            Input::Csv(csv) => csv.read(at_most).map(|(rows, text)| (rows, Raw::Csv(text))),
-            Input::Parquet(parquet) => parquet.read(at_most).map(|(rows, all)| (rows, Raw::Parquet(all))),
-        }
+    fn read(&mut self, at_most: usize) -> anyhow::Result<(Questions, Raw)> {
+        Ok(match self {
+            Input::Csv(csv) => {
+                let text = csv.read(at_most)?;
+                (Questions::Lines(text.clone()), Raw::Csv(text))
+            }
+            Input::Parquet(parquet) => {
+                let (rows, all) = parquet.read(at_most)?;
+                (Questions::Rows(rows), Raw::Parquet(all))
+            }
+        })
     }
 
     /// How many rows there are, where that is known at once.
@@ -551,7 +557,7 @@ fn dry_run(options: &Options, input: &mut Input) -> anyhow::Result<()> {
     let (mut sum, began) = (Sum::new(), Instant::now());
     let mut well_formed = 0u64;
     loop {
-        let (rows, _) = input.read(BLOCK_ROWS)?;
+        let rows = input.read(BLOCK_ROWS)?.0.rows();
         if rows.is_empty() {
             break;
         }

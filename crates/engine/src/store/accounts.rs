@@ -36,8 +36,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use self::leaves::{Covered, Edit, Found};
-use self::table::Changes;
+use self::leaves::{Covered, Edit};
+use self::table::{Changes, Found, row_of};
 use super::StoreError;
 use super::sqlite::{Durability, Schema, overwrite_log};
 use crate::account::{AccountState, DocumentKind};
@@ -403,16 +403,26 @@ impl Accounts {
         self.find_at([&newest, &older], keys)
     }
 
-    /// The account of a card whose place is known, under the one version of the keys there is.
-    pub(crate) fn find_indexed(
+    /// The accounts at many places, under the one version of the keys there is: what `each` makes of them, which is
+    /// told which place it is.
+    pub(crate) fn find_many<T>(
         &self,
-        index: &BlindIndex,
+        indexes: &[BlindIndex],
         keys: &Keys,
-    ) -> Result<Option<AccountRow>, StoreError> {
-        match self.in_table(index, keys) {
-            Some(found) => Ok(found),
-            None => self.find_at([index, index], keys),
+        mut each: impl FnMut(usize, Option<&AccountRow>) -> T,
+    ) -> Result<Vec<T>, StoreError> {
+        let table = self.table.as_ref().filter(|_| self.looking.get().is_some());
+        let found = table.and_then(|table| table.borrow().find_many(indexes, keys)).unwrap_or_default();
+        let (version, mut all) = (keys.accounts().version, Vec::with_capacity(indexes.len()));
+        for (at, index) in indexes.iter().enumerate() {
+            let row = match found.get(at) {
+                Some(Found::At(slot)) => row_of(slot, version),
+                Some(Found::Nowhere) => None,
+                Some(Found::Unknown) | None => self.find_at([index, index], keys)?,
+            };
+            all.push(each(at, row.as_ref()));
         }
+        Ok(all)
     }
 
     /// What the sealed table says; nothing when the file must be asked.
@@ -444,14 +454,14 @@ impl Accounts {
         keys: &Keys,
         found_by: impl Fn(&Person) -> Option<BlindIndex>,
     ) -> Result<Vec<AccountRow>, StoreError> {
-        let run = || -> rusqlite::Result<Vec<Option<Found>>> {
+        let run = || -> rusqlite::Result<Vec<Option<leaves::Found>>> {
             // One look at the file: between its statements an account could move.
             let _look = if self.db.is_autocommit() { Some(self.db.unchecked_transaction()?) } else { None };
             let indexes = leaves::found_by(&self.db, at, OF_ONE_PERSON_MAX)?;
             indexes.iter().map(|index| leaves::find(&self.db, [index, index])).collect()
         };
         let found = run().map_err(|cause| SCHEMA.error(cause))?;
-        let account = |found: Option<Found>| {
+        let account = |found: Option<leaves::Found>| {
             let (row, mac) = found.ok_or_else(changed)?;
             let row = authentic(row, mac, keys)?;
             // Its row says the same, and is authenticated: what pointed there is not.

@@ -1,6 +1,6 @@
 //! Card numbers.
 
-use super::text::{Text, fold_wide, is_separator};
+use super::text::{Text, are_digits, fold_wide, is_separator};
 use std::fmt;
 
 /// A card number: 13 to 19 digits, not all the same.
@@ -60,14 +60,13 @@ pub(crate) fn is_test_card(digits: &[u8]) -> bool {
 }
 
 /// Whether a text is what [`CardNumber::parse`] gives, as it stands.
+#[inline]
 pub(super) fn is_canonical(text: &[u8]) -> bool {
     text.len() <= 19 && is_well_formed(text)
 }
 
 fn is_well_formed(digits: &[u8]) -> bool {
-    digits.len() >= 13
-        && digits.iter().all(u8::is_ascii_digit)
-        && digits.iter().any(|digit| *digit != digits[0])
+    digits.len() >= 13 && are_digits(digits) && digits.iter().any(|digit| *digit != digits[0])
 }
 
 /// [`CardNumber::luhn_valid`] of the digits.

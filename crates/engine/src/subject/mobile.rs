@@ -1,6 +1,6 @@
 //! Mobile numbers of mainland China.
 
-use super::text::{Text, fold_wide, is_separator};
+use super::text::{Text, are_digits, fold_wide, is_separator};
 use std::fmt;
 
 /// A mobile number: 11 digits, `1`, then `3` to `9`.
@@ -49,11 +49,9 @@ impl Mobile {
 }
 
 /// Whether a text is what [`Mobile::parse`] gives, as it stands.
+#[inline]
 pub(super) fn is_canonical(text: &[u8]) -> bool {
-    text.len() == 11
-        && text[0] == b'1'
-        && (b'3'..=b'9').contains(&text[1])
-        && text.iter().all(u8::is_ascii_digit)
+    text.len() == 11 && text[0] == b'1' && (b'3'..=b'9').contains(&text[1]) && are_digits(text)
 }
 
 impl fmt::Debug for Mobile {

@@ -68,8 +68,11 @@ impl HolderName {
     ///
     /// `more_scripts` admits Tibetan, Arabic (Uyghur, Kazakh), Mongolian and Cyrillic letters.
     pub fn parse(text: &str, more_scripts: bool) -> Option<HolderName> {
-        let canonical =
-            if is_plain_han(text) { Zeroizing::new(text.to_owned()) } else { canonical(text, more_scripts)? };
+        let canonical = if is_plain_han(text.as_bytes()) {
+            Zeroizing::new(text.to_owned())
+        } else {
+            canonical(text, more_scripts)?
+        };
         let undotted = canonical.contains(is_left_out).then(|| {
             let mut undotted = Zeroizing::new(String::with_capacity(canonical.len()));
             undotted.extend(canonical.chars().filter(|&c| !is_left_out(c)));
@@ -131,10 +134,15 @@ fn is_left_out(c: char) -> bool {
 }
 
 /// Nearly every name: common Han characters only. The rules leave such a text as it is.
-pub(super) fn is_plain_han(text: &str) -> bool {
-    // Each of these characters has three bytes.
-    (3..=3 * CODE_POINTS_MAX).contains(&text.len())
-        && text.chars().all(|c| matches!(c, '\u{4E00}'..='\u{9FFF}'))
+#[inline]
+pub(super) fn is_plain_han(text: &[u8]) -> bool {
+    // Each of these characters has three bytes: U+4E00 is e4 b8 80, U+9FFF e9 bf bf.
+    let (letters, rest) = text.as_chunks::<3>();
+    let is_han = |[first, second, third]: &[u8; 3]| {
+        let is_first = matches!(first, 0xe5..=0xe9) || *first == 0xe4 && *second >= 0xb8;
+        is_first && second & 0xc0 == 0x80 && third & 0xc0 == 0x80
+    };
+    rest.is_empty() && (1..=CODE_POINTS_MAX).contains(&letters.len()) && letters.iter().all(is_han)
 }
 
 /// The steps of `name-v1`.
@@ -324,7 +332,10 @@ mod tests {
         for (radical, han) in [('\u{2F00}', '一'), ('\u{2F5F}', '玉'), ('\u{2FD5}', '龠')] {
             assert_eq!(fold_radical(radical), han);
         }
-        assert!(('\u{2F00}'..='\u{2FD5}').all(|radical| is_plain_han(&fold_radical(radical).to_string())));
+        assert!(
+            ('\u{2F00}'..='\u{2FD5}')
+                .all(|radical| is_plain_han(fold_radical(radical).to_string().as_bytes()))
+        );
         for own in
             "\u{FA0E}\u{FA0F}\u{FA11}\u{FA13}\u{FA14}\u{FA1F}\u{FA21}\u{FA23}\u{FA24}\u{FA27}\u{FA28}\u{FA29}"
                 .chars()
@@ -454,7 +465,7 @@ mod tests {
 
         #[test]
         fn the_short_way_for_plain_han_is_the_long_way(text in "[\u{4E00}-\u{9FFF}]{1,50}") {
-            prop_assert!(is_plain_han(&text));
+            prop_assert!(is_plain_han(text.as_bytes()));
             let long_way = canonical(&text, false).unwrap();
             prop_assert_eq!(long_way.as_str(), text);
         }

@@ -1,7 +1,7 @@
 //! Numbers of the resident identity card (GB 11643-1999).
 
 use super::date::Date;
-use super::text::{Text, fold_wide};
+use super::text::{Text, are_digits, fold_wide};
 use std::fmt;
 
 /// A citizen identity number of 18 characters: area of first issue (6), birth date (8), sequence
@@ -57,7 +57,7 @@ impl ResidentId {
 pub(super) fn is_canonical(text: &[u8], test_land: bool, today: Date) -> bool {
     let Some((&check, body)) = text.split_last() else { return false };
     let Ok(body) = <&[u8; 17]>::try_from(body) else { return false };
-    body.iter().all(u8::is_ascii_digit)
+    are_digits(body)
         && check == check_character(body)
         && is_province(&body[..2], test_land)
         && date_in(&body[6..14]).is_some_and(|birth| birth.year() >= 1900 && birth <= today)
@@ -141,12 +141,9 @@ fn is_province(digits: &[u8], test_land: bool) -> bool {
 
 /// `YYYYMMDD`.
 fn date_in(digits: &[u8]) -> Option<Date> {
-    let number = |digits: &[u8]| {
-        let add =
-            |number: u16, digit: &u8| digit.is_ascii_digit().then(|| 10 * number + u16::from(digit - b'0'));
-        digits.iter().try_fold(0, add)
-    };
-    Date::new(number(&digits[..4])?, number(&digits[4..6])? as u8, number(&digits[6..])? as u8)
+    let digits: &[u8; 8] = digits.try_into().ok().filter(|digits: &&[u8; 8]| are_digits(&digits[..]))?;
+    let number = |two: usize| u16::from(10 * (digits[two] - b'0') + (digits[two + 1] - b'0'));
+    Date::new(100 * number(0) + number(2), number(4) as u8, number(6) as u8)
 }
 
 #[cfg(test)]

@@ -56,6 +56,25 @@ impl<const N: usize> Drop for Text<N> {
     }
 }
 
+/// Whether there are digits only: eight at a time, of which the last eight are looked at twice, because numbers are
+/// short and there are many.
+#[inline]
+pub(super) fn are_digits(text: &[u8]) -> bool {
+    match text.last_chunk() {
+        None => text.iter().all(u8::is_ascii_digit),
+        Some(last) => text.as_chunks().0.iter().all(are_eight_digits) && are_eight_digits(last),
+    }
+}
+
+/// The high half of each byte is 3, and stays so when 6 is added.
+#[inline]
+fn are_eight_digits(text: &[u8; 8]) -> bool {
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    let word = u64::from_le_bytes(*text);
+    let more = word.wrapping_add(0x0606_0606_0606_0606);
+    (word & HIGH | (more & HIGH) >> 4) == 0x3333_3333_3333_3333
+}
+
 /// A full-width form (U+FF01 to U+FF5E, U+3000) as the ASCII character it stands for.
 ///
 /// Chinese input methods write digits and letters in this form when the wide mode is left on.
@@ -75,4 +94,21 @@ pub(super) fn is_separator(c: char) -> bool {
 /// Everything that is typed for a hyphen.
 pub(super) fn is_hyphen(c: char) -> bool {
     matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{FE58}' | '\u{FE63}' | '\u{FF0D}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn digits_are_digits(text in "[0-9]{0,20}", at in 0usize..20, byte: u8) {
+            let mut bytes = text.into_bytes();
+            proptest::prop_assert!(are_digits(&bytes));
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+            proptest::prop_assert_eq!(are_digits(&bytes), bytes.iter().all(u8::is_ascii_digit));
+        }
+    }
 }

@@ -80,24 +80,21 @@ impl Cmac {
         tags
     }
 
-    /// The tags of many messages, a few at a time side by side; fastest where those next to each other are of
-    /// about the same length.
+    /// The tags of many messages, a few of the same length at a time side by side.
     pub fn tags(&self, messages: &Messages) -> Vec<aes::Block> {
-        let mut tags = vec![aes::Block::default(); messages.places.len()];
-        for (tags, places) in tags.chunks_mut(Messages::LANES).zip(messages.places.chunks(Messages::LANES)) {
-            let mut states = [aes::Block::default(); Messages::LANES];
-            let states = &mut states[..places.len()];
-            let longest = places.iter().map(|place| place.blocks).max().unwrap_or(0);
-            for at in 0..longest {
-                for (state, place) in states.iter_mut().zip(places).filter(|(_, place)| at < place.blocks) {
-                    add_block(state, &messages.blocks[place.first + at]);
-                }
-                self.cipher.encrypt_blocks(states);
-                for ((state, place), tag) in states.iter().zip(places).zip(&mut *tags) {
-                    if at + 1 == place.blocks {
-                        *tag = *state;
+        let mut tags = vec![aes::Block::default(); messages.count];
+        for (blocks, group) in (1..).zip(&messages.groups) {
+            let texts = group.blocks.chunks(Messages::LANES * blocks);
+            for (texts, places) in texts.zip(group.places.chunks(Messages::LANES)) {
+                let mut states = [aes::Block::default(); Messages::LANES];
+                let states = &mut states[..places.len()];
+                for at in 0..blocks {
+                    for (state, text) in states.iter_mut().zip(texts[at..].iter().step_by(blocks)) {
+                        add_block(state, text);
                     }
+                    self.cipher.encrypt_blocks(states);
                 }
+                states.iter().zip(places).for_each(|(state, place)| tags[*place as usize] = *state);
             }
         }
         tags
@@ -133,48 +130,72 @@ const PADDED_BYTES: usize = 256;
 /// Messages under one key, for [`Cmac::tags`]. They are people's data: wiped, and not printed.
 #[derive(Default)]
 pub struct Messages {
-    blocks: Vec<[u8; 16]>,
-    places: Vec<Place>,
+    /// By their number of blocks, from 1.
+    groups: Vec<Group>,
+    count: usize,
+    room: usize,
 }
 
-struct Place {
-    first: usize,
-    blocks: usize,
+/// Messages of the same number of blocks.
+#[derive(Default)]
+struct Group {
+    blocks: Vec<[u8; 16]>,
+    /// Which each of them is among all messages.
+    places: Vec<u32>,
 }
 
 impl Messages {
     /// So many are enciphered side by side: a few times as many blocks as the processor takes at once.
     const LANES: usize = 64;
 
-    /// Room for so many messages of two blocks or three.
+    /// Room for so many messages: those that have to move leave a copy behind.
     pub fn with_room_for(messages: usize) -> Messages {
-        Messages { blocks: Vec::with_capacity(3 * messages), places: Vec::with_capacity(messages) }
+        Messages { room: messages, ..Messages::default() }
     }
 
     /// Adds a message under the key that its tag is made with.
     pub fn push(&mut self, key: &Cmac, parts: &[&[u8]]) {
-        let first = self.blocks.len();
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        self.blocks.resize(first + length.div_ceil(16).max(1), [0; 16]);
         // There is room for it.
-        let blocks = key.padded(parts, self.blocks[first..].as_flattened_mut()).unwrap_or_default();
-        self.places.push(Place { first, blocks });
+        let _ = key.padded(parts, self.add(length.div_ceil(16).max(1)).as_flattened_mut());
     }
 
-    /// Adds a message of two parts, of which the first is short: it is copied as a whole, whatever its length.
-    pub fn push_behind(&mut self, key: &Cmac, head: &Head, rest: &[u8]) {
-        let (first, length) = (self.blocks.len(), head.length + rest.len());
-        self.blocks.extend_from_slice(&head.blocks);
-        let blocks = length.div_ceil(16).max(1);
-        self.blocks.resize(first + blocks, [0; 16]);
-        self.blocks[first..].as_flattened_mut()[head.length..length].copy_from_slice(rest);
-        let is_whole = length == 16 * blocks;
+    /// Adds a message of two parts, of which the first is short: it is copied as a whole, whatever its length, and
+    /// has this first byte.
+    #[inline]
+    pub fn push_behind(&mut self, key: &Cmac, head: &Head, first: u8, rest: &[u8]) {
+        let length = head.length + rest.len();
+        let blocks = self.add(length.div_ceil(16).max(1));
+        let taken = blocks.len().min(2);
+        blocks[..taken].copy_from_slice(&head.blocks[..taken]);
+        blocks[0][0] = first;
+        blocks.as_flattened_mut()[head.length..length].copy_from_slice(rest);
+        let is_whole = length == 16 * blocks.len();
         if !is_whole {
-            self.blocks[first..].as_flattened_mut()[length] = 0x80;
+            blocks.as_flattened_mut()[length] = 0x80;
         }
-        let last = &mut self.blocks[first + blocks - 1];
-        add(last, if is_whole { &key.whole } else { &key.padded });
-        self.places.push(Place { first, blocks });
+        if let Some(last) = blocks.last_mut() {
+            let subkey = if is_whole { &key.whole } else { &key.padded };
+            *last = (u128::from_ne_bytes(*last) ^ u128::from_ne_bytes(*subkey)).to_ne_bytes();
+        }
+    }
+
+    /// A place for a message of so many blocks, which are zero.
+    #[inline]
+    fn add(&mut self, blocks: usize) -> &mut [[u8; 16]] {
+        if self.groups.len() < blocks {
+            self.groups.resize_with(blocks, Group::default);
+        }
+        let group = &mut self.groups[blocks - 1];
+        if group.places.is_empty() {
+            group.blocks.reserve(self.room * blocks);
+            group.places.reserve(self.room);
+        }
+        let first = group.blocks.len();
+        group.blocks.resize(first + blocks, [0; 16]);
+        group.places.push(self.count as u32);
+        self.count += 1;
+        &mut group.blocks[first..]
     }
 }
 
@@ -193,11 +214,6 @@ impl Head {
         bytes.get_mut(2..head.length)?.copy_from_slice(text);
         Some(head)
     }
-
-    /// The same behind another first byte.
-    pub fn set_first(&mut self, first: u8) {
-        self.blocks[0][0] = first;
-    }
 }
 
 impl Drop for Head {
@@ -207,13 +223,14 @@ impl Drop for Head {
     }
 }
 
-impl Drop for Messages {
+impl Drop for Group {
     fn drop(&mut self) {
         self.blocks.fill([0; 16]);
         zeroize::optimization_barrier(&self.blocks[..]);
     }
 }
 
+#[inline]
 fn add_block(block: &mut aes::Block, other: &[u8; 16]) {
     let sum = u128::from_ne_bytes(block.0) ^ u128::from_ne_bytes(*other);
     block.0 = sum.to_ne_bytes();
@@ -293,7 +310,7 @@ mod tests {
             let mut behind = Messages::default();
             for message in messages.iter().filter(|message| message.len() >= 2) {
                 let (head, tail) = message[2..].split_at((message.len() - 2).min(19));
-                behind.push_behind(&cmac, &Head::new([message[0], message[1]], head).unwrap(), tail);
+                behind.push_behind(&cmac, &Head::new([0, message[1]], head).unwrap(), message[0], tail);
             }
             let long = messages.iter().filter(|message| message.len() >= 2);
             let alone: Vec<_> = long.map(|message| aes::Block::from(cmac.mac(&[message]))).collect();

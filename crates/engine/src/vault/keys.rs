@@ -87,7 +87,7 @@ impl AccountKeys {
 
     /// The same of many rows, side by side.
     pub(crate) fn row_macs(&self, rows: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<[u8; 16]> {
-        let mut messages = Messages::with_room_for(2 * rows.size_hint().0);
+        let mut messages = Messages::with_room_for(rows.size_hint().0);
         rows.for_each(|row| messages.push(&self.row, &[row.as_ref()]));
         self.row.tags(&messages).into_iter().map(|tag| tag.0).collect()
     }
@@ -277,18 +277,17 @@ impl Keys {
 
     /// The verifiers of many accounts or claims: what [`Keys::verifiers`] gives for each.
     pub(crate) fn verify_many(&self, all: &[Elements<'_>], under: &AccountKeys) -> Vec<Verifiers> {
-        let head = |of: &Elements<'_>| Head::new([0, of.card.len() as u8], of.card);
-        // A card number has 19 digits at most.
-        let Some(mut heads) = all.iter().map(head).collect::<Option<Vec<Head>>>() else {
-            return all.iter().map(|of| self.verifiers(of, under)).collect();
-        };
-        // A column at a time: messages of about the same length, and one key to wrap them.
-        let [name_exact, name_loose, id, mobile] = COLUMNS.map(|column| {
-            let mut messages = Messages::with_room_for(all.len());
-            for (of, head) in all.iter().zip(&mut heads) {
-                head.set_first(column as u8);
-                messages.push_behind(&self.inner, head, of.column(column));
+        let mut messages = COLUMNS.map(|column| (column, Messages::with_room_for(all.len())));
+        for of in all {
+            // A card number has 19 digits at most.
+            let Some(head) = Head::new([0, of.card.len() as u8], of.card) else {
+                return all.iter().map(|of| self.verifiers(of, under)).collect();
+            };
+            for (column, messages) in &mut messages {
+                messages.push_behind(&self.inner, &head, *column as u8, of.column(*column));
             }
+        }
+        let [name_exact, name_loose, id, mobile] = messages.map(|(column, messages)| {
             let mut blocks = self.inner.tags(&messages);
             under.column(column).encrypt_blocks(&mut blocks);
             blocks

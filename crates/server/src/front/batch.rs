@@ -232,6 +232,9 @@ impl Batch {
             // Whoever asked may have gone.
             let _ = parts.send(Bytes::from(format!("{text}\n"))).await;
         }
+        // Before the reply ends: whoever reads its end may send the same again at once.
+        let at_work = self.at_work.take();
+        let _ = tokio::task::spawn_blocking(move || drop(at_work)).await;
     }
 
     /// Takes whole lines; at the end also one without an end.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, bail, ensure};
-use engine::vault::wipe;
+use engine::vault::{Wiped, wipe};
 use sha2::{Digest, Sha256};
 
 use super::parquet_file::ParquetRows;
@@ -36,8 +36,15 @@ pub const VALIDITY: usize = 7;
 const HEAD_BYTES: u64 = 1 << 20;
 /// A longer line is none of an accounts file.
 const LINE_BYTES_MAX: usize = 64 << 10;
+const TOO_LONG: &str = "a line is longer than 64 KiB; is this a CSV file?";
 /// Read at once.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Read at once into a block: as much as stays near until its lines are found.
+const READ_BYTES: usize = 128 << 10;
+/// Lines that a block is made for; it may have more.
+const BLOCK_LINES: usize = 16_384;
+/// A block ends with the line in which it becomes so long.
+const BLOCK_BYTES_MAX: usize = 64 << 20;
 
 /// A file that is being read.
 pub struct Input {
@@ -220,6 +227,8 @@ pub struct Lines {
     pub number: u64,
     /// How many bytes were read up to its end.
     pub bytes: u64,
+    /// Room that the next block will need.
+    block_bytes: usize,
 }
 
 impl Drop for Lines {
@@ -247,7 +256,8 @@ impl Lines {
         let mut all = Cursor::new(head);
         all.set_position(mark);
         let text: Raw = Box::new(all.chain(text));
-        Ok(Lines { text, buffer: vec![0; BUFFER_BYTES], rest: 0..0, line: 0..0, number: 0, bytes: mark })
+        let buffer = vec![0; BUFFER_BYTES];
+        Ok(Lines { text, buffer, rest: 0..0, line: 0..0, number: 0, bytes: mark, block_bytes: BUFFER_BYTES })
     }
 
     /// The last line read, without its end.
@@ -265,38 +275,85 @@ impl Lines {
                 None if self.rest.is_empty() => return Ok(false),
                 None => self.rest.len(),
             };
-            if length > LINE_BYTES_MAX {
-                bail!("a line is longer than 64 KiB; is this a CSV file?");
-            }
+            ensure!(length <= LINE_BYTES_MAX, TOO_LONG);
             self.number += 1;
             self.bytes += length as u64;
             let start = self.rest.start;
             self.rest.start += length;
-            let mut end = self.rest.start;
-            while end > start && matches!(self.buffer[end - 1], b'\n' | b'\r') {
-                end -= 1;
-            }
-            self.line = start..end;
-            if end > start && self.buffer[start] != b'#' {
+            self.line = without_end(&self.buffer, start..self.rest.start);
+            if !self.line.is_empty() && self.buffer[start] != b'#' {
                 return Ok(true);
             }
         }
+    }
+
+    /// The next lines that are neither empty nor comments, at most so many and 64 MiB, in memory of their own, so
+    /// that another thread can make rows of them; none at the end.
+    pub fn block(&mut self, at_most: usize) -> anyhow::Result<Block> {
+        let mut text = Wiped(vec![0; self.block_bytes.max(self.rest.len())]);
+        let mut lines = Vec::with_capacity(at_most.min(BLOCK_LINES));
+        let before = self.number;
+        let mut filled = self.rest.len();
+        text.0[..filled].copy_from_slice(&self.buffer[self.rest.clone()]);
+        self.rest = 0..0;
+        // The line that is looked at begins at `start`, and has no end before `seen`.
+        let (mut start, mut seen) = (0, 0);
+        while lines.len() < at_most {
+            if start >= BLOCK_BYTES_MAX {
+                if !lines.is_empty() {
+                    break;
+                }
+                // Only comments: they are not kept.
+                text.0.copy_within(start..filled, 0);
+                self.bytes += start as u64;
+                (filled, start, seen) = (filled - start, 0, 0);
+            }
+            let end = match memchr::memchr(b'\n', &text.0[seen..filled]) {
+                Some(end) => seen + end + 1,
+                None => {
+                    seen = filled;
+                    ensure!(seen - start <= LINE_BYTES_MAX, TOO_LONG);
+                    filled += read_behind(&mut self.text, &mut text, filled)?;
+                    if filled > seen {
+                        continue;
+                    }
+                    if start == filled {
+                        break;
+                    }
+                    filled
+                }
+            };
+            ensure!(end - start <= LINE_BYTES_MAX, TOO_LONG);
+            self.number += 1;
+            let line = start..without_end(&text.0, start..end).end;
+            if !line.is_empty() && text.0[start] != b'#' {
+                let number = (self.number - before) as u32;
+                lines.push(Line { start: line.start as u32, end: line.end as u32, number });
+            }
+            (start, seen) = (end, end);
+        }
+        self.bytes += start as u64;
+        self.keep_for_later(&text.0[start..filled]);
+        // As much as these, and some more.
+        self.block_bytes = filled + filled / 8 + READ_BYTES;
+        Ok(Block { text: Arc::new(text), lines, before })
+    }
+
+    fn keep_for_later(&mut self, rest: &[u8]) {
+        if self.buffer.len() < rest.len() {
+            wipe(&mut std::mem::replace(&mut self.buffer, vec![0; rest.len()]));
+        }
+        self.buffer[..rest.len()].copy_from_slice(rest);
+        (self.rest, self.line) = (0..rest.len(), 0..0);
     }
 
     /// Reads some more behind the rest; `false` at the end.
     fn read_on(&mut self) -> anyhow::Result<bool> {
         self.buffer.copy_within(self.rest.clone(), 0);
         self.rest = 0..self.rest.len();
-        loop {
-            match self.text.read(&mut self.buffer[self.rest.end..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => {
-                    let read = read?;
-                    self.rest.end += read;
-                    return Ok(read > 0);
-                }
-            }
-        }
+        let read = read_some(&mut self.text, &mut self.buffer[self.rest.end..])?;
+        self.rest.end += read;
+        Ok(read > 0)
     }
 
     /// The values of the last line, which is the header.
@@ -304,6 +361,92 @@ impl Lines {
         let fields = self.line().split(|byte| *byte == b',');
         fields.map(|name| String::from_utf8_lossy(unquoted(name)).trim().to_owned()).collect()
     }
+}
+
+/// Lines that follow one another, in one piece of memory.
+pub struct Block {
+    /// What they stand in.
+    pub text: Arc<Wiped>,
+    lines: Vec<Line>,
+    /// How many lines there are in the file before them.
+    before: u64,
+}
+
+/// Where a line is, without its end, and which it is in its block, from 1.
+struct Line {
+    start: u32,
+    end: u32,
+    number: u32,
+}
+
+impl Block {
+    /// How many lines it has.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The lines: the number of each in its file, from 1, and where it is in the text.
+    pub fn lines(&self) -> impl Iterator<Item = (u64, Range<usize>)> {
+        self.lines
+            .iter()
+            .map(|line| (self.before + u64::from(line.number), line.start as usize..line.end as usize))
+    }
+}
+
+fn read_some(from: &mut Raw, to: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match from.read(to) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// Reads some more behind what is there, and makes room for it.
+fn read_behind(from: &mut Raw, text: &mut Wiped, filled: usize) -> io::Result<usize> {
+    if text.0.len() - filled < READ_BYTES {
+        let mut more = vec![0; 2 * text.0.len() + READ_BYTES];
+        more[..filled].copy_from_slice(&text.0[..filled]);
+        wipe(&mut std::mem::replace(&mut text.0, more));
+    }
+    read_some(from, &mut text.0[filled..filled + READ_BYTES])
+}
+
+/// A line without its end.
+fn without_end(text: &[u8], line: Range<usize>) -> Range<usize> {
+    let mut end = line.end;
+    while end > line.start && matches!(text[end - 1], b'\n' | b'\r') {
+        end -= 1;
+    }
+    line.start..end
+}
+
+/// Puts where each value of a line ends into `ends`, as far as there is room; how many values there are.
+///
+/// Values are short: eight bytes at a time are looked at without asking, for each of them, how to look.
+pub fn ends_of(line: &[u8], ends: &mut [usize]) -> usize {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let mut count = 0;
+    let mut put = |end| {
+        if let Some(place) = ends.get_mut(count) {
+            *place = end;
+        }
+        count += 1;
+    };
+    let (words, rest) = line.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let differs = u64::from_le_bytes(*word) ^ u64::from_ne_bytes([b','; 8]);
+        // The highest bit of each byte that does not differ.
+        let mut commas = !(((differs & LOW) + LOW) | differs | LOW);
+        while commas != 0 {
+            put(8 * at + commas.trailing_zeros() as usize / 8);
+            commas &= commas - 1;
+        }
+    }
+    let behind = 8 * words.len();
+    rest.iter().enumerate().filter(|(_, byte)| **byte == b',').for_each(|(at, _)| put(behind + at));
+    put(line.len());
+    count
 }
 
 /// Rows of a CSV file.
@@ -531,6 +674,40 @@ mod tests {
         assert!(rows(text, Encoding::Utf8).unwrap_err().to_string().contains("64 KiB"));
     }
 
+    /// Gives a few bytes at a time.
+    struct Slow(Cursor<Vec<u8>>, usize);
+
+    impl Read for Slow {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = buffer.len().min(self.1);
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    fn lines_of(block: &Block) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        block.lines().map(|(number, line)| (number, block.text.0[line].to_vec()))
+    }
+
+    #[test]
+    fn a_block_is_as_long_as_its_lines() {
+        let line = |number: usize| format!("{number},{}\n", "x".repeat(number % 50_000));
+        let text: String = (0..600).map(|number| line(97 * number)).collect();
+        let mut lines = Lines::open(Box::new(Cursor::new(text.clone())), Encoding::Utf8).unwrap();
+        let blocks = [lines.block(7).unwrap(), lines.block(500).unwrap(), lines.block(500).unwrap()];
+        assert_eq!(blocks.each_ref().map(Block::len), [7, 500, 93]);
+        assert_eq!((lines.block(500).unwrap().len(), lines.bytes), (0, text.len() as u64));
+        let read = blocks.iter().flat_map(lines_of).map(|(_, line)| [&line[..], b"\n"].concat());
+        assert!(read.flatten().eq(text.into_bytes()));
+        let comments = format!("#{}\n", "x".repeat(60_000)).repeat(1200) + "1\n#\n2";
+        let length = comments.len() as u64;
+        let mut lines = Lines::open(Box::new(Cursor::new(comments)), Encoding::Utf8).unwrap();
+        let block = lines.block(9).unwrap();
+        assert!(lines_of(&block).eq([(1201, b"1".to_vec()), (1203, b"2".to_vec())]));
+        assert_eq!((lines.block(9).unwrap().len(), lines.bytes), (0, length));
+        let endless = Lines::open(Box::new(io::repeat(b'x')), Encoding::Utf8).unwrap().block(1);
+        assert!(endless.err().unwrap().to_string().contains("64 KiB"));
+    }
+
     fn without_returns(mut line: &[u8]) -> &[u8] {
         while let Some(rest) = line.strip_suffix(b"\r") {
             line = rest;
@@ -539,6 +716,45 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn blocks_have_the_lines_there_are(
+            bytes in "[a,#\r\n]{0,40}", at_a_time in 1usize..9, at_most in 1usize..9, is_marked: bool,
+        ) {
+            let mark = if is_marked { "\u{feff}" } else { "" };
+            let bytes = format!("{mark}{bytes}").into_bytes();
+            let open = || {
+                let text = Slow(Cursor::new(bytes.clone()), at_a_time);
+                Lines::open(Box::new(text), Encoding::Utf8).unwrap()
+            };
+            let (mut lines, mut one_by_one) = (open(), Vec::new());
+            while lines.next_line().unwrap() {
+                one_by_one.push((lines.number, lines.line().to_vec()));
+            }
+            let (mut lines, mut in_blocks) = (open(), Vec::new());
+            // As a header is read.
+            if lines.next_line().unwrap() {
+                in_blocks.push((lines.number, lines.line().to_vec()));
+            }
+            loop {
+                let block = lines.block(at_most).unwrap();
+                if block.len() == 0 {
+                    break;
+                }
+                prop_assert!(block.len() <= at_most);
+                in_blocks.extend(lines_of(&block));
+            }
+            prop_assert_eq!(in_blocks, one_by_one);
+        }
+
+        #[test]
+        fn values_end_where_they_end(line in "[a,é]{0,40}", room in 0usize..50) {
+            let mut ends = vec![0; room];
+            let all: Vec<usize> = fields_of(line.as_bytes()).map(|field| field.end).collect();
+            prop_assert_eq!(ends_of(line.as_bytes(), &mut ends), all.len());
+            let told = room.min(all.len());
+            prop_assert_eq!(&ends[..told], &all[..told]);
+        }
+
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, gbk: bool) {
             let encoding = if gbk { Encoding::Gbk } else { Encoding::Utf8 };

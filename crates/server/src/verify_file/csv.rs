@@ -1,46 +1,36 @@
 //! CSV with answers: each line as it came, and behind it what was answered.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use engine::action::Element;
-use engine::bulk::{BLOCK_ROWS, COLUMNS, Rows};
+use engine::bulk::{COLUMNS, Rows};
 use engine::caller::Action;
 use engine::outcome::Outcome;
-use engine::vault::wipe;
+use engine::vault::{Wiped, wipe};
 use flate2::write::GzEncoder;
 
 use super::{ADDED, AllAdded, Options, Range as Part};
-use crate::import::file::{Done, Lines, Raw, fields_of, unpacked, unquoted};
+use crate::import::file::{Block, Done, Lines, Raw, ends_of, unpacked, unquoted};
 use crate::import::{Encoding, Unusable};
-
-/// Lines without their ends, in one piece of memory, which is wiped.
-#[derive(Default)]
-pub struct Text {
-    text: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Drop for Text {
-    fn drop(&mut self) {
-        wipe(&mut self.text);
-    }
-}
 
 /// Reads a CSV file, or a part of one.
 pub struct Reader {
     lines: Lines,
     header: Vec<u8>,
+    form: Arc<Form>,
+}
+
+/// What the lines of a file look like.
+pub struct Form {
     columns: usize,
     /// For each of our columns, which of the file's it is.
     places: [Option<usize>; COLUMNS.len()],
     encoding: Encoding,
-    /// Length of the rows that were read last.
-    last_bytes: usize,
 }
 
 impl Reader {
@@ -61,7 +51,8 @@ impl Reader {
             // The beginning of the file was looked at above.
             lines = Lines::open(part(path, range, lines.bytes)?, Encoding::Gbk)?;
         }
-        Ok(Reader { lines, header, columns: names.len(), places, encoding: options.encoding, last_bytes: 0 })
+        let form = Arc::new(Form { columns: names.len(), places, encoding: options.encoding });
+        Ok(Reader { lines, header, form })
     }
 
     /// The header, as it is.
@@ -69,59 +60,83 @@ impl Reader {
         &self.header
     }
 
-    /// Reads so many rows, or as many as there are.
-    pub fn read(&mut self, at_most: usize) -> anyhow::Result<(Rows, Text)> {
-        // As much room as the rows before took, and some more.
-        let bytes = self.last_bytes + self.last_bytes / 8;
-        let mut rows = Rows::with_room_for(at_most.min(BLOCK_ROWS), bytes);
-        let mut text =
-            Text { text: Vec::with_capacity(bytes), ends: Vec::with_capacity(at_most.min(BLOCK_ROWS)) };
-        let mut fields = Vec::with_capacity(self.columns);
-        while rows.len() < at_most && self.lines.next_line()? {
-            let line = self.lines.line();
-            text.text.extend_from_slice(line);
-            text.ends.push(text.text.len());
-            fields.clear();
-            fields.extend(fields_of(line));
-            match fields.len() == self.columns {
-                true => self.push(line, &fields, &mut rows),
-                false => rows.push_unasked(),
-            }
-        }
-        self.last_bytes = text.text.len();
-        Ok((rows, text))
-    }
-
-    fn push(&self, line: &[u8], fields: &[Range<usize>], rows: &mut Rows) {
-        // Nearly every line is sound as a whole.
-        if let (Encoding::Utf8, Ok(line)) = (self.encoding, std::str::from_utf8(line)) {
-            let value =
-                |place: Option<usize>| place.map_or("", |place| unquoted_text(&line[fields[place].clone()]));
-            let [card, name, kind, id, mobile] = self.places.map(value);
-            return rows.push([card, name, kind, id, &national(mobile)]);
-        }
-        let value =
-            |place: Option<usize>| place.map_or(&[][..], |place| unquoted(&line[fields[place].clone()]));
-        let decoded = |value| match self.encoding {
-            Encoding::Utf8 => std::str::from_utf8(value).ok().map(Cow::from),
-            Encoding::Gbk => encoding_rs::GB18030.decode_without_bom_handling_and_without_replacement(value),
-        };
-        match self.places.map(value).map(decoded) {
-            [Some(card), Some(name), Some(kind), Some(id), Some(mobile)] => {
-                rows.push([&card, &name, &kind, &id, &national(&mobile)]);
-            }
-            _ => rows.push_unasked(),
-        }
+    /// Reads so many lines, or as many as there are.
+    pub fn read(&mut self, at_most: usize) -> anyhow::Result<Text> {
+        Ok(Text { block: Arc::new(self.lines.block(at_most)?), form: Arc::clone(&self.form) })
     }
 }
 
-fn unquoted_text(value: &str) -> &str {
-    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
+/// Some lines of a file, which are rows.
+#[derive(Clone)]
+pub struct Text {
+    block: Arc<Block>,
+    form: Arc<Form>,
+}
+
+impl Text {
+    /// How many rows it has.
+    pub fn len(&self) -> usize {
+        self.block.len()
+    }
+
+    /// The rows, which stand where the lines stand.
+    pub fn rows(&self) -> Rows {
+        let Form { columns, places, encoding } = &*self.form;
+        let text = &self.block.text;
+        let mut rows = Rows::of_file(Arc::clone(text), self.len());
+        let mut ends = vec![0; *columns];
+        for (_, line) in self.block.lines() {
+            if ends_of(&text.0[line.clone()], &mut ends) != *columns {
+                rows.push_unasked();
+                continue;
+            }
+            let value = |place: usize| {
+                let start = place.checked_sub(1).map_or(0, |before| ends[before] + 1);
+                without_quotes(&text.0, line.start + start..line.start + ends[place])
+            };
+            let values = places.map(|place| place.map_or(0..0, value));
+            match encoding {
+                Encoding::Utf8 => push(&mut rows, &text.0, values),
+                Encoding::Gbk => push_gbk(&mut rows, values.map(|value| &text.0[value])),
+            }
+        }
+        rows
+    }
+}
+
+fn push(rows: &mut Rows, text: &[u8], mut values: [Range<usize>; COLUMNS.len()]) {
+    let [.., mobile] = &mut values;
+    let written = &text[mobile.clone()];
+    if !is_national(written) {
+        let Ok(written) = std::str::from_utf8(written) else { return rows.push_unasked() };
+        *mobile = rows.keep(&national(written));
+    }
+    rows.push_at(values);
+}
+
+fn push_gbk(rows: &mut Rows, values: [&[u8]; COLUMNS.len()]) {
+    let decoded = |value| encoding_rs::GB18030.decode_without_bom_handling_and_without_replacement(value);
+    match values.map(decoded) {
+        [Some(card), Some(name), Some(kind), Some(id), Some(mobile)] => {
+            rows.push([&card, &name, &kind, &id, &national(&mobile)]);
+        }
+        _ => rows.push_unasked(),
+    }
+}
+
+/// [`unquoted`], where it is.
+fn without_quotes(text: &[u8], value: Range<usize>) -> Range<usize> {
+    let quotes = (value.len() - unquoted(&text[value.clone()]).len()) / 2;
+    value.start + quotes..value.end - quotes
+}
+
+fn is_national(mobile: &[u8]) -> bool {
+    mobile.len() == 11 && mobile.iter().all(u8::is_ascii_digit)
 }
 
 /// A mobile as people write it: with blanks, hyphens, or the code of the country.
 pub fn national(mobile: &str) -> std::borrow::Cow<'_, str> {
-    if mobile.bytes().all(|byte| byte.is_ascii_digit()) && mobile.len() == 11 {
+    if is_national(mobile.as_bytes()) {
         return mobile.into();
     }
     wire::native::national_mobile(mobile.trim())
@@ -180,8 +195,8 @@ fn line_start(mut file: &File, header: u64, at: u64) -> anyhow::Result<u64> {
 /// Writes lines with answers.
 pub struct Writer {
     to: To,
-    /// What is added, by row.
-    line: Vec<u8>,
+    /// What is written at once; that of before is overwritten by it.
+    lines: Wiped,
 }
 
 enum To {
@@ -217,7 +232,7 @@ impl Writer {
             to.write_all(header)?;
             writeln!(to, ",{}", ADDED.join(","))?;
         }
-        Ok(Writer { to, line: Vec::new() })
+        Ok(Writer { to, lines: Wiped::default() })
     }
 
     /// Writes as many lines as there are answers.
@@ -231,18 +246,16 @@ impl Writer {
             .chain(Outcome::ALL.map(Some))
             .map(|outcome| (outcome, ending(added.of(outcome).values())))
             .collect();
-        let mut start = 0;
+        self.lines.0.clear();
         let longest = endings.iter().map(|(_, ending)| ending.len()).max().unwrap_or(0);
-        self.line.reserve(text.text.len() + longest * answers.len());
-        for (end, answer) in text.ends.iter().zip(answers) {
-            self.line.extend_from_slice(&text.text[start..*end]);
+        let block = &text.block;
+        self.lines.reserve(block.text.0.len() + longest * answers.len());
+        for ((_, line), answer) in block.lines().zip(answers) {
+            self.lines.0.extend_from_slice(&block.text.0[line]);
             let at = answer.map_or(0, |outcome| outcome as usize + 1);
-            self.line.extend_from_slice(&endings[at].1);
-            start = *end;
+            self.lines.0.extend_from_slice(&endings[at].1);
         }
-        let written = self.to.write_all(&self.line);
-        wipe(&mut self.line);
-        Ok(written?)
+        Ok(self.to.write_all(&self.lines.0)?)
     }
 
     /// Makes sure that all is written.

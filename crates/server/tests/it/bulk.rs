@@ -299,6 +299,34 @@ fn parts_one_after_the_other_are_the_whole() {
     assert!(said(&wrong).contains("is not a part such as 2/4"));
 }
 
+/// More than a block, so that several threads are at it: the same answers, however the lines are written.
+#[test]
+fn rows_of_many_blocks_are_answered_in_their_order_however_they_are_written() {
+    let bank = Bank::with(&OFF);
+    bank.people(1000);
+    bank.verify(&[&bank.named("questions.csv"), &bank.named("once.csv")]);
+    let (questions, once) = (bank.read("questions.csv"), bank.read("once.csv"));
+    let (header, rows) = questions.split_once('\n').unwrap();
+    let answers: Vec<&str> = once.lines().skip(1).collect();
+    let many = rows.repeat(40);
+    let plain = bank.file("many.csv", format!("{header}\n{many}"));
+    bank.verify(&[&plain, &bank.named("plain.csv")]);
+    assert!(bank.read("plain.csv").lines().skip(1).eq(answers.iter().copied().cycle().take(40_000)));
+    let quoted = |line: &str| format!("\"{}\"\r\n", line.replace(',', "\",\""));
+    let lines: String = many.lines().map(quoted).collect();
+    let written = format!("\u{feff}{header}\r\n\r\n# a comment\n{}", lines.trim_end());
+    let quoted = bank.file("quoted.csv", written);
+    bank.verify(&[&quoted, &bank.named("out.csv")]);
+    let outcomes = |name: &str| {
+        let text = bank.read(name);
+        let last = |line: &str| line.replace('"', "").splitn(7, ',').last().map(str::to_owned);
+        text.lines().skip(1).map(last).collect::<Vec<_>>()
+    };
+    assert!(outcomes("out.csv") == outcomes("plain.csv"));
+    assert_eq!(bank.ledger().0, 81_000);
+    assert_eq!(bank.audit_holds()["answers"], 81_000);
+}
+
 #[test]
 fn gzip_standard_input_and_standard_output() {
     let bank = Bank::with(&OFF);

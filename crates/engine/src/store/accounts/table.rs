@@ -3,7 +3,9 @@
 //! `accounts.db` is the truth. This file is derived from it, is never changed, and can be dropped at any
 //! time: it is written beside the one at work and takes its place by a rename. It has pages of 4 KiB, each
 //! 63 slots of 64 bytes and an authentication tag; the blind index says which page and where to begin in it. A
-//! page is authenticated when it is first looked into.
+//! page is authenticated when it is first looked into. A slot has a tag of its own too: where many accounts are looked
+//! up once, as for a file of questions, it is enough, and says so without reading the whole page. That an account is
+//! not there only the page can say.
 //!
 //! What happened since it was made is in `accounts.db`: single accounts by their index ([`Changes`]), which are
 //! then looked up there; whatever changes many at once begins another *epoch*, in which this table is of no use.
@@ -30,16 +32,18 @@ use super::{AccountRow, Accounts, Person, SCHEMA};
 use crate::account::{AccountState, DocumentKind};
 use crate::file::Paced;
 use crate::store::StoreError;
-use crate::vault::{BlindIndex, Keys, Seal, Verifier, Verifiers, random};
+use crate::vault::{BlindIndex, Cmac, Keys, Messages, Seal, Verifier, Verifiers, random};
 
 const PAGE: usize = 4096;
 const SLOT: usize = 64;
 const SLOTS: usize = PAGE / SLOT - 1;
+/// What a slot's tag covers, in front of it; the first 12 bytes of the tag follow.
+const SLOT_TAGGED: usize = 52;
 /// Accounts in a page on average: so full that few pages overflow, so empty that a look is short.
 const FILL: u64 = 40;
 /// Pages behind the last one, for what it has no room for.
 const SPARE: u64 = 8;
-const MAGIC: &[u8; 8] = b"c4etab01";
+const MAGIC: &[u8; 8] = b"c4etab02";
 /// What the key of the pages is sealed for.
 const PLACE: &[u8] = b"card4e accounts.table";
 /// Fewer accounts than this are found as fast in `accounts.db`.
@@ -93,6 +97,7 @@ struct Table {
     keys: u32,
     pages: u64,
     cipher: PageCipher,
+    slots: SlotKey,
     /// By page: 0 not looked into, 1 authentic.
     checked: Vec<AtomicU8>,
     /// Tells the file from the one that takes its place.
@@ -105,6 +110,35 @@ impl std::fmt::Debug for PageCipher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("PageCipher(…)")
     }
+}
+
+/// The key that the tags of slots are made with.
+struct SlotKey(Cmac);
+
+impl std::fmt::Debug for SlotKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SlotKey(…)")
+    }
+}
+
+impl SlotKey {
+    /// Whether each of these slots was made with this key.
+    fn made_all<'a>(&self, slots: impl Iterator<Item = &'a [u8; SLOT]> + Clone) -> bool {
+        self.tags(slots.clone()).into_iter().zip(slots).all(|(tag, slot)| tag == slot[SLOT_TAGGED..])
+    }
+
+    fn tags<'a>(&self, slots: impl Iterator<Item = &'a [u8; SLOT]> + Clone) -> Vec<[u8; SLOT - SLOT_TAGGED]> {
+        let mut messages = Messages::with_room_for(slots.clone().count());
+        slots.for_each(|slot| messages.push(&self.0, &[&slot[..SLOT_TAGGED]]));
+        let cut = |tag: &aes::Block| tag.0.first_chunk().copied().unwrap_or_default();
+        self.0.tags(&messages).iter().map(cut).collect()
+    }
+}
+
+/// The keys of a file: of its pages, of its slots.
+fn ciphers(key: &[u8]) -> Option<(PageCipher, SlotKey)> {
+    let (pages, slots) = key.split_first_chunk()?;
+    Some((PageCipher::new(pages), SlotKey(Cmac::new(slots.try_into().ok()?))))
 }
 
 impl PageCipher {
@@ -201,7 +235,8 @@ fn slot_of(row: Packed<'_>) -> [u8; SLOT] {
     slot
 }
 
-fn row_of(slot: &[u8], keys: u32) -> Option<AccountRow> {
+#[inline]
+pub(super) fn row_of(slot: &[u8], keys: u32) -> Option<AccountRow> {
     let verifier = |at: usize| {
         let mut verifier = [0; 16];
         verifier[..8].copy_from_slice(&slot[16 + 8 * at..24 + 8 * at]);
@@ -224,6 +259,16 @@ fn row_of(slot: &[u8], keys: u32) -> Option<AccountRow> {
     })
 }
 
+/// What the table says of an index.
+pub(super) enum Found {
+    /// The slot, authentic.
+    At([u8; SLOT]),
+    /// There is no such account.
+    Nowhere,
+    /// The file has to be asked.
+    Unknown,
+}
+
 /// A page is not what was written.
 #[derive(Debug)]
 struct Changed;
@@ -240,7 +285,7 @@ impl Table {
         let map = unsafe { Mmap::map(&file) }.ok()?;
         let header = Header::read(map.get(..PAGE)?)?;
         let key: Zeroizing<Vec<u8>> = keys.open(Seal::Side, PLACE, &header.sealed_key).ok()?;
-        let cipher = PageCipher::new(key.first_chunk()?);
+        let (cipher, slots) = ciphers(&key)?;
         let is_whole = header.pages.checked_add(SPARE + 1)?.checked_mul(PAGE as u64)? == map.len() as u64;
         if !is_whole || cipher.tag(HEADER, &map[..TAG]) != map[TAG..PAGE] {
             return None;
@@ -249,7 +294,7 @@ impl Table {
         checked.resize_with((header.pages + SPARE) as usize, AtomicU8::default);
         let _ = map.advise(Advice::Random);
         let (state, keys, pages) = (header.state, header.keys, header.pages);
-        Some(Table { map, state, keys, pages, cipher, checked, inode })
+        Some(Table { map, state, keys, pages, cipher, slots, checked, inode })
     }
 
     /// Reads the whole file ahead: what is cold costs more than a look-up. In parts, because meanwhile no other thread
@@ -272,6 +317,54 @@ impl Table {
             checked.store(1, Ordering::Relaxed);
         }
         Ok(page)
+    }
+
+    /// The slot of an index and the number of its page, as they are; nobody has authenticated them.
+    #[inline]
+    fn slot(&self, index: &BlindIndex) -> Option<(&[u8; SLOT], u64)> {
+        let (home, mut at) = (home(index, self.pages), first_slot(index));
+        for number in home..self.pages + SPARE {
+            let start = (number as usize + 1) * PAGE;
+            let (slots, _) = self.map[start..start + TAG].as_chunks::<SLOT>();
+            for _ in 0..SLOTS {
+                let slot = &slots[at];
+                if slot[48] == 0 {
+                    return None;
+                }
+                if slot[..16] == index.0 {
+                    return Some((slot, number));
+                }
+                at = if at + 1 == SLOTS { 0 } else { at + 1 };
+            }
+        }
+        None
+    }
+
+    /// What is at many indexes: found by their slots, where these are whole.
+    fn find_many(
+        &self,
+        indexes: &[BlindIndex],
+        changed: &HashSet<BlindIndex>,
+    ) -> Result<Vec<Found>, Changed> {
+        let (mut found, mut unchecked) =
+            (Vec::with_capacity(indexes.len()), Vec::with_capacity(indexes.len()));
+        for (at, index) in indexes.iter().enumerate() {
+            found.push(match self.slot(index).filter(|_| !changed.contains(index)) {
+                Some((slot, page)) => {
+                    if self.checked[page as usize].load(Ordering::Relaxed) == 0 {
+                        unchecked.push(at);
+                    }
+                    Found::At(*slot)
+                }
+                None if changed.contains(index) || self.find(index)?.is_some() => Found::Unknown,
+                None => Found::Nowhere,
+            });
+        }
+        let slots = unchecked.iter().filter_map(|at| match &found[*at] {
+            Found::At(slot) => Some(slot),
+            Found::Nowhere | Found::Unknown => None,
+        });
+        if self.slots.made_all(slots) { Ok(found) } else { Err(Changed) }
     }
 
     fn find(&self, index: &BlindIndex) -> Result<Option<AccountRow>, Changed> {
@@ -404,8 +497,11 @@ impl Changes {
         let Some(table) = self.table.as_ref().filter(|_| self.is_fresh) else { return };
         let mut sum = 0u8;
         for index in indexes {
-            let at = (home(index, table.pages) as usize + 1) * PAGE + first_slot(index) * SLOT;
-            sum ^= table.map[at];
+            let (page, slot) = (home(index, table.pages) as usize, first_slot(index));
+            let start = (page + 1) * PAGE;
+            // One in three is in the next slot or behind it.
+            sum ^= table.map[start + slot * SLOT] ^ table.map[start + (slot + 1) % SLOTS * SLOT];
+            sum ^= table.checked[page].load(Ordering::Relaxed);
         }
         std::hint::black_box(sum);
     }
@@ -422,6 +518,15 @@ impl Changes {
             return None;
         }
         table.find(index).map_err(|Changed| self.place.drop_changed()).ok()
+    }
+
+    /// The same of many at once.
+    pub(super) fn find_many(&self, indexes: &[BlindIndex], keys: &Keys) -> Option<Vec<Found>> {
+        let table = self.table.as_ref().filter(|_| self.is_fresh)?;
+        if table.keys != keys.accounts().version {
+            return None;
+        }
+        table.find_many(indexes, &self.changed).map_err(|Changed| self.place.drop_changed()).ok()
     }
 }
 
@@ -516,12 +621,13 @@ impl Accounts {
         let next = path.with_extension(beside);
         let failed = |cause| StoreError::Folder { path: next.clone(), cause };
         let Some(file) = crate::file::private_alone(&next).map_err(failed)? else { return Ok(None) };
-        let key: Zeroizing<[u8; 32]> = Zeroizing::new(random());
+        let key: Zeroizing<[u8; 64]> = Zeroizing::new(random());
+        let Some((cipher, slots)) = ciphers(&key[..]) else { return Ok(None) };
         let pages = at_most.div_ceil(FILL).max(1);
         // The header comes last: without it, it is no table.
         let mut to = Paced::new(file).map_err(failed)?;
         to.write_all(&[0; PAGE]).map_err(failed)?;
-        let to = Pages { to, cipher: PageCipher::new(&key), pages, page: [0; PAGE], number: 0, used: 0 };
+        let to = Pages { to, cipher, slots, pages, page: [0; PAGE], number: 0, used: 0 };
         let epoch_of_others = data_version(&self.db).map_err(|cause| SCHEMA.error(cause))?;
         Ok(Some(TableMaker {
             path,
@@ -603,6 +709,7 @@ impl TableMaker {
 struct Pages {
     to: Paced,
     cipher: PageCipher,
+    slots: SlotKey,
     pages: u64,
     page: [u8; PAGE],
     number: u64,
@@ -628,6 +735,11 @@ impl Pages {
     }
 
     fn turn(&mut self) -> std::io::Result<()> {
+        let (slots, _) = self.page[..TAG].as_chunks_mut::<SLOT>();
+        let tags = self.slots.tags(slots.iter());
+        for (slot, tag) in slots.iter_mut().zip(tags).filter(|(slot, _)| slot[48] != 0) {
+            slot[SLOT_TAGGED..].copy_from_slice(&tag);
+        }
         let tag = self.cipher.tag(self.number, &self.page[..TAG]);
         self.page[TAG..].copy_from_slice(&tag);
         self.to.write_all(&self.page)?;
@@ -697,6 +809,21 @@ mod tests {
             Accounts::open_reader_of(&self.path(), Arc::new(TablePlace::of(&self.path()))).unwrap()
         }
 
+        /// The states of many cards' accounts, and whether the table was enough to tell them.
+        fn told_many(&self, reader: &Accounts, cards: &[u64]) -> (Vec<Option<AccountState>>, bool) {
+            let keys = self.vault.keys();
+            reader.look_with(&keys).unwrap();
+            let index = |card: &u64| keys.index(&format!("621700{card:010}"), keys.accounts());
+            let indexes: Vec<BlindIndex> = cards.iter().map(index).collect();
+            let mut is_short = true;
+            let told = reader.find_many(&indexes, &keys, |_, row| {
+                is_short &= row.is_none_or(|row| row.is_short);
+                row.map(|row| row.state)
+            });
+            reader.look_away();
+            (told.unwrap(), is_short)
+        }
+
         /// The state of a card's account, and whether the table was enough to tell it.
         fn told(&self, reader: &Accounts, card: u64) -> (Option<AccountState>, bool) {
             let keys = self.vault.keys();
@@ -744,6 +871,24 @@ mod tests {
         let reader = folder.reader();
         assert_eq!(folder.told(&reader, 2999), (Some(AccountState::Normal), true));
         assert!(!folder.accounts().table_is_due(&keys).unwrap());
+    }
+
+    #[test]
+    fn many_are_found_by_their_slots_and_what_is_not_there_is_not() {
+        let folder = Folder::with(3000);
+        folder.make();
+        let cards: Vec<u64> = (0..6000).step_by(7).collect();
+        let there: Vec<_> = cards.iter().map(|card| (*card < 3000).then_some(AccountState::Normal)).collect();
+        let reader = folder.reader();
+        for _ in 0..2 {
+            assert_eq!(folder.told_many(&reader, &cards), (there.clone(), true));
+        }
+        let spot = AccountSpot::of("6217000000000007", &folder.vault);
+        let lost = AccountOrder::SetState(spot, AccountState::Lost);
+        folder.accounts().carry_out(&[lost], &folder.vault).unwrap();
+        let (told, is_short) = folder.told_many(&reader, &cards);
+        assert_eq!((told[1], is_short), (Some(AccountState::Lost), false));
+        assert!(told[2..] == there[2..]);
     }
 
     #[test]
@@ -796,6 +941,16 @@ mod tests {
             let reader = folder.reader();
             for card in (0..1500).step_by(100) {
                 assert_eq!(folder.told(&reader, card).0, Some(AccountState::Normal), "byte {at}");
+            }
+            std::fs::write(&path, &changed).unwrap();
+            let all: Vec<u64> = (0..1500).collect();
+            let (told, is_short) = folder.told_many(&folder.reader(), &all);
+            assert!(told.iter().all(|state| *state == Some(AccountState::Normal)), "byte {at}");
+            // Whether anybody looks at a byte by which no account is told, is another matter.
+            let (page, within) = (at / PAGE, at % PAGE);
+            let slot = &whole[page * PAGE + within / SLOT * SLOT..][..SLOT];
+            if page > 0 && within < TAG - SLOT && slot[48] != 0 {
+                assert!(!is_short, "byte {at}");
             }
             std::fs::write(&path, &whole).unwrap();
         }
