@@ -611,12 +611,23 @@ fn accounts_are_changed_while_their_keys_are_replaced() {
 
     let server = Sandbox::serving(&bank.config);
     control(&bank, r#"{"do":"rotate_keys","groups":["accounts"]}"#);
+    let changed = AtomicU64::new(0);
+    let change_on = || {
+        for at in 0..10_000 {
+            if !change(at, &server) {
+                return at;
+            }
+            changed.store(at as u64 + 1, Ordering::Relaxed);
+        }
+        10_000
+    };
     let changed = std::thread::scope(|scope| {
-        let changing = scope.spawn(|| (0..10_000).take_while(|at| change(*at, &server)).count());
+        let changing = scope.spawn(change_on);
         loop {
             let is = control(&bank, r#"{"do":"key_rotation"}"#);
             assert!(is["is_running"] == true, "too few accounts to be killed in the middle: {is}");
-            if is["rewrapped"].as_u64().unwrap() >= 15_000 {
+            // A batch of the rotation and a change take turns.
+            if is["rewrapped"].as_u64().unwrap() >= 15_000 && changed.load(Ordering::Relaxed) >= 3 {
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));
