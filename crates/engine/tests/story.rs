@@ -331,9 +331,10 @@ fn a_client_that_goes_away_is_charged_for_what_it_asked(store: Store) {
     drop(desk);
     running.stop();
     let running = bank.open(policy());
-    // Without a copy each question waits for its look-up, and who goes away meanwhile has asked nothing.
-    let charges = if store == Store::DatabaseWithoutCopy { 1 } else { 2 };
-    assert_eq!(running.engine.totals().charges, charges);
+    // Without a copy each question waits for its look-up, and who goes away meanwhile has asked nothing; unless the
+    // look-up was quicker than he was.
+    let asked_nothing = store == Store::DatabaseWithoutCopy && running.engine.totals().charges == 1;
+    assert!(asked_nothing || running.engine.totals().charges == 2);
     running.stop();
 }
 

@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::unconstrained;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -323,7 +324,10 @@ impl Connection {
         // The future of a request is large: on the heap, because hyper moves it twice, and at one place for all
         // requests of a connection, because they come one after the other.
         let place = Rc::new(RefCell::new(Box::pin(None)));
+        let was_asked = Rc::new(Cell::new(false));
+        let asked = Rc::clone(&was_asked);
         let service = service_fn(move |request| {
+            asked.set(true);
             let response = respond(Rc::clone(&core), peer, stopping.clone(), request);
             place.borrow_mut().as_mut().set(Some(response));
             let place = Rc::clone(&place);
@@ -344,7 +348,8 @@ impl Connection {
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = pin!(connection);
         let told = self.stopping.clone();
-        let mut stop = pin!(self.stopping.wait_for(|stop| *stop));
+        // Not bounded by the turn's budget: one that is used up would be no waiting.
+        let mut stop = pin!(unconstrained(self.stopping.wait_for(|stop| *stop)));
         let mut waits = false;
         let is_over = poll_fn(|context| {
             if connection.as_mut().poll(context).is_ready() {
@@ -355,7 +360,8 @@ impl Connection {
             if is_news { stop.as_mut().poll(context).map(|_| false) } else { Poll::Pending }
         });
         // A connection that breaks is the client's affair; there is nobody left to tell.
-        if !is_over.await {
+        // Nor is there to whoever has not even sent the head of a first request: a stop does not wait for the rest.
+        if !is_over.await && was_asked.get() {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }

@@ -36,7 +36,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use self::leaves::{Covered, Edit};
+use self::leaves::{Covered, Edit, Entries};
 use self::table::{Changes, Found, row_of};
 use super::StoreError;
 use super::sqlite::{Durability, Schema, overwrite_log};
@@ -259,6 +259,8 @@ struct Counting {
     states: [u64; AccountState::ALL.len()],
     without_mobile: u64,
     in_element_index: u64,
+    /// What the element index has to hold; see [`leaves::Entries`].
+    entries: Entries,
     digest: Sha256,
 }
 
@@ -279,11 +281,13 @@ impl Counting {
         self.without_mobile += u64::from(!row.has_mobile);
         let Person { by_id, by_mobile } = row.person;
         self.in_element_index += u64::from(by_id.is_some() || by_mobile.is_some());
+        let found_by = [by_id.map(|id| id.index), by_mobile.map(|mobile| mobile.index)];
+        found_by.iter().flatten().for_each(|by| self.entries.add(by, &row.index));
         Ok(())
     }
 
     fn census(self, file_bytes: Option<u64>) -> Census {
-        let Counting { accounts, states, without_mobile, in_element_index, digest } = self;
+        let Counting { accounts, states, without_mobile, in_element_index, digest, .. } = self;
         Census {
             accounts,
             states,
@@ -512,6 +516,7 @@ impl Accounts {
         let keys = vault.keys();
         const PAGE: usize = 10_000;
         let (mut counting, mut last) = (Counting::default(), Vec::new());
+        let begun_at = table::data_version(&self.db).map_err(|cause| SCHEMA.error(cause))?;
         // In pages, because a reader that stays in one look keeps the log from being used again.
         loop {
             let page = self.page(&last, PAGE).map_err(|cause| SCHEMA.error(cause))?;
@@ -524,9 +529,27 @@ impl Accounts {
                 break;
             }
         }
+        self.agrees_with(&counting, begun_at)?;
         let bytes = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
         let bytes = self.db.query_row(bytes, [], |row| row.get::<_, i64>(0));
         Ok(counting.census(Some(bytes.map_err(|cause| SCHEMA.error(cause))? as u64)))
+    }
+
+    /// Sees that the number of accounts and the element index are those of the accounts that were counted. While others
+    /// change them there is nothing to compare.
+    fn agrees_with(&self, counted: &Counting, begun_at: i64) -> Result<(), StoreError> {
+        let look = || -> rusqlite::Result<_> {
+            let look = self.db.unchecked_transaction()?;
+            Ok((leaves::count(&look)?, Entries::of(&look)?, table::data_version(&look)?))
+        };
+        let (accounts, entries, now_at) = look().map_err(|cause| SCHEMA.error(cause))?;
+        let what = match (accounts == counted.accounts, entries == counted.entries) {
+            _ if now_at != begun_at => return Ok(()),
+            (true, true) => return Ok(()),
+            (false, _) => format!("it has {} accounts and says {accounts}", counted.accounts),
+            (true, false) => "its index by identity number and mobile is not that of its accounts".into(),
+        };
+        Err(StoreError::Damaged { file: SCHEMA.file, what })
     }
 
     fn page(&self, after: &[u8], rows: usize) -> rusqlite::Result<Vec<(AccountRow, [u8; 16])>> {
@@ -607,7 +630,7 @@ impl Accounts {
             match draw(random()).map_err(|cause| SCHEMA.error(cause))? {
                 Some(index) => drawn.push(index),
                 // Past the last one; with few accounts that happens often, without any always.
-                None if self.count()? == 0 => return Ok(Vec::new()),
+                None if self.has_none()? => return Ok(Vec::new()),
                 None => {}
             }
         }
@@ -629,6 +652,11 @@ impl Accounts {
     /// Number of accounts.
     pub fn count(&self) -> Result<u64, StoreError> {
         leaves::count(&self.db).map_err(|cause| SCHEMA.error(cause))
+    }
+
+    /// Whether there are no accounts: looked for, because a wrong number must not make it so.
+    fn has_none(&self) -> Result<bool, StoreError> {
+        self.page(&[], 1).map(|first| first.is_empty()).map_err(|cause| SCHEMA.error(cause))
     }
 
     /// Runs a change; waits its turn before it reads anything, so that what it read still holds. With a

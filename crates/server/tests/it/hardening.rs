@@ -74,6 +74,21 @@ fn heads_that_come_a_byte_at_a_time_end() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
+/// A head is waited for as long as a head may take, but no stop waits for one.
+#[test]
+fn a_head_that_has_only_begun_does_not_hold_a_stop() {
+    let sandbox = Sandbox::configured("[http]\nhead_seconds = 60\ndrain_seconds = 60\n");
+    let mut begun: Vec<TcpStream> = (0..3).map(|_| connect(&sandbox)).collect();
+    for socket in &mut begun {
+        socket.write_all(b"GET /hea").unwrap();
+    }
+    honest(&sandbox);
+    std::thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    sandbox.stop();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
 #[test]
 fn bodies_that_come_a_byte_at_a_time_end() {
     let sandbox = Sandbox::configured(HASTY);

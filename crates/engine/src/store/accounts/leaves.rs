@@ -465,6 +465,33 @@ pub(super) fn found_by(db: &Connection, at: [BlindIndex; 2], most: i64) -> rusql
     find.query_map(params![newest.0, older.0, most], |row| row.get(0).map(BlindIndex))?.collect()
 }
 
+/// What the element index comes to: how many entries, and a sum over all of them in whatever order. Both halves of an
+/// entry are keyed references, so what was changed by accident or by hand does not come to the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Entries {
+    number: u64,
+    sum: u128,
+}
+
+impl Entries {
+    /// One more: what finds it, and which account that is.
+    pub(super) fn add(&mut self, found_by: &BlindIndex, index: &BlindIndex) {
+        self.number += 1;
+        self.sum = self.sum.wrapping_add(number(found_by).wrapping_mul(number(index) | 1));
+    }
+
+    /// Those that are there.
+    pub(super) fn of(db: &Connection) -> rusqlite::Result<Entries> {
+        let mut entries = Entries::default();
+        let mut read = db.prepare("SELECT found_by, idx FROM person")?;
+        let mut read = read.query([])?;
+        while let Some(entry) = read.next()? {
+            entries.add(&BlindIndex(entry.get(0)?), &BlindIndex(entry.get(1)?));
+        }
+        Ok(entries)
+    }
+}
+
 /// Removes all rows.
 pub(super) fn clear(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch("DELETE FROM leaf; DELETE FROM person; UPDATE total SET accounts = 0")

@@ -159,9 +159,12 @@ impl Accounts {
         };
         let (ends, merged, rows) = find().map_err(|cause| SCHEMA.error(cause))?;
         let from = merged.first_chunk().map_or(0, |merged| u128::from_be_bytes(*merged));
-        let table = match from == 0 && self.count()? == 0 {
-            true => self.begin_table(rows, keys, "table.import")?,
-            false => None,
+        let table = match from == 0 && self.has_none()? {
+            true => self.begin_table(rows, keys, table::OF_RUNS)?,
+            false => {
+                self.drop_unfinished(table::OF_RUNS)?;
+                None
+            }
         };
         // Asked behind its beginning: whoever changes an account from then on is told to it.
         let is_all = left_alone(&self.db).map_err(|cause| SCHEMA.error(cause))?.is_empty();
@@ -421,6 +424,40 @@ mod tests {
 
     fn rows(rows: u64) -> Import {
         Import { rows, put: rows, ..Import::default() }
+    }
+
+    /// What is beside the accounts in the file is compared with them: an import believes it.
+    #[test]
+    fn a_wrong_number_or_element_index_is_found() {
+        let wrongs = [
+            ("UPDATE total SET accounts = 0", "says 0"),
+            ("DELETE FROM leaf WHERE first = (SELECT max(first) FROM leaf)", "says 2000"),
+            ("DELETE FROM person", "index"),
+            ("UPDATE person SET idx = zeroblob(16) WHERE idx = (SELECT min(idx) FROM person)", "index"),
+        ];
+        for (wrong, said) in wrongs {
+            let place = Place::new();
+            let mut accounts = place.accounts();
+            accounts.begin_import(&SOURCE).unwrap();
+            accounts.import(&place.put(0..2000, ""), rows(2000)).unwrap();
+            assert_eq!(accounts.census(&place.vault).unwrap().accounts, 2000);
+            let sqlite = rusqlite::Connection::open(place.path()).unwrap();
+            sqlite.execute_batch(wrong).unwrap();
+            let error = accounts.census(&place.vault).unwrap_err().to_string();
+            assert!(error.contains(said), "{wrong}: {error}");
+        }
+    }
+
+    /// An empty file that says it has accounts is no reason to look for them for ever.
+    #[test]
+    fn nothing_is_drawn_from_no_accounts() {
+        let place = Place::new();
+        let accounts = place.accounts();
+        rusqlite::Connection::open(place.path())
+            .unwrap()
+            .execute("UPDATE total SET accounts = 5", [])
+            .unwrap();
+        assert_eq!(accounts.time_look_ups(10, &place.vault).unwrap(), [vec![], vec![]]);
     }
 
     /// The same accounts as without runs, wherever it was interrupted; rows of a run that was not finished do not count.

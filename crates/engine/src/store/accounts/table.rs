@@ -530,6 +530,20 @@ impl Changes {
     }
 }
 
+/// What the name of a table ends in until it is finished: of one that is made of all accounts, and of one that is made
+/// of the runs of an import.
+const OF_ACCOUNTS: &str = "table.next";
+pub(super) const OF_RUNS: &str = "table.import";
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Folder { path: path.to_owned(), cause })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What a table was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Made {
@@ -545,11 +559,22 @@ impl Accounts {
     pub fn drop_table(&mut self) -> Result<(), StoreError> {
         self.change(None, begin_epoch)?;
         let path = TablePlace::of(&self.path).path;
-        match std::fs::remove_file(&path) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::Folder { path, cause })
-            }
-            _ => Ok(()),
+        remove(&path)?;
+        self.drop_unfinished(OF_ACCOUNTS)?;
+        self.drop_unfinished(OF_RUNS)
+    }
+
+    /// Removes a table that was not finished because whoever made it was killed: it holds accounts like any other. One
+    /// that is being made stays; it is refused or removed by whoever makes it.
+    pub(super) fn drop_unfinished(&self, beside: &str) -> Result<(), StoreError> {
+        let next = TablePlace::of(&self.path).path.with_extension(beside);
+        if !next.exists() {
+            return Ok(());
+        }
+        match crate::file::private_alone(&next) {
+            Ok(Some(_held)) => remove(&next),
+            Ok(None) => Ok(()),
+            Err(cause) => Err(StoreError::Folder { path: next, cause }),
         }
     }
 
@@ -588,7 +613,7 @@ impl Accounts {
     pub fn make_table(&self, keys: &Keys, go_on: impl Fn() -> bool) -> Result<Option<Made>, StoreError> {
         let look = self.db.unchecked_transaction().map_err(|cause| SCHEMA.error(cause))?;
         let state = State::of(&look).map_err(|cause| SCHEMA.error(cause))?;
-        let Some(mut table) = self.begin_table(self.count()?, keys, "table.next")? else { return Ok(None) };
+        let Some(mut table) = self.begin_table(self.count()?, keys, OF_ACCOUNTS)? else { return Ok(None) };
         let mut after = Vec::new();
         while go_on() {
             let mut rows = Batch::default();
@@ -653,7 +678,7 @@ impl Accounts {
 }
 
 /// Another number after each commit of another connection, and only then.
-fn data_version(db: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn data_version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "data_version", |row| row.get(0))
 }
 
@@ -851,12 +876,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_whose_maker_was_killed_goes_with_the_table_and_one_at_work_stays() {
+        let folder = Folder::with(3000);
+        let (keys, mut accounts) = (folder.vault.keys(), folder.accounts());
+        let of_runs = folder.path().with_extension(OF_RUNS);
+        let of_accounts = folder.path().with_extension(OF_ACCOUNTS);
+        std::fs::write(&of_runs, b"accounts").unwrap();
+        let at_work = folder.accounts().begin_table(3000, &keys, OF_ACCOUNTS).unwrap().unwrap();
+        accounts.drop_table().unwrap();
+        assert!(!of_runs.exists() && of_accounts.exists());
+        drop(at_work);
+        std::fs::write(&of_accounts, b"accounts").unwrap();
+        accounts.drop_table().unwrap();
+        assert!(!of_accounts.exists());
+    }
+
     /// A server looks whether one is due while an import makes one at its end.
     #[test]
     fn of_those_who_make_it_at_once_one_does() {
         let folder = Folder::with(3000);
         let keys = folder.vault.keys();
-        let one = folder.accounts().begin_table(3000, &keys, "table.next").unwrap().unwrap();
+        let one = folder.accounts().begin_table(3000, &keys, OF_ACCOUNTS).unwrap().unwrap();
         assert!(folder.accounts().make_table(&keys, || true).unwrap().is_none());
         drop(one);
         std::thread::scope(|scope| {
