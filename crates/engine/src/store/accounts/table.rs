@@ -394,6 +394,10 @@ pub struct TablePlace {
     looked_at: Mutex<Option<Instant>>,
 }
 
+/// The question that opened the table goes first, with its commit: while the file is read ahead, the process gets new
+/// memory between two parts of it only.
+const AHEAD_AFTER: Duration = Duration::from_millis(200);
+
 impl TablePlace {
     /// Beside the accounts of a folder.
     pub fn of(accounts: &Path) -> TablePlace {
@@ -420,6 +424,7 @@ impl TablePlace {
             // Nobody waits for it, and whoever waits for an answer goes first.
             let populate = move || {
                 let _ = rustix::process::nice(15);
+                std::thread::sleep(AHEAD_AFTER);
                 table.populate();
             };
             let _ = std::thread::Builder::new().name("card4e-ahead".into()).spawn(populate);
