@@ -159,6 +159,8 @@ fn a_question_is_tried_on_both_wires_and_charged() {
 #[test]
 fn the_debugger_names_the_line() {
     let sandbox = Sandbox::start();
+    // A clock that is wrong would be named first.
+    sandbox.control("PUT", "clock", r#"{"mode":"frozen","now":1795276799}"#);
     let admin = operator(&sandbox);
     let request = "POST / HTTP/1.1\nHost: faceid.tencentcloudapi.com\nContent-Type: application/json\n\
         X-TC-Action: BankCard4EVerification\nX-TC-Version: 2018-03-01\nX-TC-Timestamp: 1795276799\n\
