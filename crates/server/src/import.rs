@@ -286,7 +286,15 @@ impl Changes {
         match (self, more) {
             (Changes::Direct(all), Changes::Direct(more)) => all.extend(more),
             (Changes::Sorted(all), Changes::Sorted(more)) => all.extend(more),
-            (all, more) => *all = more,
+            _ => unreachable!("an import goes one way"),
+        }
+    }
+
+    /// All of them, and none are left.
+    fn take(&mut self) -> Changes {
+        match self {
+            Changes::Direct(all) => Changes::Direct(std::mem::take(all)),
+            Changes::Sorted(all) => Changes::Sorted(std::mem::take(all)),
         }
     }
 
@@ -392,11 +400,9 @@ fn load(
                 if batch.len() < batch_rows && read.rows < 4 * batch_rows as u64 {
                     continue;
                 }
-                is =
-                    commit(accounts, std::mem::replace(&mut batch, Changes::none(way)), &mut read, rejected)?;
+                is = commit(accounts, batch.take(), &mut read, rejected)?;
             } else {
-                is =
-                    commit(accounts, std::mem::replace(&mut batch, Changes::none(way)), &mut read, rejected)?;
+                is = commit(accounts, batch.take(), &mut read, rejected)?;
                 let are = if way == Way::Sorted { "read, and none is loaded" } else { "loaded" };
                 chunk.with_context(|| {
                     format!("the file cannot be read on; {} rows of it are {are}", HumanCount(is.rows))

@@ -679,6 +679,14 @@ impl Accounts {
     }
 }
 
+/// Removes a file, if it is there.
+fn remove(path: PathBuf) -> Result<(), StoreError> {
+    match std::fs::remove_file(&path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Folder { path, cause }),
+        _ => Ok(()),
+    }
+}
+
 fn delete_in(db: &Connection, index: &BlindIndex) -> rusqlite::Result<u64> {
     note_change(db, index)?;
     leaves::write(db, std::iter::once(Edit::Delete(*index)), 0)

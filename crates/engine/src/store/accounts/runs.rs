@@ -56,11 +56,7 @@ fn left_alone(db: &Connection) -> rusqlite::Result<HashSet<BlindIndex>> {
 
 /// Removes the file.
 pub(super) fn remove(accounts: &Path) -> Result<(), StoreError> {
-    let path = path_beside(accounts);
-    match std::fs::remove_file(&path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(StoreError::Folder { path, cause }),
-        _ => Ok(()),
-    }
+    super::remove(path_beside(accounts))
 }
 
 /// Where the runs end that are known, the first first.

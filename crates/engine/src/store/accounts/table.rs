@@ -28,7 +28,7 @@ use rusqlite::Connection;
 use zeroize::Zeroizing;
 
 use super::leaves::{self, Batch, Packed};
-use super::{AccountRow, Accounts, Person, SCHEMA};
+use super::{AccountRow, Accounts, Person, SCHEMA, remove};
 use crate::account::{AccountState, DocumentKind};
 use crate::file::Paced;
 use crate::store::StoreError;
@@ -401,8 +401,7 @@ const AHEAD_AFTER: Duration = Duration::from_millis(200);
 impl TablePlace {
     /// Beside the accounts of a folder.
     pub fn of(accounts: &Path) -> TablePlace {
-        let path = accounts.with_file_name("accounts.table");
-        TablePlace { path, at_work: RwLock::default(), looked_at: Mutex::default() }
+        TablePlace { path: path_beside(accounts), at_work: RwLock::default(), looked_at: Mutex::default() }
     }
 
     /// The table there is now. A newer one is noticed soon.
@@ -535,19 +534,14 @@ impl Changes {
     }
 }
 
+fn path_beside(accounts: &Path) -> PathBuf {
+    accounts.with_file_name("accounts.table")
+}
+
 /// What the name of a table ends in until it is finished: of one that is made of all accounts, and of one that is made
 /// of the runs of an import.
 const OF_ACCOUNTS: &str = "table.next";
 pub(super) const OF_RUNS: &str = "table.import";
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::Folder { path: path.to_owned(), cause })
-        }
-        _ => Ok(()),
-    }
-}
 
 /// What a table was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -563,8 +557,8 @@ impl Accounts {
     /// look on; another is made in the background.
     pub fn drop_table(&mut self) -> Result<(), StoreError> {
         self.change(None, begin_epoch)?;
-        let path = TablePlace::of(&self.path).path;
-        remove(&path)?;
+        let path = path_beside(&self.path);
+        remove(path)?;
         self.drop_unfinished(OF_ACCOUNTS)?;
         self.drop_unfinished(OF_RUNS)
     }
@@ -572,12 +566,12 @@ impl Accounts {
     /// Removes a table that was not finished because whoever made it was killed: it holds accounts like any other. One
     /// that is being made stays; it is refused or removed by whoever makes it.
     pub(super) fn drop_unfinished(&self, beside: &str) -> Result<(), StoreError> {
-        let next = TablePlace::of(&self.path).path.with_extension(beside);
+        let next = path_beside(&self.path).with_extension(beside);
         if !next.exists() {
             return Ok(());
         }
         match crate::file::private_alone(&next) {
-            Ok(Some(_held)) => remove(&next),
+            Ok(Some(_held)) => remove(next),
             Ok(None) => Ok(()),
             Err(cause) => Err(StoreError::Folder { path: next, cause }),
         }
@@ -601,7 +595,7 @@ impl Accounts {
         if self.count()? < WORTH_IT {
             return Ok(false);
         }
-        let path = TablePlace::of(&self.path).path;
+        let path = path_beside(&self.path);
         let known = Table::open(&path, keys).filter(|table| table.keys == keys.accounts().version);
         Ok(known.is_none_or(|table| {
             (table.state.id, table.state.epoch) != (state.id, state.epoch)
@@ -647,7 +641,7 @@ impl Accounts {
         keys: &Keys,
         beside: &str,
     ) -> Result<Option<TableMaker>, StoreError> {
-        let path = TablePlace::of(&self.path).path;
+        let path = path_beside(&self.path);
         let next = path.with_extension(beside);
         let failed = |cause| StoreError::Folder { path: next.clone(), cause };
         let Some(file) = crate::file::private_alone(&next).map_err(failed)? else { return Ok(None) };
